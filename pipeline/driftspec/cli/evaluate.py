@@ -1,0 +1,33 @@
+"""`run-spec evaluate RUN`: measure a finished run in another way, without training again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from driftspec.cli import options
+from driftspec.errors import UsageError
+
+
+def main(words: list[str]) -> int:
+    parser = options.parser("evaluate", "Measure a finished run; the answer goes to a new run directory.")
+    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("--data", metavar="FILE", help="measure on the rows of this file")
+    options.changing(parser)
+    options.running(parser)
+    args = parser.parse_args(words)
+    registry = options.registry(args)
+
+    from driftspec import run
+    from driftspec.cli.progress import Progress, result
+
+    if args.data is not None:
+        data = run.opened(args.run, registry).spec.data
+        if data is None or "path" not in type(data).model_fields:
+            raise UsageError(f"--data {args.data}: the run's data come from no file")
+        args.sets += [f"data.path={Path(args.data).resolve()}", "data.split=[0.0, 0.0, 1.0]"]
+    done = run.again(
+        args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
+        observer=Progress(args.quiet), argv=["run-spec", "evaluate", *words],
+    )  # fmt: skip
+    print(result(done, args.format))
+    return 0

@@ -1,0 +1,73 @@
+"""How a run looks while it goes: a bar with loss and time left on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from driftspec.run import Observer, Run
+
+if TYPE_CHECKING:
+    from driftspec.components import Measured
+    from driftspec.run_dir import RunDir
+    from driftspec.spec import Spec
+    from driftspec.train import Record
+
+
+class Progress(Observer):
+    """Tells stderr how the run goes."""
+
+    def __init__(self, quiet: bool):
+        self.quiet, self.bar, self.started_at = quiet, None, time.monotonic()
+
+    bar: Any
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def started(self, run: RunDir, spec: Spec) -> None:
+        self._say(f"{spec.name}: {run.path}")
+
+    def stage(self, name: str) -> None:
+        self._close()
+        self._say(f"{name} ...")
+
+    def step(self, record: Record, steps: int) -> None:
+        if self.quiet:
+            return
+        if sys.stderr.isatty():
+            if self.bar is None:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=steps, initial=record.step - 1, unit="step", dynamic_ncols=True)
+            self.bar.set_postfix_str(f"loss {record.loss:.4f}", refresh=False)
+            self.bar.update()
+        elif record.step % max(1, steps // 10) == 0 or record.last:
+            self._say(f"  step {record.step}/{steps}  loss {record.loss:.4f}  {time.monotonic() - self.started_at:.0f} s")
+        if record.last:
+            self._close()
+
+    def metric(self, name: str, measured: Measured) -> None:
+        error = f"± {measured.stderr:.2g}" if measured.stderr is not None else f"({measured.stderr_reason})"
+        self._say(f"  {name}: {measured.value:.6g} {error} {measured.unit}")
+
+    def finished(self, run: RunDir) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def result(run: Run, form: str) -> str:
+    """What stdout carries: the directory and the lines the metrics end with, or one JSON object."""
+    if form == "json":
+        from driftspec.evaluate import as_json
+
+        metrics = {name: as_json(measured) for name, measured in run.measured.items()}
+        return json.dumps({"run": str(run.path), "status": run.info["status"], "metrics": metrics}, allow_nan=False)
+    return "\n".join([*(m.line for m in run.measured.values() if m.line), str(run.path)])

@@ -1,0 +1,150 @@
+"""What can go wrong, and the exit code each kind of failure ends with.
+
+    DriftspecError
+    ├── UsageError        2   the command line itself
+    ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
+    ├── PluginError       4   a plugin is missing, broken, in conflict or for another API
+    ├── RunFailed         1   training, evaluation or sampling could not go on
+    │   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
+    └── Interrupted  130/143  a signal arrived; a checkpoint was written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+CODES = {
+    "Y001": "the file cannot be read",
+    "Y002": "the file is not UTF-8 text",
+    "Y003": "the file is empty",
+    "Y004": "the text is not YAML",
+    "Y005": "a key is repeated",
+    "Y006": "tags are refused: a spec is plain data",
+    "Y007": "too large: nesting, values after aliases, or bytes",
+    "Y008": "an alias has no anchor, or refers to itself",
+    "Y009": "a value that YAML 1.1 and 1.2 read differently: write it plainly",
+    "Y010": "a key must be text",
+    "Y011": "a spec is one mapping in one document",
+    "Y012": "a character that cannot stand in a spec",
+    "Y013": "the base that 'extends' names",
+    "Y014": "a path that --set or --unset names does not exist",
+    "S110": "a key or section is missing",
+    "S111": "an unknown key",
+    "S112": "a value of the wrong type",
+    "S113": "a value out of range",
+    "S114": "a value that is none of those allowed",
+    "S115": "a value its component refuses",
+    "S120": "no component of that name",
+    "S121": "a component without a type",
+    "P201": "a plugin failed to import",
+    "P202": "two plugins provide the same name",
+    "P203": "a plugin for another API version",
+    "P204": "a plugin breaks the rules of its kind",
+    "X301": "two components do not fit together",
+    "X302": "sections that go together, or one that is missing for what is asked",
+    "X303": "a number that cannot work with the rest of the spec",
+    "X304": "a data file",
+}
+"""Stable codes: Y0xx file and YAML, S1xx schema, P2xx plugins, X3xx meaning."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where something stands: 1-based line and column. `--set` and defaults have line 0."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: code, place, message (what was given, what is allowed, the nearest valid name)."""
+
+    code: str
+    message: str
+    place: Place | None = None
+    severity: str = "error"
+    source: str = field(default="", compare=False)  # the line of text it stands on, for a caret
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.severity}[{self.code}] {self.message}"
+
+
+class DriftspecError(Exception):
+    """Everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(DriftspecError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class SpecError(DriftspecError):
+    """A spec is wrong; `problems` holds every mistake found, in order of place."""
+
+    exit_code = 3
+
+    def __init__(self, problems: Problem | Sequence[Problem]):
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class PluginError(DriftspecError):
+    """A plugin is missing, broken, in conflict, or made for another API version."""
+
+    exit_code = 4
+
+    def __init__(self, code: str, message: str):
+        self.code = code
+        super().__init__(message)
+
+
+class RunFailed(DriftspecError):
+    """A run could not go on; `status` names why, `step` where."""
+
+    def __init__(self, message: str, status: str = "failed", step: int | None = None):
+        self.status, self.step = status, step
+        super().__init__(message)
+
+
+class SolveFailed(RunFailed):
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
+
+
+class Interrupted(DriftspecError):
+    """A signal arrived; the run wrote a checkpoint and can be resumed."""
+
+    def __init__(self, message: str, signal: int):
+        self.exit_code = 128 + signal
+        super().__init__(message)
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """" (did you mean 'noise'?)", or an empty string when nothing is near."""
+    found = difflib.get_close_matches(given, [str(name) for name in allowed], n=1, cutoff=0.6)
+    return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value for a message: text in quotes, control characters escaped, long ones cut."""
+    if isinstance(value, bool) or value is None:
+        text = {True: "true", False: "false", None: "null"}[value]
+    elif isinstance(value, str):
+        text = ascii(value) if not value.isprintable() else f"'{value}'"
+    elif isinstance(value, dict):
+        text = "a mapping"
+    elif isinstance(value, (list, tuple)):
+        text = "a list"
+    else:
+        text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

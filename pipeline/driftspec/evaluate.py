@@ -1,0 +1,108 @@
+"""The evaluation loop, and what a metric sees. No files, no prints."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from driftspec.build import Experiment, capabilities
+from driftspec.components import Distribution, Draws, Measured
+from driftspec.dataset import Dataset, Transform
+from driftspec.errors import RunFailed
+from driftspec.model import Model
+from driftspec.streams import Streams
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trained model, its data, its draws, and random streams of the metric's own."""
+
+    experiment: Experiment
+    model: Model
+    streams: Streams
+    drawn: Callable[[], Draws]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.experiment.dataset
+
+    @property
+    def transform(self) -> Transform:
+        return self.experiment.transform
+
+    @property
+    def truth(self) -> Distribution | None:
+        """The component that knows log p of the data, in the data's own units."""
+        candidates = (self.experiment.spec.data, self.experiment.spec.dynamics.nested().get("target"))
+        return next((c for c in candidates if isinstance(c, Distribution) and "log_prob" in capabilities(c)), None)
+
+    def test(self, n: int | None = None) -> Tensor:
+        """The first n test rows (all by default), float64, in the data's own units."""
+        rows = self.dataset.test[:n]
+        if not len(rows):
+            raise RunFailed("a metric reads test rows, and data.split leaves none")
+        return rows
+
+    def draws(self, n: int) -> Tensor:
+        """The first n of the run's own draws (n, d), float64, in the data's own units."""
+        return self.transform.to_data(self.drawn().flat()[:n].cpu())
+
+    def fresh(self, n: int, name: str) -> Tensor | None:
+        """n rows the model never saw, (n, d), float64: drawn anew; None where the data cannot be drawn from."""
+        source = self.experiment.spec.data or self.experiment.spec.dynamics.nested().get("target")
+        if isinstance(source, Distribution):
+            return source.sample(n, self.streams.generator(name), self.model.dim)
+        return None
+
+    def reference(self, n: int) -> Tensor:
+        """What n draws are compared with: fresh data of that size where they can be drawn, else the test rows."""
+        fresh = self.fresh(n, "reference")
+        return self.test(n) if fresh is None else fresh
+
+    def floor(self, distance: Callable[[Tensor, Tensor], float], n: int) -> float | None:
+        """The same distance between two fresh sets of n rows: what a perfect model would score. None without them."""
+        first, second = self.fresh(n, "floor first"), self.fresh(n, "floor second")
+        if first is None or second is None:
+            rows = self.dataset.train[torch.randperm(len(self.dataset.train), generator=self.streams.generator("floor"))]
+            m = min(n, len(rows) // 2)
+            first, second = rows[:m], rows[m : 2 * m]
+        return distance(first, second) if len(first) > 1 else None
+
+
+def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -> Iterator[tuple[str, Measured]]:
+    """Each metric of the spec with its result, in order. A metric's streams are its own, so adding one shifts no other."""
+    for metric in experiment.spec.evaluate or ():
+        scope = experiment.streams.under("evaluate").under(metric.key())
+        yield metric.key(), metric.measure(Evaluation(experiment, model, scope, drawn))
+
+
+def sample(experiment: Experiment, model: Model) -> Draws:
+    """The run's own draws."""
+    spec = experiment.spec
+    if spec.sample is None or spec.sampler is None:
+        raise RunFailed("the spec draws no samples: add sample: {count: N}")
+    return spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+
+
+def once(function: Callable[[], Draws]) -> Callable[[], Draws]:
+    """Draws are made when first asked for, and once."""
+    return functools.cache(function)
+
+
+def as_json(measured: Measured) -> dict[str, Any]:
+    """A metric's entry in metrics.json."""
+    entry: dict[str, Any] = {
+        "value": measured.value, "stderr": measured.stderr, "unit": measured.unit, "n": measured.n,
+        "details": dict(measured.details),
+    }  # fmt: skip
+    if measured.stderr is None:
+        entry["stderr_reason"] = measured.stderr_reason or "not stated"
+    return entry
+
+
+__all__ = ["Evaluation", "as_json", "evaluate", "once", "sample"]

@@ -1,0 +1,185 @@
+"""What follows from a velocity and a prior: transport along the ODE, log p, and its maximum-likelihood loss.
+
+    log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt      (Chen et al. 2018; Grathwohl et al. 2019)
+
+A number of steps is an accuracy knob: the difference between N and 2N predicts the error. Points are scored in blocks of
+one fixed size and each decides by its own difference whether its N is doubled, so no point's value depends on another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from driftspec.components import FixedSteps, Loss, Path, Solver, Trace
+from driftspec.errors import SolveFailed
+from driftspec.model import Model
+from driftspec.streams import Streams
+
+BLOCK = 256
+"""Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Row by row: the result, its error by comparison with the next finer solve, and what it took."""
+
+    value: Tensor  # (B, k)
+    error: Tensor  # (B,)
+    converged: Tensor  # (B,) bool
+    evaluations: int
+
+    @property
+    def not_converged(self) -> int:
+        return int((~self.converged).sum())
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """log p of each point in model units, the error its solver makes, and the latent point it came from."""
+
+    log_prob: Tensor  # (B,)
+    error: Tensor  # (B,)
+    latent: Tensor  # (B, d)
+    probe_stderr: Tensor | None  # (B,), None for an exact trace
+    converged: Tensor  # (B,) bool
+    evaluations: int
+
+
+def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
+    """x (B, d) at t0 carried along dx/dt = velocity(t, x) to t1."""
+
+    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        path = _by_blocks(lambda part, _: using.solve(model.velocity, x[part], t0, t1, steps=steps), rows)
+        return torch.cat([p.state for p in path]), sum(p.evaluations for p in path)
+
+    with torch.no_grad():
+        return _refined(solve, len(x), solver, slice(None))
+
+
+def log_prob(
+    model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Streams, compare: bool = True
+) -> LogProb:
+    """log p(x) (B,) for x (B, d). Point i has its own probes, a function of (streams, i): the same for N and 2N.
+
+    Without `compare` the solver runs once as it stands, and the error is left open (inf).
+    """
+    t_prior, t_data = model.dynamics.times()
+    prior = model.prior()
+    probes = [trace.probe(x.new_zeros(BLOCK, model.dim), streams.at(block).generator("probes"))
+              for block in range(-(-len(x) // BLOCK))]
+    columns = 1 if not probes or probes[0] is None else len(probes[0])
+
+    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor, block: int) -> Path:
+            probe = None
+            if probes[0] is not None:
+                probe = torch.stack([probes[int(i) // BLOCK][:, int(i) % BLOCK] for i in part], 1)
+            rates = _rates(model, trace, probe, each=True)
+            return using.solve(model.velocity, x[part], t_data, t_prior, rates, steps)
+
+        path = _by_blocks(one, rows)
+        z, traces = torch.cat([p.state for p in path]), torch.cat([p.integrals for p in path])
+        log_p = prior.log_prob(z)[:, None] + traces
+        return torch.cat([log_p.mean(1, keepdim=True), log_p, z], 1), sum(p.evaluations for p in path)
+
+    with torch.no_grad():
+        solved = _refined(solve, len(x), solver, slice(0, 1), compare)
+    value, each, z = solved.value.split([1, columns, model.dim], 1)
+    stderr = None if trace.exact() else each.std(1) / columns**0.5
+    return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
+
+
+def round_trip(model: Model, x: Tensor, solver: Solver) -> Tensor:
+    """x (B, d) carried from t_data to t_prior and back: what came back, (B, d)."""
+    t_prior, t_data = model.dynamics.times()
+    return transport(model, transport(model, x, t_data, t_prior, solver).value, t_prior, t_data, solver).value
+
+
+def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+    """-mean log p over the batch; now and then compared with a finer solve, which moves a solver's number of steps."""
+    t_prior, t_data = model.dynamics.times()
+    probe = trace.probe(batch, streams.generator("probes"))
+    rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
+
+    def log_p(using: Solver, steps: int | None) -> tuple[Tensor, Path]:
+        path = using.solve(model.velocity, batch, t_data, t_prior, rates, steps, model.parameters())
+        path.require("the log density")
+        return model.prior().log_prob(path.state) + path.integrals[:, 0], path
+
+    value, path = log_p(solver, steps)
+    terms = {} if steps is None else {"steps": float(steps)}
+    finer = solver.finer() if steps is None else solver
+    if finer is not None and streams.step % trace.check_every == 0:
+        with torch.no_grad():
+            other, _ = log_p(finer, None if steps is None else 2 * steps)
+        terms["solver_error"] = float((other - value.detach()).abs().mean())
+        if isinstance(solver, FixedSteps):
+            state = {**state, "steps": solver.adapt(steps, terms["solver_error"])}
+    return Loss(-value.mean(), terms, state, path.evaluations)
+
+
+def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Callable[..., tuple[Tensor, Tensor]]:
+    """(t, y) -> velocity and its divergence; with `each`, one column a probe. Solvers stack whole copies of the batch."""
+
+    def rates(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if probe is None:
+            value, divergence = trace.divergence(model.field(t), y)
+            return value, divergence[:, None]
+        tiled = probe.repeat(1, len(y) // probe.shape[1], 1)
+        columns = [trace.divergence(model.field(t), y, part) for part in (tiled.split(1) if each else [tiled])]
+        return columns[0][0], torch.stack([divergence for _, divergence in columns], 1)
+
+    return rates
+
+
+def _by_blocks(solve: Callable[[Tensor, int], Path], rows: Tensor) -> list[Path]:
+    """Solve rows in whole blocks, the last one padded with copies of its last row, and cut the padding off."""
+    paths = []
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        whole = torch.cat([part, part[-1:].expand(BLOCK - len(part))])
+        path = solve(whole, start // BLOCK)
+        if path.status not in ("ok", "non_finite"):  # a non-finite row may still be another N's good row
+            path.require()
+        paths.append(Path(path.state[: len(part)], path.integrals[: len(part)], path.evaluations * len(part)))
+    return paths
+
+
+def _refined(
+    solve: Callable[[Solver, Tensor, int | None], tuple[Tensor, int]],
+    n: int,
+    solver: Solver,
+    compared: slice,
+    compare: bool = True,
+) -> Solved:
+    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and one ten times finer."""
+    rows = torch.arange(n)
+    steps = solver.start_steps()
+    value, evaluations = solve(solver, rows, steps)
+    error = value.new_full((n,), torch.inf)
+    converged = torch.zeros(n, dtype=torch.bool)
+    if steps is None:
+        finer = solver.finer() if compare else None
+        if finer is not None:
+            other, more = solve(finer, rows, None)
+            error, evaluations = (other - value)[:, compared].abs().amax(1), evaluations + more
+        converged[:] = True
+    while steps is not None and compare and len(rows):
+        steps *= 2
+        finer_value, more = solve(solver, rows, steps)
+        evaluations += more
+        error[rows] = (finer_value - value[rows])[:, compared].abs().amax(1).nan_to_num(nan=torch.inf)
+        value[rows] = finer_value
+        converged[rows] = error[rows] <= getattr(solver, "tolerance", torch.inf)
+        if 2 * steps > getattr(solver, "max_steps", 2 * steps):
+            break
+        rows = rows[~converged[rows]]
+    if not bool(value.isfinite().all()):
+        bad = int((~value.isfinite().all(1)).sum())
+        raise SolveFailed(f"the ODE solve of {bad} of {n} points ended with status non_finite", "non_finite")
+    return Solved(value, error, converged, evaluations)

@@ -1,0 +1,180 @@
+"""The training loop: one optimiser step an iteration, a generator of records. No files, no prints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from driftspec.build import Experiment
+from driftspec.components import Estimator
+from driftspec.errors import RunFailed, SolveFailed
+from driftspec.model import Model
+from driftspec.spec import Train
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened in one step."""
+
+    step: int
+    loss: float
+    terms: Mapping[str, float]
+    grad_norm: float
+    lr: float
+    evaluations: int
+    seconds: float
+    validation: float | None = None  # at a check
+    best: bool = False
+    last: bool = False
+
+    def line(self) -> dict[str, Any]:
+        """The record in train.jsonl."""
+        data = {"step": self.step, "loss": self.loss, **self.terms, "grad_norm": self.grad_norm, "lr": self.lr}
+        data |= {"evaluations": self.evaluations, "seconds": round(self.seconds, 4)}
+        if self.validation is not None:
+            data |= {"validation": self.validation, "best": self.best}
+        return data
+
+
+class Training:
+    """Everything training carries from step to step, as one tree that a checkpoint holds."""
+
+    def __init__(self, experiment: Experiment):
+        spec = experiment.spec
+        if spec.train is None or spec.estimator is None:
+            raise RunFailed("the spec trains nothing")
+        self.experiment, self.settings, self.estimator = experiment, spec.train, spec.estimator
+        self.model = experiment.model
+        self.streams = experiment.streams.under("train")
+        self.rows = experiment.rows(experiment.dataset.train)
+        self.validation_rows = experiment.rows(experiment.dataset.validation)
+        self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
+        self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
+        self.ema = copy.deepcopy(self.model.module) if self.settings.ema is not None else None
+        self.state = self.estimator.start(self.model, self.streams.under("start"))
+        self.step = 0
+        self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        if len(self.rows) < self.settings.batch_size:
+            raise RunFailed(f"batch_size {self.settings.batch_size} is larger than the {len(self.rows)} training rows")
+
+    def tree(self) -> dict[str, Any]:
+        """The state after `step` steps."""
+        return {
+            "step": self.step,
+            "module": self.model.module.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "estimator": self.state,
+            "best": self.best,
+            "transform": self.experiment.transform.tree(),
+            "dim": self.model.dim,
+        }
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's tree."""
+        self.step = tree["step"]
+        self.model.module.load_state_dict(tree["module"])
+        if self.ema is not None:
+            self.ema.load_state_dict(tree["ema"])
+        self.optimizer.load_state_dict(tree["optimizer"])
+        self.schedule.load_state_dict(tree["schedule"])
+        self.state, self.best = tree["estimator"], dict(tree["best"])
+
+    def averaged(self) -> Model:
+        """The model that is evaluated: the averaged weights if there are any."""
+        return self.model if self.ema is None else replace(self.model, module=self.ema)
+
+    def batch(self, step: int) -> Tensor:
+        """The rows of one step: each epoch its own permutation, its ragged end dropped."""
+        size = self.settings.batch_size
+        epoch, position = divmod(step, len(self.rows) // size)
+        if self._order[0] != epoch:
+            generator = self.streams.at(epoch).generator("order")
+            self._order = epoch, torch.randperm(len(self.rows), generator=generator)
+        return self.rows[self._order[1][position * size : (position + 1) * size]]
+
+
+def train(training: Training, monitor: Callable[[Model], float] | None = None) -> Iterator[Record]:
+    """Steps until the last one, or until early stopping. RunFailed names the step that cannot go on."""
+    settings, estimator, model = training.settings, training.estimator, training.model
+    parameters = list(model.parameters())
+    while training.step < settings.steps and not _patience_is_over(training):
+        started, step = time.perf_counter(), training.step
+        try:
+            loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step))
+            training.optimizer.zero_grad(set_to_none=True)
+            loss.value.backward()
+        except SolveFailed as error:
+            raise SolveFailed(f"step {step + 1}: {error}", error.status, step + 1) from error
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not (math.isfinite(value := loss.value.item()) and math.isfinite(norm)):
+            what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm.item()}"
+            raise RunFailed(f"step {step + 1}: {what} (status non_finite)", "non_finite", step + 1)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
+        rate = training.optimizer.param_groups[0]["lr"]
+        training.optimizer.step()
+        training.schedule.step()
+        training.state, training.step = loss.state, step + 1
+        _average(training, settings)
+        record = Record(step + 1, value, loss.terms, norm.item(), float(rate), loss.evaluations, 0.0)
+        record = _checked(training, estimator, record, monitor)
+        last = training.step == settings.steps or _patience_is_over(training)
+        yield replace(record, seconds=time.perf_counter() - started, last=last)
+
+
+def _average(training: Training, settings: Train) -> None:
+    """ema <- decay · ema + (1 - decay) · weights."""
+    if training.ema is not None and settings.ema is not None:
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(training.ema.parameters()), list(training.model.parameters()), 1 - settings.ema
+            )  # fmt: skip
+            for mean, now in zip(training.ema.buffers(), training.model.module.buffers(), strict=True):
+                mean.copy_(now)
+
+
+def _checked(
+    training: Training, estimator: Estimator, record: Record, monitor: Callable[[Model], float] | None
+) -> Record:
+    """The record with the validation loss, where one is due."""
+    stopping = training.settings.early_stopping
+    every = stopping.every if stopping else training.settings.checkpoint_every if monitor else None
+    if every is None or record.step % every:
+        return record
+    value = monitor(training.averaged()) if monitor else _validation_loss(training, estimator)
+    better = value < training.best["value"] - (stopping.min_delta if stopping else 0.0)
+    if better:
+        training.best = {"value": value, "step": record.step, "checks_since": 0}
+    else:
+        training.best = {**training.best, "checks_since": training.best["checks_since"] + 1}
+    return replace(record, validation=value, best=better)
+
+
+def _validation_loss(training: Training, estimator: Estimator) -> float:
+    """The estimator's loss over the validation rows with the same noise at every check."""
+    streams = training.experiment.streams.under("validation")
+    model, rows = training.averaged(), training.validation_rows
+    total = 0.0
+    # Step 1, not 0: what an estimator does now and then (at step 0) is no part of the loss.
+    for index, part in enumerate(rows.split(training.settings.batch_size)):
+        scope = streams.under(str(index)).at(1)
+        total += estimator.loss(model, part, training.state, scope).value.item() * len(part)
+    return total / len(rows)
+
+
+def _patience_is_over(training: Training) -> bool:
+    stopping = training.settings.early_stopping
+    return stopping is not None and training.best["checks_since"] >= stopping.patience
+
+
+__all__ = ["Record", "Training", "train"]

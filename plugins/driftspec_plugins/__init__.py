@@ -1,0 +1,83 @@
+"""The built-in components, provided through the same entry point and hook as anyone's.
+
+The folder is the spec's section and the file its `type`; a family that differs by a table shares a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from driftspec.registry import hookimpl
+
+COMPONENTS: dict[str, dict[str, str]] = {
+    "data": {
+        "2spirals": "two_spirals:TwoSpirals",
+        "8gaussians": "eight_gaussians:EightGaussians",
+        "checkerboard": "checkerboard:Checkerboard",
+        "circles": "circles:Circles",
+        "gaussian": "gaussian:Gaussian",
+        "gaussian_mixture": "gaussian_mixture:GaussianMixture",
+        "moons": "moons:Moons",
+        "pinwheel": "pinwheel:Pinwheel",
+        "rings": "rings:Rings",
+        "swissroll": "swissroll:SwissRoll",
+    },
+    "network": {"concat_squash": "concat_squash:ConcatSquash", "mlp": "mlp:MLP"},
+    "dynamics": {"neural_ode": "neural_ode:NeuralODE"},
+    "estimator": {"exact_trace": "exact_trace:ExactTrace", "hutchinson": "hutchinson:Hutchinson"},
+    "optimizer": {
+        name: f"torch_optimizers:{cls}"
+        for name, cls in {
+            "adadelta": "Adadelta",
+            "adafactor": "Adafactor",
+            "adagrad": "Adagrad",
+            "adam": "Adam",
+            "adamax": "Adamax",
+            "adamw": "AdamW",
+            "asgd": "ASGD",
+            "lbfgs": "LBFGS",
+            "muon": "Muon",
+            "nadam": "NAdam",
+            "radam": "RAdam",
+            "rmsprop": "RMSprop",
+            "rprop": "Rprop",
+            "sgd": "SGD",
+            "sparse_adam": "SparseAdam",
+        }.items()
+    },
+    "schedule": {
+        name: f"torch_schedules:{cls}"
+        for name, cls in {
+            "constant": "Constant",
+            "cosine": "Cosine",
+            "exponential": "Exponential",
+            "linear": "Linear",
+            "multi_step": "MultiStep",
+            "one_cycle": "OneCycle",
+            "polynomial": "Polynomial",
+            "step": "Step",
+        }.items()
+    },
+    "solver": {
+        "dopri5": "torchdiffeq_adaptive:Dopri5",
+        "dopri8": "torchdiffeq_adaptive:Dopri8",
+        "lobatto": "lobatto:Lobatto",
+        "rk4": "rk4:RK4",
+    },
+    "sampler": {"ode": "ode:ODE"},
+    "metric": {
+        "energy_distance": "energy_distance:EnergyDistance",
+        "nll": "nll:NLL",
+        "round_trip": "round_trip:RoundTrip",
+    },
+}
+FOLDERS = {"dynamics": "dynamics", "data": "data"}
+
+
+@hookimpl
+def driftspec_components() -> Mapping[str, Mapping[str, str]]:
+    """kind -> name -> "module:Class"."""
+    return {
+        kind: {name: f"driftspec_plugins.{FOLDERS.get(kind, kind + 's')}.{target}" for name, target in names.items()}
+        for kind, names in COMPONENTS.items()
+    }

@@ -1,0 +1,68 @@
+"""Mixtures of round Gaussians, which a curve blurred by Gaussian noise also is, once its parameter is integrated.
+
+    log p(x) = log Σ_k w_k N(x; m_k, σ_k² I)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
+
+    Array = NDArray[np.float64]
+
+CHUNK = 500_000  # numbers held at a time in one array
+
+
+def chunks(x: Tensor, width: int) -> tuple[Tensor, ...]:
+    """x in float64, in blocks of rows such that `width` numbers a row fit in CHUNK."""
+    import torch
+
+    return torch.split(x.double(), max(1, CHUNK // width))
+
+
+def log_prob(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
+    """(B,), for x (B, d), means (K, d), std (K,) or (1,), weights (K,). Computed in float64 whatever x is."""
+    import torch
+
+    m, s, w = (torch.as_tensor(a, dtype=torch.float64, device=x.device) for a in (means, std, weights))
+    d = x.shape[-1]
+    scale = w.log() - d * s.log() - d / 2 * math.log(2 * math.pi)  # (K,)
+
+    def block(rows: Tensor) -> Tensor:
+        z = (rows.T[:, :, None] - m.T[:, None, :]) / s  # (d, B, K): differences first, so that nothing cancels
+        return torch.logsumexp(scale - z.square().sum(0) / 2, -1)
+
+    return torch.cat([block(rows) for rows in chunks(x, d * len(means))]).to(x.dtype)
+
+
+def sample(n: int, generator: Generator, means: Array, std: Array, weights: Array) -> Tensor:
+    """(n, d): a component k ~ w, then m_k + σ_k ε."""
+    import torch
+
+    m, s, w = (torch.as_tensor(a, dtype=torch.float64, device=generator.device) for a in (means, std, weights))
+    k = torch.multinomial(w, n, replacement=True, generator=generator)
+    noise = torch.randn(n, m.shape[1], generator=generator, dtype=torch.float64, device=generator.device)
+    return m[k] + s.expand(len(w))[k, None] * noise
+
+
+def entropy(means: Array, std: Array, weights: Array) -> float | None:
+    """Nats, on a grid, for d = 1 and 2; None beyond, or where components too narrow ask for too fine a grid."""
+    from driftspec_plugins.data import _quadrature
+
+    if means.shape[1] > 2:
+        return None
+    reach = 9 * std.max()
+    return _quadrature.entropy(
+        lambda x: log_prob(x, means, std, weights),
+        list(zip((means.min(0) - reach).tolist(), (means.max(0) + reach).tolist())),
+        step=float(std.min()) / 2,
+        cost=len(means),
+    )
+
+
+__all__ = ["chunks", "entropy", "log_prob", "sample"]

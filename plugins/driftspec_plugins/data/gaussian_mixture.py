@@ -1,0 +1,103 @@
+"""A mixture of round normal laws: p(x) = Σ_k w_k N(x; m_k, σ_k² I)."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from driftspec.components import Distribution
+from driftspec_plugins.data._values import Numbers, check_positive, listed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor
+
+    Array = NDArray[np.float64]
+
+
+class GaussianMixture(Distribution):
+    """K round Gaussians with log p in closed form: log Σ_k w_k N(x; m_k, σ_k² I)."""
+
+    type = "gaussian_mixture"
+
+    means: tuple[tuple[float, ...], ...] = Field(description="m_k: K rows of d numbers")
+    std: Numbers = Field(1.0, description="σ_k: one deviation for every component, or a list of K")
+    weights: tuple[float, ...] | None = Field(
+        None, description="w_k: K positive numbers that sum to 1; equal if absent"
+    )
+
+    @field_validator("means")
+    @classmethod
+    def _check_means(cls, means: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+        lengths = sorted({len(row) for row in means})
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"rows of one length, not of {' and '.join(map(str, lengths)) or 'none'}")
+        return means
+
+    @field_validator("std")
+    @classmethod
+    def _check_std(cls, std: Numbers, info: ValidationInfo) -> Numbers:
+        check_positive(listed(std))
+        if isinstance(std, tuple):
+            _one_each(std, info, "std")
+        return std
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        if weights is not None:
+            check_positive(weights)
+            _one_each(weights, info, "weights")
+            if abs(sum(weights) - 1) > 1e-6:
+                raise ValueError(f"weights sum to 1, these to {sum(weights):.6g}")
+        return weights
+
+    def dim(self) -> int:
+        return len(self.means[0])
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """(n, d): k ~ w, then m_k + σ_k ε."""
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.sample(n, generator, *_arrays(self.means, self.std, self.weights))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.log_prob(x, *_arrays(self.means, self.std, self.weights))
+
+    def entropy(self) -> float | None:
+        """By quadrature for d = 1 and 2."""
+        return _entropy(self.means, self.std, self.weights)
+
+
+def _one_each(given: tuple[float, ...], info: ValidationInfo, key: str) -> None:
+    means = info.data.get("means")
+    if means is not None and len(given) != len(means):
+        raise ValueError(f"{key} has {len(given)} numbers, means has {len(means)} rows")
+
+
+@functools.cache
+def _arrays(
+    means: tuple[tuple[float, ...], ...], std: float | tuple[float, ...], weights: tuple[float, ...] | None
+) -> tuple[Array, Array, Array]:
+    """m (K, d), σ (K,) or (1,), w (K,) with sum 1."""
+    import numpy as np
+
+    w = np.ones(len(means)) if weights is None else np.array(weights)
+    return np.array(means), np.atleast_1d(np.array(std)), w / w.sum()
+
+
+@functools.cache
+def _entropy(
+    means: tuple[tuple[float, ...], ...], std: float | tuple[float, ...], weights: tuple[float, ...] | None
+) -> float | None:
+    from driftspec_plugins.data import _mixture
+
+    return _mixture.entropy(*_arrays(means, std, weights))
+
+
+__all__ = ["GaussianMixture"]

@@ -1,0 +1,61 @@
+"""Neural ODE: dz/dt = f(z, t; θ), f a network.
+
+With a prior at t_prior it is a continuous normalizing flow. Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary
+Differential Equations*, 2018.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from driftspec.component import Need, default
+from driftspec.components import Distribution, Dynamics, Network
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+
+class NeuralODE(Dynamics):
+    """dz/dt = f(z, t; θ) from the prior's sample z at t_prior to the data's x at t_data."""
+
+    type = "neural_ode"
+    default_sampler = "ode"
+    default_metrics = ("nll",)
+
+    network: Network = default("mlp", "the velocity f(z, t; θ)")
+    prior: Distribution = default("gaussian", "law at t_prior; N(0, I) by default")
+    time: tuple[float, float] = Field((0.0, 1.0), description="[t_prior, t_data]")
+    predicts: Literal["velocity"] = Field("velocity", description="what the network's output is")
+
+    @field_validator("time")
+    @classmethod
+    def _some_time(cls, time: tuple[float, float]) -> tuple[float, float]:
+        if time[0] == time[1]:
+            raise ValueError("t_prior and t_data must differ")
+        return time
+
+    def offers(self) -> frozenset[str]:
+        offered = {"velocity", "trainable"}
+        if self.network.smoothness() >= 1:
+            offered.add("smooth")
+        if "log_prob" in self.prior.offers():
+            offered.add("prior")
+        return frozenset(offered)
+
+    def needs(self) -> tuple[Need, ...]:
+        return ()
+
+    def times(self) -> tuple[float, float]:
+        return self.time
+
+    def build(self, dim: int, generator: Generator) -> nn.Module:
+        return self.network.build(dim, dim, generator)
+
+    def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """f(x, t; θ), (B, d)."""
+        return module(t, x)
+
+    def prior_law(self) -> Distribution:
+        return self.prior

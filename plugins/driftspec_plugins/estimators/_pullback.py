@@ -1,0 +1,30 @@
+"""vᵀ ∂f/∂x by reverse differentiation, with or without a graph behind it: what every trace is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """f(x) (B, d), and v (B, d) -> vᵀ ∂f/∂x (B, d), for f row by row at x (B, d).
+
+    Plain autograd: as fast as torch.func's transforms or faster, and f may itself differentiate in either way. Under
+    `torch.no_grad` the results are the same and carry no graph.
+    """
+    import torch
+
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if graph and x.requires_grad else x.detach().requires_grad_()
+        value = f(x)
+
+    def pull(v: Tensor) -> Tensor:
+        if not value.requires_grad:  # f depends neither on x nor on a parameter
+            return torch.zeros_like(x)
+        return torch.autograd.grad(value, x, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
+
+    return value if graph else value.detach(), pull

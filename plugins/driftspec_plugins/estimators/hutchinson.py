@@ -1,0 +1,54 @@
+"""Maximum likelihood with a random estimate of the divergence, at the price of K vector-Jacobian products whatever d.
+
+    tr(A) = E[vᵀ A v],  E[v vᵀ] = I;    tr(∂f/∂x) ≈ 1/K Σ_k v_kᵀ (∂f/∂x) v_k
+    variance of one probe, S = (A + Aᵀ)/2:  2 ‖S‖²_F (Gaussian),  2 (‖S‖²_F - Σ_i S_ii²) (Rademacher)
+
+One v for each sample, drawn once a solve and held fixed during it: fresh noise at each evaluation is no ODE.
+M. F. Hutchinson 1989; W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud, FFJORD, 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from driftspec.components import Trace
+from driftspec_plugins.estimators._pullback import pullback
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Hutchinson(Trace):
+    """tr(∂f/∂x) ≈ 1/K Σ_k v_kᵀ (∂f/∂x) v_k, probes drawn once a solve. Hutchinson 1989; Grathwohl et al. 2019."""
+
+    type = "hutchinson"
+
+    probes: int = Field(1, ge=1, description="K, probe vectors averaged")
+    noise: Literal["rademacher", "gaussian"] = Field(
+        "rademacher", description="law of v: signs (the smaller variance) or N(0, I)"
+    )
+
+    def probe(self, x: Tensor, generator: Generator) -> Tensor:
+        """v (K, B, d) in x's dtype, from `generator` alone."""
+        import torch
+
+        v = torch.empty(self.probes, *x.shape, dtype=x.dtype, device=generator.device)
+        if self.noise == "gaussian":
+            v.normal_(generator=generator)
+        else:
+            v.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        return v.to(x.device)
+
+    def divergence(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(f(x) (B, d), mean over k of v_kᵀ (∂f/∂x) v_k (B,)), for probe (K, B, d)."""
+        import torch
+
+        if probe is None:
+            raise ValueError(f"{self.label} needs the vectors that probe(x, generator) draws")
+        value, pull = pullback(f, x)
+        return value, torch.stack([(pull(v) * v).sum(-1) for v in probe]).mean(0)

@@ -1,0 +1,240 @@
+"""torch.optim's optimisers by name: keys, defaults and bounds are torch's.
+
+Left out are the keys that choose an implementation (foreach, fused, capturable, differentiable), maximize, and Adam's
+decoupled_weight_decay, which is `adamw`. Three of torch's optimisers cannot serve here: their names are known, and
+using one is refused with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from driftspec.components import Optimizer
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer as TorchOptimizer
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+RATE = "learning rate"
+EPS = "added to the denominator"
+DECAY = "L2 penalty's factor, added to the gradient"
+DECOUPLED = "the weights themselves shrink by lr · weight_decay a step"
+BETAS = "decay of the averages of gradient and squared gradient"
+
+
+class FromTorch(Optimizer):
+    """One of torch.optim's classes, found by this class's own name, with this class's keys."""
+
+    fused: ClassVar[bool] = False
+    """torch has one kernel for the whole step on a CPU: the same result to rounding, two to three times as fast."""
+
+    def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
+        import torch
+
+        keys: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.fused and all(p.is_cpu and p.is_floating_point() for p in parameters):
+            keys["fused"] = True
+        return getattr(torch.optim, type(self).__name__)(list(parameters), **keys)
+
+
+class Adadelta(FromTorch):
+    """Matthew Zeiler, "ADADELTA: An adaptive learning rate method", 2012."""
+
+    type = "adadelta"
+
+    lr: NotNegative = Field(1.0, description=RATE)
+    rho: float = Field(0.9, ge=0, le=1, description="decay of the averages of squared gradient and squared step")
+    eps: NotNegative = Field(1e-6, description="added under both roots")
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+
+
+class Adafactor(FromTorch):
+    """Noam Shazeer, Mitchell Stern, "Adafactor: Adaptive learning rates with sublinear memory cost", 2018."""
+
+    type = "adafactor"
+
+    lr: NotNegative = Field(0.01, description="largest relative step")
+    beta2_decay: float = Field(-0.8, le=0, description="exponent c of the second moment's decay 1 - step^c")
+    eps: tuple[NotNegative | None, NotNegative] = Field(
+        (None, 1e-3), description="ε1, under the root (null: the dtype's machine epsilon), and ε2, least weight norm"
+    )
+    d: float = Field(1.0, ge=1, description="an update's root mean square above this is clipped")
+    weight_decay: NotNegative = Field(0.0, description=DECOUPLED)
+
+
+class Adagrad(FromTorch):
+    """John Duchi, Elad Hazan, Yoram Singer, "Adaptive subgradient methods", 2011."""
+
+    type = "adagrad"
+    fused = True
+
+    lr: NotNegative = Field(0.01, description=RATE)
+    lr_decay: NotNegative = Field(0.0, description="the rate is lr / (1 + (step - 1) · lr_decay)")
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    initial_accumulator_value: NotNegative = Field(0.0, description="where the sum of squared gradients starts")
+    eps: NotNegative = Field(1e-10, description=EPS)
+
+
+class Adam(FromTorch):
+    """Diederik Kingma, Jimmy Ba, "Adam: A method for stochastic optimization", 2014."""
+
+    type = "adam"
+    fused = True
+
+    lr: NotNegative = Field(1e-3, description=RATE)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description=BETAS)
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    amsgrad: bool = Field(False, description="divide by the largest second moment so far (Reddi et al. 2018)")
+
+
+class Adamax(FromTorch):
+    """Adam with the largest absolute gradient for the second moment; Kingma and Ba 2014, section 7."""
+
+    type = "adamax"
+
+    lr: NotNegative = Field(2e-3, description=RATE)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the average gradient and of the largest one")
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+
+
+class AdamW(FromTorch):
+    """Ilya Loshchilov, Frank Hutter, "Decoupled weight decay regularization", 2017."""
+
+    type = "adamw"
+    fused = True
+
+    lr: NotNegative = Field(1e-3, description=RATE)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description=BETAS)
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(1e-2, description=DECOUPLED)
+    amsgrad: bool = Field(False, description="divide by the largest second moment so far (Reddi et al. 2018)")
+
+
+class ASGD(FromTorch):
+    """Boris Polyak, Anatoli Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+
+    torch keeps the averaged weights in its state only: the last ones are evaluated (`train.ema` averages them).
+    """
+
+    type = "asgd"
+
+    lr: NotNegative = Field(0.01, description=RATE)
+    lambd: NotNegative = Field(1e-4, description="λ: the weights shrink by 1 - λ η, and η = lr / (1 + λ lr step)^alpha")
+    alpha: float = Field(0.75, description="exponent of the rate η")
+    t0: float = Field(1e6, description="step at which averaging starts")
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+
+
+class NAdam(FromTorch):
+    """Timothy Dozat, "Incorporating Nesterov momentum into Adam", 2016."""
+
+    type = "nadam"
+
+    lr: NotNegative = Field(2e-3, description=RATE)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description=BETAS)
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    momentum_decay: NotNegative = Field(4e-3, description="ψ: the momentum is β1 (1 - 0.96^(step ψ) / 2)")
+    decoupled_weight_decay: bool = Field(False, description="weight_decay as in adamw")
+
+
+class RAdam(FromTorch):
+    """Liyuan Liu et al., "On the variance of the adaptive learning rate and beyond", 2019."""
+
+    type = "radam"
+
+    lr: NotNegative = Field(1e-3, description=RATE)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description=BETAS)
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    decoupled_weight_decay: bool = Field(False, description="weight_decay as in adamw")
+
+
+class RMSprop(FromTorch):
+    """Geoffrey Hinton, "Neural networks for machine learning", lecture 6, 2012; Graves 2013 for `centered`."""
+
+    type = "rmsprop"
+
+    lr: NotNegative = Field(0.01, description=RATE)
+    alpha: float = Field(0.99, ge=0, le=1, description="decay of the average squared gradient")
+    eps: NotNegative = Field(1e-8, description=EPS)
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    momentum: NotNegative = Field(0.0, description="of the step")
+    centered: bool = Field(False, description="divide by the gradient's standard deviation")
+
+
+class Rprop(FromTorch):
+    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. Reads signs: for whole batches."""
+
+    type = "rprop"
+
+    lr: NotNegative = Field(0.01, description="first step size")
+    etas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = Field(
+        (0.5, 1.2), description="a step size's factors when the gradient's sign changes, and when it stays"
+    )
+    step_sizes: tuple[NotNegative, NotNegative] = Field((1e-6, 50.0), description="smallest and largest step size")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.step_sizes[0] > self.step_sizes[1]:
+            raise ValueError(f"step_sizes are [smallest, largest], not {list(self.step_sizes)}")
+        return self
+
+
+class SGD(FromTorch):
+    """Herbert Robbins, Sutton Monro, "A stochastic approximation method", 1951; `nesterov` after Sutskever 2013."""
+
+    type = "sgd"
+    fused = True
+
+    lr: NotNegative = Field(1e-3, description=RATE)
+    momentum: NotNegative = Field(0.0, description="v ← momentum · v + (1 - dampening) · gradient is followed")
+    dampening: float = Field(0.0, description="see momentum")
+    weight_decay: NotNegative = Field(0.0, description=DECAY)
+    nesterov: bool = Field(False, description="look ahead: needs momentum, and no dampening")
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Self:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        return self
+
+
+class Refused(Optimizer):
+    """A name of torch's that cannot serve: using it is an error that says why, and what to write instead."""
+
+    why: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, keys: Any) -> Any:
+        raise ValueError(cls.why)
+
+
+class LBFGS(Refused):
+    """Refused: it evaluates the loss several times a step."""
+
+    type = "lbfgs"
+    why = "lbfgs evaluates the loss several times a step, on one fixed batch; training evaluates it once: use adam"
+
+
+class Muon(Refused):
+    """Refused: it takes matrices only."""
+
+    type = "muon"
+    why = "muon takes weight matrices only, and every network has biases: use adamw"
+
+
+class SparseAdam(Refused):
+    """Refused: it takes sparse gradients only."""
+
+    type = "sparse_adam"
+    why = "sparse_adam takes sparse gradients only, and every network's are dense: use adam"

@@ -1,0 +1,165 @@
+"""torch.optim.lr_scheduler's schedules by name, each as its closed form, with a linear warm-up before it.
+
+`base` is the optimiser's lr, s counts the steps after the warm-up and T is their number. The warm-up rises linearly,
+(step + 1) / (warmup + 1) of the rate at s = 0, and reaches it with the first step after it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from driftspec.components import Schedule
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer as TorchOptimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Warmed(Schedule):
+    """A closed form after a linear warm-up."""
+
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up; fewer than train.steps")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        """The learning rate at step s of `total`."""
+        raise NotImplementedError
+
+    def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
+        from driftspec_plugins.schedules._closed_form import ClosedForm
+
+        warmup, total = self.warmup, steps - self.warmup
+        if total <= 0:
+            raise ValueError(f"{self.label}: warmup {warmup} leaves nothing of {steps} steps")
+
+        def rate(base: float, step: int) -> float:
+            if step < warmup:
+                return self.rate(base, 0, total) * (step + 1) / (warmup + 1)
+            return self.rate(base, min(step - warmup, total), total)
+
+        return ClosedForm(optimizer, rate)
+
+
+class Constant(Warmed):
+    """base."""
+
+    type = "constant"
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return base
+
+
+class Cosine(Warmed):
+    """eta_min + (base - eta_min) (1 + cos(π s / T)) / 2. Loshchilov and Hutter, "SGDR", 2016, without restarts."""
+
+    type = "cosine"
+
+    eta_min: float = Field(0.0, ge=0, description="learning rate at the end")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * s / total)) / 2
+
+
+class Linear(Warmed):
+    """base · (start_factor + (end_factor - start_factor) s / total_iters), then constant."""
+
+    type = "linear"
+
+    start_factor: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="of base, at the start")
+    end_factor: Fraction = Field(0.0, description="of base, at the end")
+    total_iters: int | None = Field(None, ge=1, description="steps from start to end; null: all after the warm-up")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        done = min(1.0, s / (self.total_iters or total))
+        return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+class Step(Warmed):
+    """base · gamma^⌊s / step_size⌋."""
+
+    type = "step"
+
+    step_size: int = Field(ge=1, description="steps from one drop to the next")
+    gamma: float = Field(0.1, gt=0, description="factor of each drop")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return base * self.gamma ** (s // self.step_size)
+
+
+class MultiStep(Warmed):
+    """base · gamma^(milestones passed)."""
+
+    type = "multi_step"
+
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="steps, counted from the end of the warm-up, at which the rate drops"
+    )
+    gamma: float = Field(0.1, gt=0, description="factor of each drop")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return base * self.gamma ** bisect_right(sorted(self.milestones), s)
+
+
+class Exponential(Warmed):
+    """base · gamma^s."""
+
+    type = "exponential"
+
+    gamma: float = Field(gt=0, description="factor of each step")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return base * self.gamma**s
+
+
+class Polynomial(Warmed):
+    """base · (1 - s / total_iters)^power, then 0."""
+
+    type = "polynomial"
+
+    total_iters: int | None = Field(None, ge=1, description="steps until the rate is 0; null: all after the warm-up")
+    power: float = Field(1.0, gt=0, description="1 falls linearly")
+
+    def rate(self, base: float, s: int, total: int) -> float:
+        return base * (1 - min(1.0, s / (self.total_iters or total))) ** self.power
+
+
+class OneCycle(Schedule):
+    """torch's OneCycleLR: up to max_lr and down again, momentum or β1 the other way. Smith and Topin, 2017."""
+
+    type = "one_cycle"
+
+    max_lr: float | None = Field(None, gt=0, description="rate at the top; null: the optimiser's lr")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="part of the steps in which the rate rises")
+    anneal_strategy: Literal["cos", "linear"] = Field("cos", description="shape of rise and fall")
+    cycle_momentum: bool = Field(True, description="move momentum or β1 against the rate, in place of the optimiser's")
+    base_momentum: float = Field(0.85, ge=0, lt=1, description="momentum or β1 at the top")
+    max_momentum: float = Field(0.95, ge=0, lt=1, description="momentum or β1 at both ends")
+    div_factor: float = Field(25.0, ge=1, description="the first rate is max_lr / div_factor")
+    final_div_factor: float = Field(1e4, ge=1, description="the last rate is the first / final_div_factor")
+    three_phase: bool = Field(False, description="fall to the first rate as fast as it rose, then to the last")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.base_momentum > self.max_momentum:
+            raise ValueError(f"base_momentum {self.base_momentum} is above max_momentum {self.max_momentum}")
+        if self.three_phase and self.pct_start >= 0.5:
+            raise ValueError(f"three_phase takes pct_start of the steps twice: {self.pct_start} is not below 0.5")
+        return self
+
+    def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
+        from torch.optim.lr_scheduler import OneCycleLR
+
+        rise = self.pct_start * steps - 1
+        if rise <= 0 or rise * (2 if self.three_phase else 1) >= steps - 1:  # torch divides by a phase's length
+            raise ValueError(f"{self.label}: pct_start {self.pct_start} of {steps} steps leaves a phase without a step")
+        if self.cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
+            name = type(optimizer).__name__.lower()
+            raise ValueError(f"{self.label}: optimizer '{name}' has no momentum to cycle: write cycle_momentum: false")
+        keys = self.model_dump(exclude={"max_lr"})
+        top = optimizer.defaults["lr"] if self.max_lr is None else self.max_lr
+        return OneCycleLR(optimizer, max_lr=top, total_steps=steps, **keys)

@@ -1,0 +1,91 @@
+"""The classical Runge-Kutta method of order 4, in N equal steps.
+
+    k1 = f(t, x)    k2 = f(t + h/2, x + h/2 k1)    k3 = f(t + h/2, x + h/2 k2)    k4 = f(t + h, x + h k3)
+    x' = x + h/6 (k1 + 2 k2 + 2 k3 + k4),  and the integrands r take the place of k in the same sum.
+
+W. Kutta, Beitrag zur näherungsweisen Integration totaler Differentialgleichungen, 1901.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from driftspec.components import FixedSteps, Path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.components import Rates, VectorField
+
+
+def spread(t0: float | Tensor, t1: float | Tensor, fractions: Tensor) -> Tensor:
+    """Times (N+1,) float64 at `fractions` of the way from t0 to t1, the ends exact, with the graph of t0 and t1."""
+    import torch
+
+    start, end = (torch.as_tensor(t, dtype=torch.float64, device=fractions.device) for t in (t0, t1))
+    return torch.lerp(start, end, fractions)
+
+
+def classical_steps(f: VectorField, x: Tensor, times: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(h, x') after each of the N steps whose ends are `times` (N+1,) float64."""
+    lengths, middles = times.diff(), (times[1:] + times[:-1]) / 2
+    ends, middles, lengths = (value.to(x.dtype) for value in (times, middles, lengths))
+    for t, middle, end, h in zip(ends[:-1].unbind(), middles.unbind(), ends[1:].unbind(), lengths.unbind()):
+        k1 = f(t, x)
+        k2 = f(middle, x + h / 2 * k1)
+        k3 = f(middle, x + h / 2 * k2)
+        k4 = f(end, x + h * k3)
+        x = x + weighted(h, k1, k2, k3, k4)
+        yield h, x
+
+
+def weighted(h: Tensor, k1: Tensor, k2: Tensor, k3: Tensor, k4: Tensor) -> Tensor:
+    """h/6 (k1 + 2 k2 + 2 k3 + k4)."""
+    return h / 6 * (k1 + 2 * (k2 + k3) + k4)
+
+
+def arrived(state: Tensor, integrals: Tensor, evaluations: int) -> Path:
+    """The path of a solve that took all its steps: `non_finite` if they led to NaN or infinity."""
+    finite = bool(state.isfinite().all() and integrals.isfinite().all())
+    return Path(state, integrals, evaluations, "ok" if finite else "non_finite")
+
+
+class RK4(FixedSteps):
+    """Classical Runge-Kutta of order 4; 4 N evaluations of f, and of the rates where there are any. Kutta 1901."""
+
+    type = "rk4"
+    order = 4
+
+    def solve(
+        self,
+        f: VectorField,
+        x: Tensor,
+        t0: float | Tensor,
+        t1: float | Tensor,
+        rates: Rates | None = None,
+        steps: int | None = None,
+        params: Sequence[Tensor] = (),
+    ) -> Path:
+        """N = `steps` equal steps; r is evaluated with f at each stage. Gradients: through the steps, exactly."""
+        import torch
+
+        n = self.steps if steps is None else steps
+        times = spread(t0, t1, torch.arange(n + 1, dtype=torch.float64, device=x.device) / n)
+        if rates is None:
+            for _, moved in classical_steps(f, x, times):
+                x = moved
+            return arrived(x, x.new_zeros(len(x), 0), 4 * n)
+        stages: list[Tensor] = []  # r at the four stages of the current step
+
+        def slope(t: Tensor, y: Tensor) -> Tensor:
+            value, r = rates(t, y)
+            stages.append(r)
+            return value
+
+        increments = []
+        for h, moved in classical_steps(slope, x, times):
+            x = moved
+            increments.append(weighted(h, *stages))
+            stages.clear()
+        return arrived(x, torch.stack(increments).sum(0), 4 * n)
