@@ -8,7 +8,8 @@ The text is YAML 1.2 core, cut down to what every YAML reader agrees on:
 - an alias is a copy of its anchor; 32 levels, 10,000 values and 256 KiB are the limits, copies included.
 
 Data is built from the parser's events, with the depth checked at each: the loaders of yaml recurse without a limit,
-and deep nesting ends the process there. All mistakes that leave the rest readable are raised as one SpecError.
+and deep nesting ends the process there. All mistakes that leave the rest readable, up to 100, are raised as one
+SpecError.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from driftspec.errors import Place, Problem, SpecError, nearest, shown
 
 Path = tuple[str | int, ...]
 
-NESTING, VALUES, BYTES = 32, 10_000, 256 * 1024
+NESTING, VALUES, BYTES, MISTAKES = 32, 10_000, 256 * 1024, 100
 DIGITS = 3_500  # of an integer, in whatever base: Python converts up to 4,300 decimal ones
 TOO_DEEP = f"more than {NESTING} levels of nesting"
 TOO_MANY = f"more than {VALUES:,} values, or {BYTES // 1024} KiB of text, with every alias expanded"
@@ -295,6 +296,8 @@ class _Reader:
 
     def wrong(self, code: str, message: str, place: Place) -> None:
         self.problems.append(Problem(code, message, place, source=_line(self.lines, place)))
+        if len(self.problems) == MISTAKES:
+            raise self.error()
 
     def stop(self, code: str, message: str, place: Place) -> NoReturn:
         self.wrong(code, message, place)
@@ -353,7 +356,7 @@ class _Reader:
     def alias(self, event: Any, place: Place) -> Any:
         name = event.anchor
         if name not in self.anchors:
-            self.wrong("Y008", f"no anchor '&{name}' before this alias{nearest(name, self.anchors)}", place)
+            self.wrong("Y008", f"no anchor '&{name}' before this alias", place)
         elif self.anchors[name].value is _OPEN:
             self.wrong("Y008", f"'*{name}' stands inside the value that it refers to", place)
         else:

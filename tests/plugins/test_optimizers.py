@@ -8,13 +8,12 @@ import json
 import math
 import warnings
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import lr_scheduler
 
 from driftspec.checkpoint import decode, encode
@@ -79,10 +78,10 @@ def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
 
 
 def descend(values: list[nn.Parameter], step: int) -> None:
-    """Gradients of a quartic with a noise that depends on the step alone."""
+    """Gradients of a loss that is not quadratic, with a noise that depends on the step alone."""
     g = torch.Generator().manual_seed(100 + step)
     for value in values:
-        value.grad = value.detach() ** 3 + torch.randn(value.shape, generator=g).to(value.dtype)
+        value.grad = value.detach().sin() + torch.randn(value.shape, generator=g).to(value.dtype)
 
 
 def run(body: dict[str, Any], steps: int = STEPS, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
@@ -95,6 +94,7 @@ def run(body: dict[str, Any], steps: int = STEPS, dtype: torch.dtype = torch.flo
 
 
 def same(a: list[nn.Parameter], b: list[nn.Parameter]) -> bool:
+    assert all(x.isfinite().all() for x in (*a, *b))
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -191,7 +191,10 @@ def test_parameters_that_the_kernel_does_not_take() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("lbfgs", "lbfgs evaluates the loss several times a step, on one fixed batch; training evaluates it once: use adam"),
+        (
+            "lbfgs",
+            "lbfgs evaluates the loss several times a step, on one fixed batch; training evaluates it once: use adam",
+        ),
         ("muon", "muon takes weight matrices only, and every network has biases: use adamw"),
         ("sparse_adam", "sparse_adam takes sparse gradients only, and every network's are dense: use adam"),
     ],
@@ -205,7 +208,7 @@ def test_what_cannot_serve_says_why(name: str, reason: str, keys: dict[str, Any]
 
 WRONG: list[dict[str, Any]] = [
     *({"type": name, "lr": -0.1} for name in WORKING),
-    *({"type": name, "eps": -1e-9} for name in ("adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop")),
+    *({"type": name, "eps": -1e-9} for name in WORKING if name not in ("adafactor", "asgd", "rprop", "sgd")),
     *({"type": name, "weight_decay": -1e-9} for name in WORKING if name != "rprop"),
     *({"type": name, "betas": [1.0, 0.9]} for name in ("adam", "adamax", "adamw", "nadam", "radam")),
     *({"type": name, "betas": [0.9, -0.1]} for name in ("adam", "adamax", "adamw", "nadam", "radam")),
@@ -389,18 +392,14 @@ def test_a_warmup_that_leaves_nothing_is_refused(name: str) -> None:
         start(body | {"warmup": 5}, steps=5)
 
 
-@pytest.mark.parametrize(
-    ("body", "steps"),
-    [
-        ({"pct_start": 0.1}, 10),  # torch: ZeroDivisionError at once
-        ({"pct_start": 0.95}, 20),  # torch: ZeroDivisionError at the last step, if rounding lets it
-        ({"pct_start": 0.3}, 3),
-        ({"three_phase": True, "pct_start": 0.499}, 1),
-    ],
-)
-def test_one_cycle_needs_steps_in_every_phase(body: dict[str, Any], steps: int) -> None:
-    with pytest.raises(ValueError, match=rf"pct_start {body['pct_start']} of {steps} steps leaves a phase without a step"):
-        start({"type": "one_cycle", **body}, steps=steps)
+@pytest.mark.parametrize(("pct_start", "steps"), [(0.1, 10), (0.3, 3), (0.49, 2)])
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_one_cycle_needs_a_step_to_rise_in(pct_start: float, steps: int, three_phase: bool) -> None:
+    """torch divides by zero at exactly one step."""
+    body = {"type": "one_cycle", "pct_start": pct_start, "three_phase": three_phase}
+    with pytest.raises(ValueError, match=f"pct_start {pct_start} of {steps} steps leaves the rise no step"):
+        start(body, steps=steps)
+    follow(*start(body, steps=math.floor(1 / pct_start) + 1), math.floor(1 / pct_start) + 1)
 
 
 def test_one_cycle_needs_a_momentum_or_none() -> None:
@@ -420,8 +419,8 @@ def test_one_cycle_needs_a_momentum_or_none() -> None:
         ({"type": "linear", "end_factor": 1.1}, "less than or equal to 1"),
         ({"type": "polynomial", "power": 0}, "greater than 0"),
         ({"type": "one_cycle", "warmup": 3}, "warmup\n  Extra inputs are not permitted"),
-        ({"type": "one_cycle", "base_momentum": 0.9, "max_momentum": 0.8}, "base_momentum 0.9 is above max_momentum 0.8"),
-        ({"type": "one_cycle", "three_phase": True, "pct_start": 0.5}, "three_phase takes pct_start of the steps twice"),
+        ({"type": "one_cycle", "base_momentum": 0.9, "max_momentum": 0.8}, "0.9 is above max_momentum 0.8"),
+        ({"type": "one_cycle", "three_phase": True, "pct_start": 0.5}, "takes pct_start of the steps twice"),
     ],
 )
 def test_what_a_schedule_gets_wrong(body: dict[str, Any], message: str) -> None:

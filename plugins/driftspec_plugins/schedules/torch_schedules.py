@@ -154,9 +154,8 @@ class OneCycle(Schedule):
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import OneCycleLR
 
-        rise = self.pct_start * steps - 1
-        if rise <= 0 or rise * (2 if self.three_phase else 1) >= steps - 1:  # torch divides by a phase's length
-            raise ValueError(f"{self.label}: pct_start {self.pct_start} of {steps} steps leaves a phase without a step")
+        if self.pct_start * steps <= 1:  # torch's rise takes pct_start · steps - 1 steps, and it divides by them
+            raise ValueError(f"{self.label}: pct_start {self.pct_start} of {steps} steps leaves the rise no step")
         if self.cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
             name = type(optimizer).__name__.lower()
             raise ValueError(f"{self.label}: optimizer '{name}' has no momentum to cycle: write cycle_momentum: false")

@@ -1,0 +1,59 @@
+"""The documents are executed: README snippets, and every shipped spec for a few steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from driftspec.cli import VERBS, main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+SHORT = ["--set", "train.steps=3", "--set", "train.schedule=constant", "--set", "sample.count=2000", "--quiet"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readme_starts_with_a_sentence_and_two_commands() -> None:
+    first, second = blocks("sh")[:2]
+    assert first.endswith("run-spec specs/cnf_moons.yaml\n")
+    assert second.endswith("pytest\n")
+    assert README.index(second) < 1200
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    install, test = blocks("sh")[1].split(" && ")[1:]
+    assert install.removeprefix(".venv/bin/pip install ") in script
+    assert test.strip().removeprefix(".venv/bin/") in script.splitlines()[-1]
+
+
+def test_the_readmes_table_of_commands_is_the_verbs() -> None:
+    listed = set(re.findall(r"^\| `run-spec ([a-z]+) ", README, re.MULTILINE))
+    assert listed == set(VERBS)
+
+
+def test_the_readmes_spec_and_plugin_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "orthogonal.py").write_text(blocks("python")[0])
+    few = [*SHORT, "--set", "data.samples=2600", "--set", "evaluate=[nll]"]
+    assert main(["my.yaml", *few]) == 0
+    plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
+    assert main(["my.yaml", *few, *plugin]) == 0
+    assert len(list(tmp_path.glob("runs/my_flow/*/report.html"))) == 2
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
+def test_a_spec_says_what_it_shows_and_runs(spec: Path, tmp_path: Path) -> None:
+    header = re.match(r"(#[^\n]*\n)+", spec.read_text())
+    assert header, "a spec opens with what it shows"
+    assert re.search(r"\d+ s|\d+ min", header.group()), "how long it takes"
+    assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
+    few = ["--set", "data.samples=3000"] if "samples:" in spec.read_text() else []
+    assert main([str(spec), "--out", str(tmp_path / "run"), *SHORT, *few]) == 0
