@@ -165,6 +165,30 @@ class Sine(Problem):
 
 
 @dataclass
+class DrivenSine(Sine):
+    """f = a(t) sin x, a = 1 + 0.8 cos 3t: `Sine` for the time ∫a. Its divergence depends on t and x together."""
+
+    def f(self, t, x):
+        return self._a(t)[..., None] * torch.sin(x)
+
+    def divergence(self, t, x):
+        return self._a(t) * torch.cos(x)[:, 0]
+
+    def flow(self, x, t0, t1):
+        return super().flow(x, 0, self._integral_of_a(t0, t1))
+
+    def log_det(self, x, t0, t1):
+        return super().log_det(x, 0, self._integral_of_a(t0, t1))
+
+    def _a(self, t):
+        return 1 + 0.8 * torch.cos(3 * t)
+
+    def _integral_of_a(self, t0, t1):
+        t0, t1 = (torch.as_tensor(t, dtype=torch.float64) for t in (t0, t1))
+        return (t1 - t0) + 0.8 / 3 * (torch.sin(3 * t1) - torch.sin(3 * t0))
+
+
+@dataclass
 class Cubic(Problem):
     """f = -x³: x1 = x0 / √(1 + 2 x0² T), log det -3/2 log(1 + 2 x0² T), T = t1 - t0."""
 
@@ -245,6 +269,7 @@ def regular() -> dict[str, Problem]:
         "linear_5": Linear(MATRICES[5]),
         "time_affine": TimeAffine(),
         "sine": Sine(),
+        "driven_sine": DrivenSine(),
         "cubic": Cubic(),
         "planar": Planar(),
     }

@@ -1,3 +1,26 @@
 """driftspec: continuous-time generative models trained, measured and sampled from one YAML file."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from driftspec.api import Run, load, run
+    from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "DriftspecError": "errors", "PluginError": "errors", "Run": "api", "RunFailed": "errors", "SolveFailed": "errors",
+    "SpecError": "errors", "load": "api", "run": "api",
+}  # fmt: skip
+
+__all__ = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first asked for, so that checking a spec imports no run."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'driftspec' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"driftspec.{_HOMES[name]}"), name)

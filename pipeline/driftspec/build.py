@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from driftspec.component import Component
-
-from driftspec.components import Data
+from driftspec.component import Component, Need
+from driftspec.components import Data, Metric
 from driftspec.errors import Place, Problem, RunFailed, SpecError
 from driftspec.files import Files
-from driftspec.source import Document
+from driftspec.source import Document, Path
 from driftspec.spec import Loaded, Spec
+from driftspec.wording import place_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from driftspec.model import Model
     from driftspec.streams import Streams
 
-Path = tuple[str | int, ...]
-
 FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"energy"}), "score"),
     (frozenset({"drift", "score"}), "velocity"),  # the probability-flow ODE
@@ -33,95 +31,173 @@ FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
 )
 """Capabilities that follow from others."""
 
+ADJECTIVES = frozenset({"smooth", "trainable"})
+"""Capabilities that say how a component is, not what it has to give."""
+
 
 def capabilities(component: Component) -> frozenset[str]:
     """What a component offers, with all that follows from it."""
-    offered = set(component.offers())
-    while more := {result for given, result in FOLLOWS if given <= offered} - offered:
-        offered |= more
-    return frozenset(offered)
+    return frozenset(_offered(component))
+
+
+def _offered(component: Component) -> list[str]:
+    """Its own capabilities, then those that follow, in order."""
+    offered = sorted(component.offers())
+    while more := [result for given, result in FOLLOWS if given.issubset(offered) and result not in offered]:
+        offered += dict.fromkeys(more)
+    return offered
 
 
 def check(loaded: Loaded) -> list[Problem]:
     """Everything that does not fit together, in order of place. No tensor is made."""
     spec, document = loaded.spec, loaded.document
-    found = [*_sections(spec, document), *_needs(spec, document), *_numbers(spec, document)]
-    return sorted(found, key=lambda p: (p.place or Place("")))
+    found = [
+        _problem(document, *one)
+        for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _train(spec))
+        for one in part
+    ]
+    return sorted(found, key=lambda problem: problem.place or Place(""))
 
 
-def _problem(document: Document, code: str, message: str, path: Path, *, key: bool = False) -> Problem:
-    place = document.place(path, key=key)
-    if not place.line and path not in document.marks:  # a section left out
-        place = Place(document.place(()).file, 1, 1)
+Found = Iterator[tuple[str, str, Path]]
+"""Code, message, and where: the place is the value's, or where it is absent that of the section's key."""
+
+
+def _problem(document: Document | None, code: str, message: str, path: Path) -> Problem:
+    if document is None:
+        return Problem(code, message)
+    place = place_of(document, path)
     return Problem(code, message, place, source=document.source_line(place))
 
 
-def _sections(spec: Spec, document: Document) -> Iterator[Problem]:
+def _sections(spec: Spec) -> Found:
     """Sections that go together."""
-    if (spec.estimator is None) != (spec.train is None):
-        there, missing = ("estimator", "train") if spec.train is None else ("train", "estimator")
-        yield _problem(document, "X302", f"'{there}' wants '{missing}' beside it: they come together", (there,), key=True)
-    if spec.data is None and "target" not in spec.dynamics.nested():
-        yield Problem("S110", "missing section 'data'", Place(document.place(()).file, 1, 1))
-    keys: dict[str, int] = {}
+    if spec.estimator is None and spec.train is not None:
+        yield "X302", "section 'train' needs an 'estimator' beside it: the two come together", ("train", "estimator")
+    if spec.estimator is not None and spec.train is None:
+        yield "X302", "section 'estimator' needs 'train' beside it: the two come together", ("estimator", "train")
+    if _lacks_data(spec):
+        yield "S110", "missing section 'data'", ("data",)
+
+
+def _lacks_data(spec: Spec) -> bool:
+    return spec.data is None and "target" not in spec.dynamics.nested()
+
+
+def _metrics(spec: Spec) -> Found:
+    """Metrics told apart by name, and samples enough for each."""
+    keys: set[str] = set()
     for index, metric in enumerate(spec.evaluate or ()):
+        path = ("evaluate", index)
         if metric.key() in keys:
-            text = f"two metrics are called '{metric.key()}': give one a 'name'"
-            yield _problem(document, "X302", text, ("evaluate", index))
-        keys[metric.key()] = index
-        if metric.draws_wanted is None:
-            continue
-        wanted = getattr(metric, metric.draws_wanted)
-        if spec.sample is None:
+            yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
+        keys.add(metric.key())
+        wanted = _draws(metric)
+        if wanted and spec.sample is None:
             text = f"{metric.label} reads {wanted} samples and the spec draws none: add sample: {{count: {wanted}}}"
-            yield _problem(document, "X302", text, ("evaluate", index))
-        elif wanted > spec.sample.count:
-            text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}"
-            yield _problem(document, "X303", text, ("evaluate", index, metric.draws_wanted))
+            yield "X302", text, path
+        elif wanted and spec.sample and wanted > spec.sample.count:
+            text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
+            yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
+    if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
+        text = f"{spec.train.monitor.label} reads the run's samples, which are drawn after training: it cannot be its monitor"
+        yield "X302", text, ("train", "monitor")
 
 
-def _needs(spec: Spec, document: Document) -> Iterator[Problem]:
-    """Each component's first need that nobody meets."""
+def _draws(metric: Metric) -> int:
+    """How many of the run's own draws it reads."""
+    return 0 if metric.draws_wanted is None else int(getattr(metric, metric.draws_wanted))
+
+
+def _needs(spec: Spec, document: Document) -> Found:
+    """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
     there: dict[str, Component | None] = {
         "dynamics": spec.dynamics, "data": spec.data, "sampler": spec.sampler, "estimator": spec.estimator,
     }  # fmt: skip
+    said = (
+        {"data"} if _lacks_data(spec) else {"estimator"} if spec.train is not None and spec.estimator is None else set()
+    )
+    unmet: dict[tuple[str, tuple[str, ...]], list[tuple[Path, Component, Need]]] = {}
     for path, component in spec.components().items():
         for need in component.needs():
             other = there.get(need.kind)
-            offered = capabilities(other) if other is not None else frozenset()
-            if offered.isdisjoint(need.any_of):
-                wanted = " or ".join(need.any_of)
-                has = f"{other.label} offers {', '.join(sorted(offered)) or 'nothing'}" if other else f"there is no {need.kind}"
-                why = f" ({need.why})" if need.why else ""
-                yield _problem(document, "X301", f"{component.label} needs {wanted}{why}; {has}", path)
+            if (other is None or capabilities(other).isdisjoint(need.any_of)) and need.kind not in said:
+                same = unmet.setdefault((need.kind, need.any_of), [])
+                if not any(path[: len(outer)] == outer for outer, _, _ in same):
+                    same.append((path, component, need))
                 break
+    for (kind, _), ((path, component, need), *others) in unmet.items():
+        also = f"; the same for {', '.join(dict.fromkeys(other.label for _, other, _ in others))}" if others else ""
+        yield (
+            "X301",
+            f"{component.label} needs {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
+            path,
+        )
     if spec.estimator is not None and "trainable" not in capabilities(spec.dynamics):
-        text = f"{spec.dynamics.label} has nothing to train for {spec.estimator.label}"
-        yield _problem(document, "X301", text, ("estimator",), key=True)
+        yield (
+            "X301",
+            f"{spec.estimator.label} needs a trainable dynamics; {spec.dynamics.label} has nothing to train",
+            ("estimator",),
+        )
 
 
-def _numbers(spec: Spec, document: Document) -> Iterator[Problem]:
+def _wanted(need: Need) -> str:
+    """ "a noise_kernel", "an energy or a score", "a smooth dynamics", and why."""
+    words = []
+    for name in need.any_of:
+        article = "" if name.endswith("s") else "an " if name[0] in "aeiou" else "a "
+        words.append(f"{article}{name} {need.kind}" if name in ADJECTIVES else f"{article}{name}")
+    return " or ".join(words) + (f" ({need.why})" if need.why else "")
+
+
+def _given(kind: str, other: Component | None, need: Need, document: Document) -> str:
+    """What there is in its place, and where."""
+    if other is None:
+        return f"the spec has no {kind}"
+    place = f" ({place_of(document, (kind,))})" if (kind,) in document.marks else ""
+    if ADJECTIVES.issuperset(need.any_of):
+        return f"{other.label} is not {' or '.join(need.any_of)}{place}"
+    things = [name for name in _offered(other) if name not in ADJECTIVES and name != "prior"]
+    return f"{other.label} offers {', '.join(things) or 'none of its kind'}{place}"
+
+
+def _laws(spec: Spec, dim: int | None = None) -> Found:
+    """Distributions over one space: of `dim` dimensions once the data are read, else of the first one's."""
+    said = "the data have"
+    for path, law in spec.components().items():
+        if isinstance(law, Data) and law.dim() not in (None, dim):
+            if dim is not None:
+                yield "X301", f"{'.'.join(map(str, path))}: {law.label} has {law.dim()} dimensions, {said} {dim}", path
+            else:
+                dim, said = law.dim(), f"{law.label} has"
+
+
+def _train(spec: Spec) -> Found:
     """Numbers that cannot work with the rest."""
-    if spec.data is not None:
-        if abs(sum(spec.data.split) - 1) > 1e-9 or min(spec.data.split) < 0 or spec.data.split[0] == 0:
-            text = f"split {list(spec.data.split)}: fractions for training (more than 0), validation and test that sum to 1"
-            yield _problem(document, "X303", text, ("data", "split"))
-        dim, prior = spec.data.dim(), spec.dynamics.prior_law()
-        if prior is not None and None not in (dim, prior.dim()) and dim != prior.dim():
-            text = f"the prior is a law of {prior.dim()} dimensions, {spec.data.label} has {dim}"
-            yield _problem(document, "X301", text, ("dynamics", "prior"))
-    if spec.train is None:
+    split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
+    if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
+        text = f"'split' in data is {list(split)}: fractions for training (more than 0), validation and test, which sum to 1"
+        yield "X303", text, ("data", "split")
         return
     rows = getattr(spec.data, "samples", None)
-    if spec.data is not None and isinstance(rows, int) and spec.train.batch_size > round(rows * spec.data.split[0]):
-        text = f"batch_size {spec.train.batch_size} is larger than the {round(rows * spec.data.split[0])} training rows"
-        yield _problem(document, "X303", text, ("train", "batch_size"))
-    warmup = getattr(spec.train.schedule, "warmup", 0)
-    if warmup >= spec.train.steps:
-        text = f"warmup {warmup} leaves nothing of {spec.train.steps} steps"
-        yield _problem(document, "X303", text, ("train", "schedule", "warmup"))
-    if spec.train.early_stopping is not None and spec.data is not None and spec.data.split[1] == 0 and not spec.train.monitor:
-        yield _problem(document, "X303", "early_stopping needs validation rows, and split leaves none", ("train", "early_stopping"))
+    if isinstance(rows, int):
+        yield from _rows(spec, round(split[0] * rows), round((split[0] + split[1]) * rows) - round(split[0] * rows))
+    warmup = getattr(spec.train.schedule, "warmup", 0) if spec.train is not None else 0
+    if spec.train is not None and warmup >= spec.train.steps:
+        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {spec.train.steps}"
+        yield "X303", text, ("train", "schedule", "warmup")
+
+
+def _rows(spec: Spec, train: int, validation: int) -> Found:
+    """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
+    if spec.train is not None and spec.train.batch_size > train:
+        text = (
+            f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
+        )
+        yield "X303", text, ("train", "batch_size")
+    if spec.train is not None and spec.train.early_stopping and not spec.train.monitor and validation == 0:
+        text = "'early_stopping' in train reads the validation loss: 'split' in data leaves no validation rows"
+        yield "X303", text, ("train", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -150,38 +226,59 @@ class Experiment:
         return self.transform.to_model(x).to(self.device, self.dtype)
 
 
-def build(spec: Spec, files: Files, fitted: Mapping[str, Any] | None = None) -> Experiment:
+def build(
+    spec: Spec, files: Files, fitted: Mapping[str, Any] | None = None, document: Document | None = None
+) -> Experiment:
     """Everything a spec can still get wrong fails here: data files, dimensions, the device.
 
-    `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read.
+    `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read. `document` says where
+    in the spec a mistake stands.
     """
     import torch
 
-    from driftspec.dataset import Transform, prepare
+    from driftspec.dataset import Transform
     from driftspec.model import build_model
     from driftspec.streams import Streams
 
     torch.set_num_threads(spec.runtime.threads)
     device, dtype = torch.device(spec.runtime.device), getattr(torch, spec.runtime.dtype)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError(Problem("X303", f"runtime.device is '{spec.runtime.device}' and this machine has no CUDA device"))
+        text = f"'device' in runtime is '{spec.runtime.device}': this machine has no CUDA device"
+        raise SpecError(_problem(document, "X303", text, ("runtime", "device")))
     streams = Streams(spec.seed)
-    dataset = prepare(spec.data, files, streams.under("data")) if spec.data is not None and fitted is None else None
+    dataset = _read(spec, spec.data, files, streams, document) if spec.data is not None and fitted is None else None
+    times = None
     if dataset is not None:
-        dim, transform = dataset.dim, dataset.transform
+        dim, transform, times = dataset.dim, dataset.transform, dataset.times
     elif fitted is not None:
-        dim, transform = fitted["dim"], Transform(**fitted["transform"])
+        dim, transform, times = fitted["dim"], Transform(**fitted["transform"]), fitted["times"]
     else:
         laws = (law for law in spec.dynamics.nested().values() if isinstance(law, Data))
         dim = next((d for law in laws if (d := law.dim())), 0)
         transform = Transform.identity(dim)
     if not dim:
-        raise SpecError(Problem("X302", f"{spec.dynamics.label}: nothing says how many dimensions there are"))
+        text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
+        raise SpecError(_problem(document, "X302", text, ("dynamics",)))
     model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
+    if times is not None:
+        model = replace(model, times=times.to(device))
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:
         vars(experiment)["dataset"] = dataset
     return experiment
+
+
+def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None) -> Dataset:
+    """The data, and what only they can tell: whether they fit the rest."""
+    from driftspec.dataset import prepare
+
+    try:
+        dataset = prepare(data, files, streams.under("data"))
+    except SpecError as error:
+        raise SpecError([_problem(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
+    if found := [*_rows(spec, len(dataset.train), len(dataset.validation)), *_laws(spec, dataset.dim)]:
+        raise SpecError([_problem(document, *one) for one in found])
+    return dataset
 
 
 __all__ = ["Experiment", "build", "capabilities", "check"]

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, ClassVar, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from driftspec.errors import PluginError, nearest, shown
+from driftspec.errors import PluginError, Problem, nearest, shown
 
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
@@ -51,7 +60,8 @@ class Component(BaseModel):
             # Pydantic takes a function of the same name as the key's default, and lets a key hide a method.
             inherited = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
             if isinstance(field.default, FunctionType) or isinstance(inherited, (FunctionType, classmethod, property)):
-                raise PluginError("P204", f"{cls.__module__}.{cls.__name__}: key and method share the name '{name}'")
+                text = f"{cls.__module__}.{cls.__name__}: key and method share the name '{name}'"
+                raise PluginError(Problem("P204", text))
 
     def offers(self) -> frozenset[str]:
         """Capabilities this component has, given the values of its keys."""
@@ -94,53 +104,26 @@ class Component(BaseModel):
         """The component that `value` names and configures."""
         if isinstance(value, cls):
             return value
-        context = info.context or {}
-        registry = registry_of(info)
-        keys = {"type": value} if isinstance(value, str) else value
-        if not isinstance(keys, dict):
-            message = "{kind} is a name or a mapping with a 'type', not {given}"
-            raise PydanticCustomError("component", message, {"kind": cls.kind, "given": shown(value)})
-        keys = dict(keys)
-        name = keys.pop("type", None)
-        location = () if isinstance(value, str) else ("type",)
-        if not isinstance(name, str):
-            names = ", ".join(registry.names(cls.kind))
-            given = f", not {shown(name)}" if "type" in value else ""
-            message = "{kind} needs a 'type'{given}; one of {names}"
-            error = PydanticCustomError("component_type", message, {"kind": cls.kind, "given": given, "names": names})
-            raise _located(cls.kind, error, location if "type" in value else (), value)
-        found, problem = registry.look_up(cls.kind, name)
-        if found is None:
-            raise _located(cls.kind, PydanticCustomError("unknown_component", "{text}", {"text": problem}), location, name)
-        if not issubclass(found, cls):
-            allowed = [other for other in registry.names(cls.kind) if cls.accepts(registry.look_up(cls.kind, other)[0])]
-            text = f"{cls.kind} '{name}' cannot stand here; one of {', '.join(allowed)}{nearest(name, allowed)}"
-            raise _located(cls.kind, PydanticCustomError("unfit_component", "{text}", {"text": text}), location, name)
-        refused = [
-            InitErrorDetails(
-                type=PydanticCustomError("unused_key", "'{key}' has no use in a nested {kind}", {"key": key, "kind": cls.kind}),
-                loc=(key,),
-                input=keys.pop(key),
-            )
-            for key in sorted(cls.unused_nested & keys.keys())
-        ]
-        solver = context.get("solver")
+        found, name, keys = _named(cls, value, registry_of(info))
+        solver = (info.context or {}).get("solver")
         if solver is not None and "solver" in found.model_fields.keys() - cls.unused_nested:
             keys.setdefault("solver", solver)
+        unused = [
+            _mistake("unused_key", "", (key,), keys[key], {"component": f"{cls.kind} '{name}'"})
+            for key in sorted(cls.unused_nested & keys.keys())
+        ]
+        used = {key: value for key, value in keys.items() if key not in cls.unused_nested}
         try:
-            component = found.model_validate_json(json.dumps(keys), context=info.context)
+            component = found.model_validate_json(json.dumps(used), context=info.context)
         except ValidationError as error:
-            raise ValidationError.from_exception_data(cls.kind, [*refused, *restated(error, found)]) from None
-        if refused:
-            raise ValidationError.from_exception_data(cls.kind, refused)
+            raise ValidationError.from_exception_data(
+                cls.kind, [*unused, *restated(error, found, cls.unused_nested)]
+            ) from None
+        if unused:
+            raise ValidationError.from_exception_data(cls.kind, unused)
         if name != found.type:
             component._spelling = name
         return component
-
-    @classmethod
-    def accepts(cls, found: type | None) -> bool:
-        """Whether a component of class `found` may stand in a field of this open class."""
-        return found is not None and issubclass(found, cls)
 
     @classmethod
     def make(cls, body: Any, registry: Any = None) -> Self:
@@ -149,19 +132,50 @@ class Component(BaseModel):
         return result
 
 
-def _located(title: str, error: PydanticCustomError, location: tuple[str, ...], given: Any) -> ValidationError:
-    return ValidationError.from_exception_data(title, [InitErrorDetails(type=error, loc=location, input=given)])
+def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Component], str, dict[str, Any]]:
+    """The class that `value` names, the name as written, and the keys beside it."""
+    keys = dict(value) if isinstance(value, dict) else {"type": value}
+    at = ("type",) if isinstance(value, dict) else ()
+    name = keys.pop("type", None)
+    if isinstance(name, str):
+        found, problem = registry.look_up(base.kind, name, base)
+        if problem is None:
+            return found, name, keys
+        mistake = _mistake(problem.code, problem.message, at, name)
+    elif isinstance(value, dict) and "type" not in value:
+        alike = next((key for key in keys if nearest(key, ["type"])), None)
+        allowed = ["type"] if alike else registry.names(base.kind)
+        mistake = _mistake(
+            "extra_forbidden" if alike else "missing", "", (alike or "type",), value, {"allowed": allowed}
+        )
+    else:
+        article = "an" if base.kind[0] in "aeiou" else "a"
+        context = {"component": f"{article} {base.kind} component", "allowed": registry.names(base.kind)}
+        mistake = _mistake("component_type", "", at, name, context)
+    raise ValidationError.from_exception_data(base.kind, [mistake])
 
 
-def restated(error: ValidationError, model: type[BaseModel]) -> list[InitErrorDetails]:
-    """Errors to raise again from outside; an unknown key takes along the keys that `model` has."""
+def _mistake(
+    kind: Any, text: str, location: tuple[str | int, ...], given: Any, context: Mapping[str, Any] | None = None
+) -> InitErrorDetails:
+    error = PydanticCustomError(kind, "{text}", {**(context or {}), "text": text})
+    return InitErrorDetails(type=error, loc=location, input=given)
+
+
+def restated(error: ValidationError, model: type[BaseModel], hidden: frozenset[str]) -> list[InitErrorDetails]:
+    """Errors to raise again from outside, with what `model` knows of them: its keys, save the hidden ones, and lengths."""
     details = []
     for one in error.errors(include_url=False):
-        context = {**one.get("ctx", {}), "text": one["msg"]}
-        if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
-            context["allowed"] = list(model.model_fields)
-        kind = PydanticCustomError(one["type"], "{text}", context)  # type: ignore[arg-type]
-        details.append(InitErrorDetails(type=kind, loc=one["loc"], input=one["input"]))
+        kind, location, context = one["type"], one["loc"], dict(one.get("ctx", {}))
+        if kind == "extra_forbidden" and len(location) == 1:
+            context.setdefault("allowed", [key for key in model.model_fields if key not in hidden])
+        if (
+            kind == "too_long"
+            and len(location) == 1
+            and "..." not in repr(model.model_fields[str(location[0])].annotation)
+        ):
+            kind, context["length"] = "length", context["max_length"]
+        details.append(_mistake(kind, one["msg"], location, one["input"], context))
     return details
 
 

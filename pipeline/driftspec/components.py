@@ -76,6 +76,9 @@ class Distribution(Data):
 
     unused_nested = frozenset({"samples", "split", "standardize"})
 
+    normalized: ClassVar[bool] = True
+    """Whether `log_prob` integrates to one; without, it holds up to a constant and the law offers an energy alone."""
+
     samples: int = Field(10000, ge=1, description="rows drawn, before the split")
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
@@ -94,9 +97,18 @@ class Distribution(Data):
         """Names of the d coordinates."""
         return tuple(f"x{i + 1}" for i in range(self.dim() or 0))
 
+    def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """The quantities (n, m) that reports speak of, with their names: constrained where x (n, d) is not."""
+        return x, self.columns() or tuple(f"x{i + 1}" for i in range(x.shape[1]))
+
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
+        return None
+
     def offers(self) -> frozenset[str]:
+        drawn = type(self).sample is not Distribution.sample
         known = type(self).log_prob is not Distribution.log_prob
-        return frozenset({"samples", "log_prob"} if known else {"samples"})
+        return frozenset((["samples"] if drawn else []) + (["log_prob" if self.normalized else "energy"] if known else []))
 
     def read(self, files: Files, generator: Generator) -> Table:
         values = self.sample(self.samples, generator)
@@ -151,7 +163,31 @@ class Dynamics(Component):
         raise NotImplementedError
 
     def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """dx/dt (B, d) of the ODE that carries the prior to the data."""
+        """dx/dt (B, d) of the ODE between the prior and the data. An SDE with a score has one without saying so."""
+        raise NotImplementedError
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """f(x, t) (B, d) of the SDE dx = f dt + g dw."""
+        raise NotImplementedError
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """g(t), in t's shape."""
+        raise NotImplementedError
+
+    def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α(t), σ(t)) in t's shape: the SDE takes data x to N(α x, σ² I) by time t. Offered as `noise_kernel`."""
+        raise NotImplementedError
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """s(x, t) (B, d), ∇ log of the density at time t."""
+        raise NotImplementedError
+
+    def energy(self, module: nn.Module, x: Tensor) -> Tensor:
+        """E(x) (B,): the density is exp(-E) up to its constant."""
+        raise NotImplementedError
+
+    def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
+        """log p(x) (B,), where it is known without a solve (a target's)."""
         raise NotImplementedError
 
     def prior_law(self) -> Distribution | None:
@@ -306,8 +342,12 @@ class Trace(Estimator):
         """Whether `divergence` is the trace itself, without chance."""
         return False
 
+    def offers(self) -> frozenset[str]:
+        return frozenset({"solver_gradient"} if "gradient" in type(self.solver).model_fields else ())
+
     def needs(self) -> tuple[Need, ...]:
         return (
+            Need("data", ("samples",), "to learn from"),
             Need("dynamics", ("velocity",), "to integrate"),
             Need("dynamics", ("smooth",), "the loss holds a derivative of the network: its activation must be C1"),
             Need("dynamics", ("log_prob",), "maximum likelihood asks for the prior's log p"),

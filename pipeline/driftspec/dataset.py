@@ -27,29 +27,33 @@ class Transform:
 
     @classmethod
     def fit(cls, how: str, x: Tensor) -> Transform:
-        """`none`: identity; `scale`: each column to mean 0 and deviation 1; `whiten`: covariance I (symmetric root)."""
-        d = x.shape[-1]
+        """`none`: identity; `scale`: each column to mean 0 and deviation 1; `whiten`: covariance I.
+
+        W = diag(1/σ), and R^{-1/2} diag(1/σ) with R the correlations: a column's unit makes no difference.
+        """
+        rows = x.reshape(-1, x.shape[-1])
         if how == "none":
-            return cls.identity(d)
-        rows = x.reshape(-1, d)
-        shift, covariance = rows.mean(0), torch.atleast_2d(torch.cov(rows.T, correction=0))
+            return cls.identity(rows.shape[1])
+        shift, deviation = rows.mean(0), rows.std(0, correction=0)
+        constant = (deviation <= 1e-12 * rows.abs().amax(0)).nonzero().flatten().tolist()
+        if constant:
+            which = ", ".join(str(i + 1) for i in constant)
+            raise SpecError(Problem("X304", f"standardize: {how} is impossible: column {which} is constant"))
         if how == "scale":
-            covariance = covariance.diag().diag()
-        values, vectors = torch.linalg.eigh(covariance)
-        if values.min() <= 1e-12 * values.max():
-            constant = ", ".join(str(i + 1) for i in (covariance.diag() <= 1e-12 * values.max()).nonzero().flatten().tolist())
-            what = f"column {constant} is constant" if constant else "the columns are linearly dependent"
-            raise SpecError(Problem("X304", f"standardize: {how} is impossible: {what}"))
-        return cls(shift, vectors @ (values**-0.5).diag() @ vectors.T)
+            return cls(shift, (1 / deviation).diag())
+        scaled = (rows - shift) / deviation
+        values, vectors = torch.linalg.eigh(scaled.T @ scaled / len(rows))
+        if values[0] <= 1e-10:
+            raise SpecError(Problem("X304", f"standardize: {how} is impossible: the columns are linearly dependent"))
+        return cls(shift, vectors @ (values**-0.5).diag() @ vectors.T / deviation)
 
     def to_model(self, x: Tensor) -> Tensor:
-        """u (..., d) float64 for x in the data's units. Row by row, so that a row's bits depend on no other."""
-        return ((x.double() - self.shift)[..., None, :] * self.matrix).sum(-1)
+        """u (..., d) float64 for x in the data's units."""
+        return _applied(self.matrix, x.double() - self.shift)
 
     def to_data(self, u: Tensor) -> Tensor:
         """x (..., d) float64 for u in model units."""
-        inverse = torch.linalg.inv(self.matrix)
-        return (u.double()[..., None, :] * inverse).sum(-1) + self.shift
+        return _applied(torch.linalg.inv(self.matrix), u.double()) + self.shift
 
     def log_det(self) -> float:
         """log |det du/dx|: log p of x is log p of u plus this."""
@@ -57,6 +61,13 @@ class Transform:
 
     def tree(self) -> dict[str, Any]:
         return {"shift": self.shift, "matrix": self.matrix}
+
+
+def _applied(matrix: Tensor, x: Tensor) -> Tensor:
+    """x Wᵀ by sums over columns in their order: a row's bits depend on no other row."""
+    if torch.equal(matrix, matrix.diag().diag()):
+        return x * matrix.diag()
+    return torch.stack([(x * row).sum(-1) for row in matrix], -1)
 
 
 @dataclass(frozen=True)
@@ -75,15 +86,22 @@ class Dataset:
     def dim(self) -> int:
         return self.train.shape[-1]
 
+    def repeated(self) -> int:
+        """Test rows that stand among the training rows too: they make a density model look better than it is."""
+        seen = {row.tobytes() for row in self.train.numpy()}
+        return sum(row.tobytes() in seen for row in self.test.numpy())
 
-def prepare(data: Data, files: Files, streams: Streams) -> Dataset:
-    """Read, split and fit the transform. SpecError if the data cannot be read or are too few to split."""
+
+def prepare(data: Data, files: Files, streams: Streams, transform: Transform | None = None) -> Dataset:
+    """Read, split and fit the transform, unless one is given: then the data are measured only, not learnt from."""
     table = data.read(files, streams.generator("data"))
     n = len(table.values)
     order = torch.randperm(n, generator=streams.generator("split"))
     first, second = round(data.split[0] * n), round((data.split[0] + data.split[1]) * n)
     train, validation, test = (table.values[order[part]] for part in (slice(first), slice(first, second), slice(second, n)))
-    if len(train) < 2:
-        raise SpecError(Problem("X303", f"{data.label} has {n} rows: split {list(data.split)} leaves {len(train)} for training"))
-    transform = Transform.fit(data.standardize, train)
+    if transform is None:
+        if len(train) < 2:
+            text = f"{data.label} has {n} rows: split {list(data.split)} leaves {len(train)} for training"
+            raise SpecError(Problem("X303", text))
+        transform = Transform.fit(data.standardize, train)
     return Dataset(train, validation, test, table.columns, transform, table.times, table.digest)

@@ -1,12 +1,12 @@
 """What can go wrong, and the exit code each kind of failure ends with.
 
-    DriftspecError
-    ├── UsageError        2   the command line itself
-    ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
-    ├── PluginError       4   a plugin is missing, broken, in conflict or for another API
-    ├── RunFailed         1   training, evaluation or sampling could not go on
-    │   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
-    └── Interrupted  130/143  a signal arrived; a checkpoint was written
+DriftspecError
+├── UsageError        2   the command line itself
+├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
+├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
+├── RunFailed         1   training, evaluation or sampling could not go on
+│   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
+└── Interrupted  130/143  a signal arrived; a checkpoint was written
 """
 
 from __future__ import annotations
@@ -89,24 +89,24 @@ class UsageError(DriftspecError):
     exit_code = 2
 
 
-class SpecError(DriftspecError):
-    """A spec is wrong; `problems` holds every mistake found, in order of place."""
-
-    exit_code = 3
+class _Found(DriftspecError):
+    """What carries Problems: `problems` holds every mistake found, in order of place."""
 
     def __init__(self, problems: Problem | Sequence[Problem]):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
 
-class PluginError(DriftspecError):
+class SpecError(_Found):
+    """A spec is wrong."""
+
+    exit_code = 3
+
+
+class PluginError(_Found):
     """A plugin is missing, broken, in conflict, or made for another API version."""
 
     exit_code = 4
-
-    def __init__(self, code: str, message: str):
-        self.code = code
-        super().__init__(message)
 
 
 class RunFailed(DriftspecError):
@@ -130,9 +130,10 @@ class Interrupted(DriftspecError):
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """" (did you mean 'noise'?)", or an empty string when nothing is near."""
-    found = difflib.get_close_matches(given, [str(name) for name in allowed], n=1, cutoff=0.6)
-    return f" (did you mean '{found[0]}'?)" if found else ""
+    """ " (did you mean 'noise'?)", or an empty string when nothing is near."""
+    spelt = {name.lower(): name for name in allowed}
+    found = difflib.get_close_matches(given.lower(), spelt, n=1, cutoff=0.6)
+    return f" (did you mean '{spelt[found[0]]}'?)" if found else ""
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -44,8 +44,8 @@ class Evaluation:
     def test(self, n: int | None = None) -> Tensor:
         """The first n test rows (all by default), float64, in the data's own units."""
         rows = self.dataset.test[:n]
-        if not len(rows):
-            raise RunFailed("a metric reads test rows, and data.split leaves none")
+        if len(rows) < 2:
+            raise RunFailed(f"a metric reads test rows, at least 2, and data.split leaves {len(rows)}")
         return rows
 
     def draws(self, n: int) -> Tensor:

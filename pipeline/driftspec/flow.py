@@ -45,7 +45,7 @@ class LogProb:
     log_prob: Tensor  # (B,)
     error: Tensor  # (B,)
     latent: Tensor  # (B, d)
-    probe_stderr: Tensor | None  # (B,), None for an exact trace
+    probe_stderr: Tensor | None  # (B,), None for an exact trace and for a single probe
     converged: Tensor  # (B,) bool
     evaluations: int
 
@@ -54,7 +54,7 @@ def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> 
     """x (B, d) at t0 carried along dx/dt = velocity(t, x) to t1."""
 
     def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
-        path = _by_blocks(lambda part, _: using.solve(model.velocity, x[part], t0, t1, steps=steps), rows)
+        path = _by_blocks(lambda part: using.solve(model.velocity, x[part], t0, t1, steps=steps), rows)
         return torch.cat([p.state for p in path]), sum(p.evaluations for p in path)
 
     with torch.no_grad():
@@ -70,16 +70,14 @@ def log_prob(
     """
     t_prior, t_data = model.dynamics.times()
     prior = model.prior()
-    probes = [trace.probe(x.new_zeros(BLOCK, model.dim), streams.at(block).generator("probes"))
-              for block in range(-(-len(x) // BLOCK))]
-    columns = 1 if not probes or probes[0] is None else len(probes[0])
+    blocks = (streams.at(block).generator("probes") for block in range(-(-len(x) // BLOCK)))
+    drawn = [v for block in blocks if (v := trace.probe(x.new_zeros(BLOCK, model.dim), block)) is not None]
+    probes = torch.cat(drawn, 1) if drawn else None  # (K, B or more, d)
+    columns = 1 if probes is None else len(probes)
 
     def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
-        def one(part: Tensor, block: int) -> Path:
-            probe = None
-            if probes[0] is not None:
-                probe = torch.stack([probes[int(i) // BLOCK][:, int(i) % BLOCK] for i in part], 1)
-            rates = _rates(model, trace, probe, each=True)
+        def one(part: Tensor) -> Path:
+            rates = _rates(model, trace, None if probes is None else probes[:, part], each=True)
             return using.solve(model.velocity, x[part], t_data, t_prior, rates, steps)
 
         path = _by_blocks(one, rows)
@@ -90,18 +88,40 @@ def log_prob(
     with torch.no_grad():
         solved = _refined(solve, len(x), solver, slice(0, 1), compare)
     value, each, z = solved.value.split([1, columns, model.dim], 1)
-    stderr = None if trace.exact() else each.std(1) / columns**0.5
+    stderr = each.std(1) / columns**0.5 if columns > 1 else None
     return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
 
 
-def round_trip(model: Model, x: Tensor, solver: Solver) -> Tensor:
-    """x (B, d) carried from t_data to t_prior and back: what came back, (B, d)."""
+def trajectory(model: Model, z: Tensor, times: Tensor, solver: Solver) -> tuple[Tensor, int]:
+    """(z(t_k) (K, B, d), evaluations) from z (B, d) at times[0] along the ODE; gradients reach z, θ and the times."""
+    states, evaluations = [z], 0
+    for before, after in zip(times[:-1], times[1:], strict=True):
+        path = solver.solve(model.velocity, states[-1], before, after, params=model.parameters())
+        states.append(path.require("the trajectory").state)
+        evaluations += path.evaluations
+    return torch.stack(states), evaluations
+
+
+def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
+    """‖x_back - x‖ (B,): carried from one end of time to the other and back by the solver as it stands."""
+    start, end = model.dynamics.times()
+    with torch.no_grad():
+        there = solver.solve(model.velocity, x, start, end).require("the ODE").state
+        back = solver.solve(model.velocity, there, end, start).require("the ODE").state
+    return torch.linalg.vector_norm(back - x, dim=1)
+
+
+def round_trip(model: Model, x: Tensor, solver: Solver) -> Solved:
+    """x (B, d) carried from t_data to t_prior and back: what came back, and whether both ways were accurate."""
     t_prior, t_data = model.dynamics.times()
-    return transport(model, transport(model, x, t_data, t_prior, solver).value, t_prior, t_data, solver).value
+    there = transport(model, x, t_data, t_prior, solver)
+    back = transport(model, there.value, t_prior, t_data, solver)
+    evaluations = there.evaluations + back.evaluations
+    return Solved(back.value, there.error.maximum(back.error), there.converged & back.converged, evaluations)
 
 
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-    """-mean log p over the batch; now and then compared with a finer solve, which moves a solver's number of steps."""
+    """-mean log p over the batch (B, d). Every `check_every` steps it is compared with a finer solve, which moves N."""
     t_prior, t_data = model.dynamics.times()
     probe = trace.probe(batch, streams.generator("probes"))
     rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
@@ -137,13 +157,13 @@ def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False)
     return rates
 
 
-def _by_blocks(solve: Callable[[Tensor, int], Path], rows: Tensor) -> list[Path]:
+def _by_blocks(solve: Callable[[Tensor], Path], rows: Tensor) -> list[Path]:
     """Solve rows in whole blocks, the last one padded with copies of its last row, and cut the padding off."""
     paths = []
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
         whole = torch.cat([part, part[-1:].expand(BLOCK - len(part))])
-        path = solve(whole, start // BLOCK)
+        path = solve(whole)
         if path.status not in ("ok", "non_finite"):  # a non-finite row may still be another N's good row
             path.require()
         paths.append(Path(path.state[: len(part)], path.integrals[: len(part)], path.evaluations * len(part)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +16,12 @@ from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from driftspec.components import Distribution, Dynamics, Network
+
+    Rates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
+# nothing. Read at the process's first product, so it comes too late where one was made before this import.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 class Bound(nn.Module):
@@ -28,13 +36,19 @@ class Bound(nn.Module):
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.network.apply(dict(self.named_parameters()), t, x, context)
 
+    def closed_divergence(self) -> Rates | None:
+        """(t, x) -> (f, tr ∂f/∂x) where the network knows its divergence in closed form."""
+        own = getattr(self.network, "divergence", None)
+        return None if own is None else functools.partial(own, dict(self.named_parameters()))
+
 
 @dataclass(frozen=True)
 class Field:
-    """y -> f(t, y) at a fixed t: what a trace estimator differentiates."""
+    """y -> f(t, y) at a fixed t: what a trace estimator differentiates, or asks for (f, tr ∂f/∂y) where that is known."""
 
     velocity: Callable[[Tensor, Tensor], Tensor]
     t: Tensor
+    divergence: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, y: Tensor) -> Tensor:
         return self.velocity(self.t, y)
@@ -47,14 +61,23 @@ class Model:
     dynamics: Dynamics
     module: nn.Module
     dim: int
+    times: Tensor | None = None  # (K,), of data that are trajectories
+
+    def observed_at(self) -> Tensor:
+        """The times (K,) at which the data were observed."""
+        if self.times is None:
+            raise RunFailed("the data have no times: they are no trajectories")
+        return self.times
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """dx/dt (B, d) at x (B, d), t () or (B,)."""
         return self.dynamics.velocity(self.module, t, x)
 
     def field(self, t: Tensor) -> Field:
-        """The velocity at a fixed t."""
-        return Field(self.velocity, t)
+        """The velocity at a fixed t, with its divergence where the dynamics knows it in closed form."""
+        known = getattr(self.dynamics, "closed_divergence", None)
+        own = None if known is None else known(self.module)
+        return Field(self.velocity, t, None if own is None else functools.partial(own, t))
 
     def prior(self) -> Distribution:
         """The law at t_prior."""

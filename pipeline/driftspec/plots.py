@@ -126,7 +126,7 @@ def _density(
     figure, axes = _figure(len(maps), box)
     for panel, (title, values) in zip(axes, maps.items(), strict=True):
         image = panel.imshow(
-            values.reshape(GRID, GRID).T, origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma"
+            values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma"
         )
         _dress(panel, title, box, columns)
     figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")

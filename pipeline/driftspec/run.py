@@ -245,6 +245,7 @@ def _untrained(experiment: Experiment) -> dict[str, Any]:
     return {
         "step": 0, "module": experiment.model.module.state_dict(), "ema": None,
         "transform": experiment.transform.tree(), "dim": experiment.model.dim,
+        "times": experiment.model.times,
     }  # fmt: skip
 
 

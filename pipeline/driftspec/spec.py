@@ -5,18 +5,28 @@ This page is the envelope alone: sections and what they hold. The keys of a comp
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
-from driftspec import source
+from driftspec import source, wording
 from driftspec.component import Component, default
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver
-from driftspec.errors import Place, Problem, SpecError, nearest, shown
+from driftspec.errors import Place, PluginError, Problem, SpecError, shown
 from driftspec.registry import Registry
 
 
@@ -50,7 +60,9 @@ class Train(Section):
     optimizer: Optimizer = default("adam", "how parameters are moved")
     schedule: Schedule = default("constant", "how the learning rate changes with the step")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: as it comes")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
+    )
     early_stopping: EarlyStopping | None = Field(None, description="null: all steps")
     monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
@@ -129,18 +141,34 @@ class Changes:
     options: tuple[tuple[str, str, Any], ...] = ()  # (flag, path, value), e.g. ("--seed", "seed", 3)
 
     def apply(self, document: source.Document) -> source.Document:
-        for index, text in enumerate(self.sets):
-            name = f"--set[{index + 1}]"
-            path, equals, value = text.partition("=")
-            if not equals or not path.strip("+"):
-                raise SpecError(Problem("Y014", f"{shown(text)} is not KEY=VALUE", Place(name)))
-            parsed = source.parse_value(value, name)
-            document = source.assign(document, path.removesuffix("+"), parsed, name, append=path.endswith("+"))
-        for index, path in enumerate(self.unsets):
-            document = source.unset(document, path, f"--unset[{index + 1}]")
-        for flag, path, value in self.options:
-            document = source.assign(document, path, source.parse_value(json.dumps(value), flag), flag)
+        """The document with every change made in order. SpecError lists each that cannot be."""
+        found: list[Problem] = []
+        for change in self._each():
+            try:
+                document = change(document)
+            except SpecError as error:
+                found += error.problems
+        if found:
+            raise SpecError(found)
         return document
+
+    def _each(self) -> Iterator[Callable[[source.Document], source.Document]]:
+        for index, text in enumerate(self.sets, 1):
+            yield functools.partial(_set, text=text, name=f"--set[{index}]")
+        for index, path in enumerate(self.unsets, 1):
+            yield functools.partial(source.unset, dotted=path, name=f"--unset[{index}]")
+        for flag, path, value in self.options:
+            yield functools.partial(
+                source.assign, dotted=path, value=source.parse_value(json.dumps(value), flag), name=flag
+            )
+
+
+def _set(document: source.Document, text: str, name: str) -> source.Document:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise SpecError(Problem("Y014", f"{shown(text)} is not KEY=VALUE", Place(name)))
+    append = path.endswith("+")
+    return source.assign(document, path.removesuffix("+"), source.parse_value(value, name), name, append=append)
 
 
 def read(path: str | Path, registry: Registry, changes: Changes = Changes()) -> Loaded:
@@ -155,95 +183,52 @@ def read(path: str | Path, registry: Registry, changes: Changes = Changes()) -> 
 
 
 def _extended(document: source.Document, folder: Path) -> source.Document:
+    """The base with the document over it."""
     name, place = document.data["extends"], document.place(("extends",))
-    top = source.unset(document, "extends", "extends")
+    line = document.source_line(place)
     if not isinstance(name, str):
-        raise SpecError(Problem("Y013", f"extends names a file, not {shown(name)}", place, source=document.source_line(place)))
-    base = source.read(folder / name)
+        raise SpecError(Problem("Y013", f"'extends' names a file, not {shown(name)}", place, source=line))
+    try:
+        base = source.read(folder / name)
+    except SpecError as error:
+        if error.problems[0].code != "Y001":
+            raise
+        raise SpecError(
+            Problem("Y013", f"the base {shown(name)} {error.problems[0].message}", place, source=line)
+        ) from None
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
-        raise SpecError(Problem("Y013", "a base cannot extend another: one level", where, source=base.source_line(where)))
-    return source.merge(base, top)
+        raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))
+    return source.merge(base, source.unset(document, "extends", "extends"))
 
 
 def validate(document: source.Document, registry: Registry) -> Spec:
-    """The envelope and every component in it, in one pass; then what the dynamics names by default."""
+    """The envelope and every component in it, in one pass; then what the dynamics names by default.
+
+    SpecError lists every mistake; PluginError if each of them is a plugin's.
+    """
     context: dict[str, Any] = {"registry": registry}
     try:
         spec = Spec.model_validate_json(json.dumps(document.data), context=context)
+        filled: dict[str, Any] = {}
+        if spec.sampler is None:
+            filled["sampler"] = _by_name(Sampler, spec.dynamics.default_sampler, context)
+        if spec.evaluate is None:
+            filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
     except ValidationError as error:
-        raise SpecError(sorted((_problem(one, document) for one in error.errors(include_url=False)), key=_order)) from None
-    filled: dict[str, Any] = {}
-    if spec.sampler is None:
-        filled["sampler"] = _by_name(Sampler, spec.dynamics.default_sampler, context)
-    if spec.evaluate is None:
-        filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
+        found = wording.problems(error, document, {path: list(model.model_fields) for path, model in SECTIONS.items()})
+        raise (PluginError if all(one.code.startswith("P") for one in found) else SpecError)(found) from None
     return spec.model_copy(update=filled)
 
 
 def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:
-    from pydantic import TypeAdapter
-
     component: Component = TypeAdapter(kind).validate_python(name, context=context)
     return component
-
-
-def _order(problem: Problem) -> tuple[str, int, int]:
-    place = problem.place or Place("")
-    return place.file, place.line, place.column
 
 
 SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Spec, ("train",): Train, ("runtime",): Runtime, ("sample",): Sample, ("train", "early_stopping"): EarlyStopping,
 }  # fmt: skip
-TYPES = {"string": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list", "model": "a mapping",
-         "list": "a list", "dict": "a mapping"}  # fmt: skip
+"""The parts of the spec that are no component."""
 
-
-def _problem(error: Any, document: source.Document) -> Problem:
-    """One Pydantic error as a problem with its place: what was given, what is allowed, the nearest valid name."""
-    path, kind, context, given = tuple(error["loc"]), error["type"], error.get("ctx", {}), error["input"]
-    inside = ".".join(str(part) for part in path[:-1])
-    where = f" in {inside}" if inside else ""
-    name = f"'{path[-1]}'" if path else "the spec"
-    place = document.place(path)
-    if kind == "missing":
-        section = len(path) == 1
-        place = Place(document.place(()).file, 1, 1) if section else document.place(path[:-1], key=True)
-        code, text = "S110", f"missing section {name}" if section else f"missing key {name}{where}"
-    elif kind in ("extra_forbidden", "unused_key"):
-        place = document.place(path, key=True)
-        owner = SECTIONS.get(path[:-1])
-        allowed = context.get("allowed") or (list(owner.model_fields) if owner else [])
-        near = nearest(str(path[-1]), allowed)
-        listed = "" if near or not allowed else f"; it knows {', '.join(allowed)}"
-        code, text = "S111", f"unknown key {name}{where}{near}{listed}" if kind == "extra_forbidden" else error["msg"]
-    elif kind in ("unknown_component", "unfit_component"):
-        code, text = "S120", error["msg"]
-    elif kind in ("component", "component_type"):
-        code, text = "S121", error["msg"]
-    elif kind in ("literal_error", "string_pattern_mismatch"):
-        expected = context.get("expected", f"text like {context.get('pattern')}")
-        choices = [part.strip("'") for part in expected.replace(" or ", ", ").split(", ")]
-        code, text = "S114", f"{name}{where} is {shown(given)}; allowed: {expected}{nearest(str(given), choices)}"
-    elif kind.removesuffix("_type") in TYPES or kind in ("int_from_float", "int_parsing_size", "model_attributes_type"):
-        wanted = TYPES.get(kind.removesuffix("_type"), "a whole number" if "int" in kind else "a mapping")
-        code, text = "S112", f"{name}{where} should be {wanted}, not {shown(given)}{_hint(wanted, given)}"
-    elif kind == "value_error":
-        code, text = "S115", f"{name}{where}: {error['msg'].removeprefix('Value error, ')}"
-    elif "than" in kind or "too" in kind or kind == "finite_number":
-        code, text = "S113", f"{name}{where} is {shown(given)}: {error['msg'].replace('Input', 'it')[:1].lower()}{error['msg'].replace('Input', 'it')[1:]}"
-    else:
-        code, text = "S115", f"{name}{where} is {shown(given)}: {error['msg']}"
-    return Problem(code, text, place, source=document.source_line(place))
-
-
-def _hint(wanted: str, given: object) -> str:
-    """What to write instead, where that is known."""
-    if wanted == "true or false" and isinstance(given, str):
-        return ": write true or false"
-    if wanted in ("a number", "a whole number") and isinstance(given, str):
-        return ": write it without quotes" if given.replace(".", "", 1).lstrip("+-").isdigit() else ""
-    if wanted == "a list":
-        return f": write [{shown(given)}]" if isinstance(given, (int, float, str)) else ""
-    return ""
+__all__ = ["Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Train", "read", "validate"]

@@ -23,8 +23,9 @@ class Streams:
     step: int = 0
 
     def under(self, scope: str) -> Streams:
-        """The streams of a part of the run."""
-        return replace(self, scope=f"{self.scope}/{scope}", step=0)
+        """The streams of a part of the run; of a step, where this is one."""
+        here = f"{self.scope}@{self.step}" if self.step else self.scope
+        return replace(self, scope=f"{here}/{scope}", step=0)
 
     def at(self, step: int) -> Streams:
         """The same streams at another step (of training, or block of samples)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from driftspec.build import Experiment
 from driftspec.components import Estimator
-from driftspec.errors import RunFailed, SolveFailed
+from driftspec.errors import Problem, RunFailed, SolveFailed, SpecError
 from driftspec.model import Model
 from driftspec.spec import Train
 
@@ -63,7 +64,8 @@ class Training:
         self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         if len(self.rows) < self.settings.batch_size:
-            raise RunFailed(f"batch_size {self.settings.batch_size} is larger than the {len(self.rows)} training rows")
+            text = f"batch_size {self.settings.batch_size} is larger than the {len(self.rows)} training rows"
+            raise SpecError(Problem("X303", text))
 
     def tree(self) -> dict[str, Any]:
         """The state after `step` steps."""
@@ -77,6 +79,7 @@ class Training:
             "best": self.best,
             "transform": self.experiment.transform.tree(),
             "dim": self.model.dim,
+            "times": self.model.times,
         }
 
     def restore(self, tree: Mapping[str, Any]) -> None:
@@ -109,16 +112,13 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
     parameters = list(model.parameters())
     while training.step < settings.steps and not _patience_is_over(training):
         started, step = time.perf_counter(), training.step
-        try:
-            loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step))
+        with _step_named(step + 1):
+            loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
             training.optimizer.zero_grad(set_to_none=True)
-            loss.value.backward()
-        except SolveFailed as error:
-            raise SolveFailed(f"step {step + 1}: {error}", error.status, step + 1) from error
+            loss.value.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not (math.isfinite(value := loss.value.item()) and math.isfinite(norm)):
-            what = f"loss {value}" if not math.isfinite(value) else f"gradient norm {norm.item()}"
-            raise RunFailed(f"step {step + 1}: {what} (status non_finite)", "non_finite", step + 1)
+        value = _finite(loss.value.item(), "loss", step + 1)
+        _finite(norm.item(), "gradient norm", step + 1)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         rate = training.optimizer.param_groups[0]["lr"]
@@ -127,7 +127,8 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
         training.state, training.step = loss.state, step + 1
         _average(training, settings)
         record = Record(step + 1, value, loss.terms, norm.item(), float(rate), loss.evaluations, 0.0)
-        record = _checked(training, estimator, record, monitor)
+        with _step_named(step + 1):
+            record = _checked(training, estimator, record, monitor)
         last = training.step == settings.steps or _patience_is_over(training)
         yield replace(record, seconds=time.perf_counter() - started, last=last)
 
@@ -136,9 +137,7 @@ def _average(training: Training, settings: Train) -> None:
     """ema <- decay · ema + (1 - decay) · weights."""
     if training.ema is not None and settings.ema is not None:
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(training.ema.parameters()), list(training.model.parameters()), 1 - settings.ema
-            )  # fmt: skip
+            torch._foreach_lerp_(list(training.ema.parameters()), list(training.model.parameters()), 1 - settings.ema)
             for mean, now in zip(training.ema.buffers(), training.model.module.buffers(), strict=True):
                 mean.copy_(now)
 
@@ -151,7 +150,11 @@ def _checked(
     every = stopping.every if stopping else training.settings.checkpoint_every if monitor else None
     if every is None or record.step % every:
         return record
-    value = monitor(training.averaged()) if monitor else _validation_loss(training, estimator)
+    watched = training.averaged()
+    watched.module.eval()
+    value = monitor(watched) if monitor else _validation_loss(training, estimator)
+    watched.module.train()
+    _finite(value, "validation loss", record.step)
     better = value < training.best["value"] - (stopping.min_delta if stopping else 0.0)
     if better:
         training.best = {"value": value, "step": record.step, "checks_since": 0}
@@ -164,12 +167,27 @@ def _validation_loss(training: Training, estimator: Estimator) -> float:
     """The estimator's loss over the validation rows with the same noise at every check."""
     streams = training.experiment.streams.under("validation")
     model, rows = training.averaged(), training.validation_rows
-    total = 0.0
-    # Step 1, not 0: what an estimator does now and then (at step 0) is no part of the loss.
-    for index, part in enumerate(rows.split(training.settings.batch_size)):
-        scope = streams.under(str(index)).at(1)
+    size, total = training.settings.batch_size, 0.0
+    for first in range(0, len(rows), size):
+        part, scope = rows[first : first + size], streams.under(str(first)).at(1)
         total += estimator.loss(model, part, training.state, scope).value.item() * len(part)
     return total / len(rows)
+
+
+def _finite(value: float, what: str, step: int) -> float:
+    """The value, or the end of the run: a NaN is never replaced."""
+    if not math.isfinite(value):
+        raise RunFailed(f"step {step}: {what} {value} (status non_finite)", "non_finite", step)
+    return value
+
+
+@contextlib.contextmanager
+def _step_named(step: int) -> Iterator[None]:
+    """A solve that fails says in which step."""
+    try:
+        yield
+    except SolveFailed as error:
+        raise SolveFailed(f"step {step}: {error}", error.status, step) from error
 
 
 def _patience_is_over(training: Training) -> bool:

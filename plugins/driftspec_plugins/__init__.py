@@ -18,13 +18,19 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gaussian": "gaussian:Gaussian",
         "gaussian_mixture": "gaussian_mixture:GaussianMixture",
         "moons": "moons:Moons",
+        "spiral_trajectories": "spiral_trajectories:SpiralTrajectories",
         "pinwheel": "pinwheel:Pinwheel",
         "rings": "rings:Rings",
         "swissroll": "swissroll:SwissRoll",
+        "table": "table:TableFile",
     },
     "network": {"concat_squash": "concat_squash:ConcatSquash", "mlp": "mlp:MLP"},
     "dynamics": {"neural_ode": "neural_ode:NeuralODE"},
-    "estimator": {"exact_trace": "exact_trace:ExactTrace", "hutchinson": "hutchinson:Hutchinson"},
+    "estimator": {
+        "exact_trace": "exact_trace:ExactTrace",
+        "hutchinson": "hutchinson:Hutchinson",
+        "trajectory": "trajectory:Trajectory",
+    },
     "optimizer": {
         name: f"torch_optimizers:{cls}"
         for name, cls in {
@@ -67,8 +73,14 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "sampler": {"ode": "ode:ODE"},
     "metric": {
         "energy_distance": "energy_distance:EnergyDistance",
+        "gradient_agreement": "gradient_agreement:GradientAgreement",
+        "mmd": "mmd:MMD",
+        "moments": "moments:Moments",
         "nll": "nll:NLL",
         "round_trip": "round_trip:RoundTrip",
+        "sliced_wasserstein": "sliced_wasserstein:SlicedWasserstein",
+        "trajectory_error": "trajectory_error:TrajectoryError",
+        "wasserstein": "wasserstein:Wasserstein",
     },
 }
 FOLDERS = {"dynamics": "dynamics", "data": "data"}

@@ -65,15 +65,15 @@ def _is_path(word: str) -> bool:
 
 def report(error: DriftspecError) -> None:
     """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
-    if isinstance(error, SpecError):
+    if isinstance(error, (SpecError, PluginError)):
         for problem in error.problems:
             print(problem, file=sys.stderr)
             if sys.stderr.isatty():
                 print(caret(problem), end="", file=sys.stderr)
-    elif isinstance(error, PluginError):
-        print(f"error[{error.code}] {error}", file=sys.stderr)
     else:
-        kind = "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
+        kind = (
+            "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
+        )
         print(f"{kind}: {error}", file=sys.stderr)
 
 

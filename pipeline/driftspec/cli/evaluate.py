@@ -17,15 +17,15 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     registry = options.registry(args)
 
-    from driftspec import run
     from driftspec.cli.progress import Progress, result
+    from driftspec.run import again, opened
 
     if args.data is not None:
-        data = run.opened(args.run, registry).spec.data
+        data = opened(args.run, registry).spec.data
         if data is None or "path" not in type(data).model_fields:
             raise UsageError(f"--data {args.data}: the run's data come from no file")
         args.sets += [f"data.path={Path(args.data).resolve()}", "data.split=[0.0, 0.0, 1.0]"]
-    done = run.again(
+    done = again(
         args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet), argv=["run-spec", "evaluate", *words],
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from driftspec import __version__
 from driftspec.errors import UsageError
 
+
 class Parser(argparse.ArgumentParser):
     """argparse, with mistakes raised as UsageError in place of a usage dump."""
 
@@ -31,7 +32,14 @@ def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
 
 def changing(made: Parser) -> None:
     """--set and --unset."""
-    made.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", help="e.g. train.steps=10, evaluate+=nll")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="sets",
+        metavar="KEY=VALUE",
+        help="e.g. train.steps=10, evaluate+=nll",
+    )
     made.add_argument("--unset", action="append", default=[], dest="unsets", metavar="KEY", help="remove a key")
 
 

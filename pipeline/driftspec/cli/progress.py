@@ -46,7 +46,9 @@ class Progress(Observer):
             self.bar.set_postfix_str(f"loss {record.loss:.4f}", refresh=False)
             self.bar.update()
         elif record.step % max(1, steps // 10) == 0 or record.last:
-            self._say(f"  step {record.step}/{steps}  loss {record.loss:.4f}  {time.monotonic() - self.started_at:.0f} s")
+            self._say(
+                f"  step {record.step}/{steps}  loss {record.loss:.4f}  {time.monotonic() - self.started_at:.0f} s"
+            )
         if record.last:
             self._close()
 

@@ -11,9 +11,9 @@ def main(words: list[str]) -> int:
     options.showing(parser)
     args = parser.parse_args(words)
 
-    from driftspec import run
     from driftspec.cli.progress import Progress, result
+    from driftspec.run import resume
 
-    done = run.resume(args.run, options.registry(args), Progress(args.quiet), ["run-spec", "resume", *words])
+    done = resume(args.run, options.registry(args), Progress(args.quiet), ["run-spec", "resume", *words])
     print(result(done, args.format))
     return 0

@@ -36,10 +36,10 @@ def main(words: list[str]) -> int:
     if problems := build.check(loaded):
         raise SpecError(problems)
 
-    from driftspec import run
     from driftspec.cli.progress import Progress, result
+    from driftspec.run import start
 
-    done = run.start(
+    done = start(
         loaded, registry, out=Path(args.out) if args.out else None, stages=stages, observer=Progress(args.quiet),
         argv=["run-spec", *words], allow_outside=args.allow_outside,
     )  # fmt: skip

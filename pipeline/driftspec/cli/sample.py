@@ -20,10 +20,10 @@ def main(words: list[str]) -> int:
     if file is not None and (file.suffix not in (".npy", ".csv") or not file.parent.is_dir()):
         raise UsageError(f"-o {file}: a .npy or .csv file in an existing folder")
 
-    from driftspec import run
     from driftspec.cli.progress import Progress, result
+    from driftspec.run import again
 
-    done = run.again(
+    done = again(
         args.run, options.registry(args), options.changes(args), ["sample"], out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet), argv=["run-spec", "sample", *words],
     )  # fmt: skip

@@ -47,7 +47,7 @@ class Checkerboard(Distribution):
 
         cell = torch.floor(x.detach() / self.edge)
         on = (cell.sum(-1) % 2 == 0) & (cell >= -self.cells // 2).all(-1) & (cell < self.cells // 2).all(-1)
-        level = torch.where(on, -self.entropy(), -math.inf).to(x.dtype)
+        level = x.new_tensor(-self.entropy()).where(on, -math.inf)
         return level + 0 * x.sum(-1)  # keeps x in the graph
 
     def entropy(self) -> float:

@@ -10,7 +10,8 @@ A point has a preimage (r, s) for every root of r = (R(θ(r)) x/2)₁, arm by ar
 
     p(x) = Σ_roots N(r; 1, σ_r²) N(s; 0, σ_t²) / (4 K |1 + α exp(r) s|)
 
-Where α exp(r) s = -1 the map folds and p is infinite on a curve: with FFJORD's numbers a place with 1e-9 of the mass.
+Where α exp(r) s = -1 the map folds and p is infinite on a curve. With FFJORD's numbers ε is 5.9 long there (1e-8 of the
+mass); keys that bring the fold nearer than 4 are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from driftspec.components import Distribution
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SCALE = 2.0
 CELLS = 256  # of the circle, in each of which at most one root is looked for
 STEEP = 30.0  # α exp(r) is held beyond this r
+FOLD = 4.0  # the least |ε| at which the map may fold
 
 
 class Pinwheel(Distribution):
@@ -37,9 +39,26 @@ class Pinwheel(Distribution):
     type = "pinwheel"
 
     arms: int = Field(5, ge=1, le=50, description="K, arms")
-    rate: float = Field(0.25, ge=0, le=5, description="α, of the rotation α exp(r)")
+    rate: float = Field(0.25, gt=0, description="α, of the rotation α exp(r)")
     radial_std: float = Field(0.3, ge=0.01, le=1, description="σ_r, deviation along an arm, before x 2")
-    tangential_std: float = Field(0.1, ge=0.01, le=1, description="σ_t, deviation across an arm, before x 2")
+    tangential_std: float = Field(
+        0.1, ge=0.01, le=1, validate_default=True, description="σ_t, deviation across an arm, before x 2"
+    )
+
+    @field_validator("tangential_std")
+    @classmethod
+    def _check_fold(cls, tangential_std: float, info: ValidationInfo) -> float:
+        rate, radial_std = info.data.get("rate"), info.data.get("radial_std")
+        if rate is not None and radial_std is not None:
+            along = [step / 20 for step in range(int(20 * FOLD) + 1)]
+            across = [math.exp(-1 - radial_std * e) / (rate * tangential_std) for e in along]
+            nearest = min(map(math.hypot, along, across))
+            if nearest < FOLD:
+                raise ValueError(
+                    f"with rate {rate:g} and radial_std {radial_std:g} the arms fold {nearest:.2g} deviations "
+                    f"from their centre, nearer than {FOLD:g}: lower one of the three"
+                )
+        return tangential_std
 
     def dim(self) -> int:
         return 2

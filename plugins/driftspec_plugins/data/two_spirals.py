@@ -113,7 +113,7 @@ def _entropy(noise: float, jitter: float) -> float | None:
     centres, _ = _nodes(noise, jitter)
     reach = float(abs(centres).max()) + SCALE * jitter / 2 + 9 * noise
     law = TwoSpirals(noise=noise, jitter=jitter)
-    return _quadrature.entropy(law.log_prob, [(-reach, reach)] * 2, noise / 2, cost=8 * len(centres))
+    return _quadrature.entropy(law.log_prob, [(-reach, reach)] * 2, 0.8 * noise, cost=8 * len(centres))
 
 
 __all__ = ["TwoSpirals"]

@@ -16,6 +16,8 @@ from driftspec.components import Distribution, Dynamics, Network
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    from driftspec.components import Rates
+
 
 class NeuralODE(Dynamics):
     """dz/dt = f(z, t; θ) from the prior's sample z at t_prior to the data's x at t_data."""
@@ -56,6 +58,11 @@ class NeuralODE(Dynamics):
     def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """f(x, t; θ), (B, d)."""
         return module(t, x)
+
+    def closed_divergence(self, module: nn.Module) -> Rates | None:
+        """(t, x) -> (f, tr ∂f/∂x) where the network knows it in closed form: what `exact_trace` then uses."""
+        known = getattr(module, "closed_divergence", None)
+        return None if known is None else known()
 
     def prior_law(self) -> Distribution:
         return self.prior

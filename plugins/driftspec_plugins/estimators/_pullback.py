@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 def pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """f(x) (B, d), and v (B, d) -> vᵀ ∂f/∂x (B, d), for f row by row at x (B, d).
 
-    Plain autograd: as fast as torch.func's transforms or faster, and f may itself differentiate in either way. Under
-    `torch.no_grad` the results are the same and carry no graph.
+    Plain autograd: as fast as torch.func's transforms or faster, and f may itself differentiate in either way. The
+    results carry a graph if f(x) does: not under `torch.no_grad`, where they are the same.
     """
     import torch
 
-    graph = torch.is_grad_enabled()
+    graph = torch.is_grad_enabled() and (x.requires_grad or f(x).requires_grad)
     with torch.enable_grad():
         x = x if graph and x.requires_grad else x.detach().requires_grad_()
         value = f(x)

@@ -83,6 +83,6 @@ class Lobatto(FixedSteps):
         for at in torch.arange(n + 1, device=x.device).tensor_split(calls):
             block = list(itertools.islice(states, len(at)))
             r = rates(times[at].to(x.dtype).repeat_interleave(batch), torch.cat(block))[1]
-            total = total + (weights[at].to(r.dtype) @ r.reshape(len(at), -1)).view(batch, -1)
+            total = total + (weights[at].to(r.dtype) @ r.reshape(len(at), batch * r.shape[1])).view(batch, r.shape[1])
             x = block[-1]
         return arrived(x, ((times[-1] - times[0]) / 2).to(x.dtype) * total, 4 * n + n + 1)

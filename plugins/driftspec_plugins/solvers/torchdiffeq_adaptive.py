@@ -12,6 +12,7 @@ backwards in time: da_y/dt = -a_yᵀ ∂f/∂y, da_θ/dt = -a_yᵀ ∂f/∂θ. C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
@@ -87,12 +88,14 @@ class Adaptive(Solver):
         from torchdiffeq import odeint
 
         # Without step_t a solver runs past the end and interpolates back.
-        options = {"norm": _worst, "step_t": ends[1:].detach()}
+        options = {"norm": system.worst, "step_t": ends[1:].detach()}
         return odeint(system, y, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[-1]
 
     def _adjoint(self, system: _System, y: Tensor, ends: Tensor, closed_over: Sequence[Tensor]) -> Tensor:
         from torchdiffeq import odeint_adjoint
 
+        # Of two decreasing times torchdiffeq turns the sign, and that of `options`, but not of `adjoint_options`.
+        start = ends[:1].detach() * (1 if ends[0] < ends[1] else -1)
         solution = odeint_adjoint(
             system,
             y,
@@ -100,10 +103,10 @@ class Adaptive(Solver):
             rtol=self.rtol,
             atol=self.atol,
             method=self.method,
-            options={"norm": _worst, "step_t": ends[1:].detach()},
+            options={"norm": system.worst, "step_t": ends[1:].detach()},
             adjoint_rtol=self.adjoint_rtol,
             adjoint_atol=self.adjoint_atol,
-            adjoint_options={"norm": _worst_adjoint, "step_t": ends[:1].detach()},
+            adjoint_options={"norm": system.worst_adjoint, "step_t": start},
             adjoint_params=tuple({id(p): p for p in closed_over if p.requires_grad}.values()),
         )
         if solution.grad_fn is not None:
@@ -138,7 +141,7 @@ class _System:
         self.t0 = ends[0].detach()
         self.forwards = True
         self.evaluations = self.spent = 0
-        self.last: Tensor | None = None
+        self.failed = False
         self.stats = {"rejected": 0, "evaluations_backward": 0, "rejected_backward": 0}
 
     def start(self, x: Tensor) -> Tensor:
@@ -169,19 +172,35 @@ class _System:
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         # The search for a first step, and rounding to float32, may look past an end.
         out = self.slope(t.clamp(self.earliest, self.latest), y)
-        self.last = out.detach()
         if not self.forwards and not out.requires_grad:  # the adjoint differentiates even what is constant
             out = out + 0 * y
         return out
 
+    def worst(self, rows: Tensor) -> Tensor:
+        """max over samples of the root mean square over a sample's columns, ()."""
+        return self.measured(rows.detach().square().mean(1).amax())
+
+    def worst_adjoint(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The same for (a_t, y, a_y, a_θ...), one mean square for each parameter."""
+        import torch
+
+        a_t, y, a_y, *a_params = parts
+        squares = [a_t.square(), y.square().mean(1).amax(), a_y.square().mean(1).amax()]
+        return self.measured(torch.stack([*squares, *(p.square().mean() for p in a_params)]).amax())
+
+    def measured(self, square: Tensor) -> Tensor:
+        """The root; inf for NaN, so that a step which leads there is rejected and a shorter one tried."""
+        self.failed = not bool(square.isfinite())
+        return square.sqrt().nan_to_num(nan=math.inf, posinf=math.inf)
+
     def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], dt: Tensor) -> None:
         """Before each step: torchdiffeq turns a step of unknown length into one of length 0, and would assert next."""
-        now, step = float(t), float(dt)
+        now, step = float(t.detach()), float(dt.detach())
         finite = all(bool(part.isfinite().all()) for part in (y if isinstance(y, tuple) else (y,)))
         if not finite or step == 0:
             self.stop("non_finite")
         if now + step == now or now - step == now:
-            self.stop("step_underflow" if self.last is None or bool(self.last.isfinite().all()) else "non_finite")
+            self.stop("non_finite" if self.failed else "step_underflow")
 
     callback_step_adjoint = callback_step
 
@@ -202,16 +221,3 @@ class _System:
     def stop(self, status: str) -> NoReturn:
         what = "the ODE" if self.forwards else "the adjoint ODE"
         raise _Stopped(f"solving {what} ended with status {status} after {self.spent} evaluations", status)
-
-
-def _worst(rows: Tensor) -> Tensor:
-    """max over samples of the root mean square over a sample's columns, (); NaN if any is."""
-    return rows.detach().square().mean(1).amax().sqrt()
-
-
-def _worst_adjoint(parts: tuple[Tensor, ...]) -> Tensor:
-    """The same for the adjoint solve's (a_t, y, a_y, a_θ...): per sample where there are samples."""
-    import torch
-
-    a_t, y, a_y, *a_params = parts
-    return torch.stack([a_t.abs(), _worst(y), _worst(a_y), *(p.square().mean().sqrt() for p in a_params)]).amax()

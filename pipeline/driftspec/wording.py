@@ -1,0 +1,184 @@
+"""Pydantic's errors in the words of a spec: where, what was given, what is allowed, the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from driftspec import source
+from driftspec.errors import CODES, Place, Problem, nearest, shown
+from driftspec.source import Document, Path
+
+WORDS = {
+    "missing": ("S110", "missing {thing} {name}{where}{allowed}"),
+    "extra_forbidden": ("S111", "unknown {thing} {name}{where}{allowed}"),
+    "unused_key": ("S111", "key {name} has no use{where}, where {component} is nested"),
+    "type": ("S112", "{name}{where} should be {wanted}, not {given}{hint}"),
+    "greater_than": ("S113", "{name}{where} is {given}: it must be more than {gt}"),
+    "greater_than_equal": ("S113", "{name}{where} is {given}: it must be at least {ge}"),
+    "less_than": ("S113", "{name}{where} is {given}: it must be less than {lt}"),
+    "less_than_equal": ("S113", "{name}{where} is {given}: it must be at most {le}"),
+    "multiple_of": ("S113", "{name}{where} is {given}: it must be a multiple of {multiple_of}"),
+    "finite_number": ("S113", "{name}{where} is {given}: it must be finite"),
+    "string_too_short": ("S113", "{name}{where} is {given}: the shortest text allowed has {min_length} characters"),
+    "string_too_long": ("S113", "{name}{where} is {given}: the longest text allowed has {max_length} characters"),
+    "length": ("S113", "{name}{where} is a list of {actual_length}: it takes {length}"),
+    "too_short": ("S113", "{name}{where} is a list of {actual_length}: it takes {min_length} or more"),
+    "too_long": ("S113", "{name}{where} is a list of {actual_length}: it takes {max_length} or fewer"),
+    "literal_error": ("S114", "{name}{where} is {given}{allowed}"),
+    "enum": ("S114", "{name}{where} is {given}{allowed}"),
+    "string_pattern_mismatch": ("S114", "{name}{where} is {given}{allowed}"),
+    "value_error": ("S115", "{name}{where}: {message}"),
+    "component_type": ("S121", "{name}{where} should name {component}, not {given}{allowed}"),
+    "other": ("S115", "{name}{where} is {given}: {message}"),
+}
+"""Kinds of error, with their code and what is said of them."""
+
+TYPES = {
+    "string": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "none_required": "null",
+    "tuple": "a list", "list": "a list", "set": "a list", "dict": "a mapping", "model": "a mapping",
+    "model_attributes": "a mapping",
+}  # fmt: skip
+"""What a key of each type takes."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$": "up to 100 letters, digits, '_', '.' and '-', the first a letter or digit",
+    r"^[A-Za-z0-9_]+$": "letters, digits and '_'",
+    r"^(cpu|cuda(:\d+)?|mps)$": "'cpu', 'cuda', 'cuda:1' or 'mps'",
+}
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """One of Pydantic's errors."""
+
+    path: Path
+    kind: str
+    given: Any
+    context: Mapping[str, Any]
+    message: str
+
+    @property
+    def wanted(self) -> str:
+        """What the key takes, where the type is what is wrong."""
+        stem = self.kind.partition("_")[0] if self.kind.startswith(("int_", "float_", "bool_")) else self.kind
+        return str(self.context.get("wanted") or TYPES.get(stem.removesuffix("_type"), ""))
+
+    def text(self, keys: Sequence[str]) -> tuple[str, str]:
+        """Code and message; `keys` are those of the section it stands in."""
+        if self.kind in CODES:  # by the registry, in its own words
+            return self.kind, self.message
+        at = next((i for i in reversed(range(len(self.path))) if isinstance(self.path[i], str)), 0)
+        name, inside = (".".join(map(str, part)) for part in (self.path[at:], self.path[:at]))
+        code, words = WORDS.get("type" if self.wanted else self.kind, WORDS["other"])
+        values = {key: f"{value:g}" if isinstance(value, float) else value for key, value in self.context.items()}
+        values |= {
+            "name": f"'{name}'" if name else "the spec", "where": f" in {inside}" if inside else "",
+            "thing": "section" if self.kind == "missing" and not inside else "key", "given": shown(self.given),
+            "allowed": self._allowed(name, keys), "wanted": self.wanted, "hint": _hint(self.wanted, self.given),
+            "message": self.message.removeprefix("Value error, "),
+        }  # fmt: skip
+        return code, words.format_map(values)
+
+    def _allowed(self, name: str, keys: Sequence[str]) -> str:
+        """The nearest of what is allowed, and all of it; for an unknown key, of which there are many, one of the two."""
+        if pattern := self.context.get("pattern"):
+            return f"; allowed: {PATTERNS.get(pattern, f'text like {pattern}')}"
+        if expected := str(self.context.get("expected", "")):
+            choices = expected.replace(" or ", ", ").replace("'", "").split(", ")
+            near = nearest(self.given, choices) if isinstance(self.given, str) and self.given not in choices else ""
+            return f"{allowed}"
+        names = self.context.get("allowed") or (keys if self.kind == "extra_forbidden" else ())
+        near = nearest(name, names) if self.kind == "extra_forbidden" else ""
+        return near or (f"; allowed: {', '.join(names)}" if names else "")
+
+
+def problems(error: ValidationError, document: Document, sections: Mapping[Path, Sequence[str]]) -> list[Problem]:
+    """Every mistake once, in order of place. `sections` holds the keys of those parts that are no component."""
+    found: dict[Problem, None] = {}
+    for one in _apart(error, document):
+        code, text = one.text(sections.get(one.path[:-1], ()))
+        place = place_of(document, one.path, key=one.kind in ("extra_forbidden", "unused_key"))
+        if one.kind == "missing":
+            place = place_of(document, one.path[:-1], key=True)
+            place = place if len(one.path) > 1 else replace(place, line=1, column=1)
+        found[Problem(code, text, place, source=document.source_line(place))] = None
+    return sorted(found, key=lambda problem: problem.place or Place(""))
+
+
+def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
+    """The place of the value at `path`, or of its key; for an absent path, of the key of the section that lacks it."""
+    known = path
+    while known not in document.marks:
+        known = known[:-1]
+    return document.place(known, key=key or known != path)
+
+
+def _apart(error: ValidationError, document: Document) -> list[_Mistake]:
+    """One for each mistake: without the missing keys that were misspelt, and the branches of a union made one."""
+    errors = error.errors(include_url=False)
+    mistakes = [_Mistake(tuple(e["loc"]), e["type"], e["input"], e.get("ctx", {}), e["msg"]) for e in errors]
+    unknown = [one.path for one in mistakes if one.kind == "extra_forbidden"]
+    found: dict[tuple[Path, str], list[_Mistake]] = {}
+    for one in mistakes:
+        path, kind = one.path, one.kind
+        if kind == "missing":
+            beside = [str(other[-1]) for other in unknown if other[:-1] == path[:-1]]
+            if any(nearest(key, [str(path[-1])]) for key in beside):
+                continue
+            path, kind = (path[:-1], "length") if isinstance(path[-1], int) else (path, kind)
+        elif kind not in CODES and (known := _known(document.data, path)) != path:
+            path, kind = known, "union"
+        found.setdefault((path, kind), []).append(one)
+    return [_joined(path, kind, group) for (path, kind), group in found.items()]
+
+
+def _known(value: Any, path: Path) -> Path:
+    """The path; or, where it goes on into what is no mapping (Pydantic names the branches of a union), its known part."""
+    for depth, part in enumerate(path):
+        if isinstance(value, dict):
+            if part not in value:
+                return path
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return path[:depth]
+    return path
+
+
+def _joined(path: Path, kind: str, group: list[_Mistake]) -> _Mistake:
+    first = group[0]
+    if kind == "length" and "length" not in first.context:
+        context = {"length": 1 + max(int(one.path[-1]) for one in group), "actual_length": len(first.given)}
+        return _Mistake(path, kind, first.given, context, first.message)
+    if kind == "union":
+        bound = next((one for one in group if not one.wanted), None)
+        if bound is not None:
+            return replace(bound, path=path)
+        return replace(first, path=path, context={"wanted": " or ".join(dict.fromkeys(one.wanted for one in group))})
+    return first
+
+
+def _hint(wanted: str, given: object) -> str:
+    """What to write instead, where that is known."""
+    if isinstance(given, str) and wanted == "true or false":
+        return ": write true or false"
+    if isinstance(given, str) and wanted in ("a number", "a whole number"):
+        return ": write it without quotes" if NUMBER.fullmatch(given) else ""
+    if isinstance(given, float) and wanted == "a whole number" and given.is_integer():
+        return f": write {given:.0f}"
+    if wanted == "a list" and isinstance(given, (int, float, str)):
+        return f": write [{source.dump(given).strip()}]"
+    if wanted == "a list" and isinstance(given, dict) and "type" in given:
+        return ": put [ ] around it"
+    return ": put it in quotes" if wanted == "text" and isinstance(given, (int, float)) else ""
+
+
+__all__ = ["place_of", "problems"]

@@ -1,0 +1,66 @@
+"""A damped planar spiral observed at known times: dz/dt = A z, A = [[-δ, ω], [-ω, -δ]], with noise on each observation.
+
+    z(t) = e^{-δt} R(ωt) z(0),    y_k = z(t_k) + σ ε_k
+
+z(0) has a uniform angle and a radius uniform in [1, 2]. After the spiral of Chen, Rubanova, Bettencourt, Duvenaud,
+*Neural Ordinary Differential Equations*, 2018, with a linear field in place of the cubic one, so that paths are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from driftspec.components import Data, Table
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from driftspec.files import Files
+
+
+class SpiralTrajectories(Data):
+    """(n, K, 2): n spirals at the same K times from 0 to `duration`, both ends included."""
+
+    type = "spiral_trajectories"
+
+    samples: int = Field(200, ge=1, description="trajectories, before the split")
+    times: int = Field(20, ge=2, description="K, observations of each, equally spaced from 0 to duration")
+    duration: float = Field(10.0, gt=0, description="time of the last observation")
+    noise: float = Field(0.02, ge=0, description="σ of each observed coordinate")
+    damping: float = Field(0.1, description="δ, decay of the radius per unit of time")
+    frequency: float = Field(1.0, description="ω, radians per unit of time")
+
+    @field_validator("frequency")
+    @classmethod
+    def _turns(cls, frequency: float) -> float:
+        if frequency == 0:
+            raise ValueError("a spiral turns: frequency must not be 0")
+        return frequency
+
+    def dim(self) -> int:
+        return 2
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"trajectories"})
+
+    def flow(self, z: Tensor, t: Tensor) -> Tensor:
+        """z(t) (B, K, 2) from z(0) (B, 2) at times t (K,)."""
+        import torch
+
+        decay, angle = torch.exp(-self.damping * t), self.frequency * t
+        rows = [torch.stack([angle.cos(), angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)]
+        return torch.einsum("k,kij,bj->bki", decay, torch.stack(rows, -2), z)
+
+    def read(self, files: Files, generator: Generator) -> Table:
+        import torch
+
+        shape = {"generator": generator, "dtype": torch.float64}
+        angle = 2 * math.pi * torch.rand(self.samples, **shape)
+        radius = 1 + torch.rand(self.samples, **shape)
+        z = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+        times = torch.linspace(0, self.duration, self.times, dtype=torch.float64)
+        clean = self.flow(z, times)
+        return Table(clean + self.noise * torch.randn(clean.shape, **shape), ("z1", "z2"), times)

@@ -1,0 +1,60 @@
+"""A neural ODE fitted to observed trajectories: a loss on z(t_k), its gradient through the solver or by the adjoint.
+
+    L = 1/K Σ_k ‖z(t_k) - y_k‖²,   dz/dt = f(z, t; θ),   z(t_0) = y_0
+
+By Pontryagin's principle the gradient needs no stored path: a_z = ∂L/∂z obeys da_z/dt = -a_zᵀ ∂f/∂z, solved back in time
+and raised by ∂L/∂z(t_k) at each observation; ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen, Rubanova, Bettencourt, Duvenaud 2018.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from driftspec.component import Need, default
+from driftspec.components import Estimator, Loss, Solver
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+
+class Trajectory(Estimator):
+    """Mean over trajectories and observations of the distance between z(t_k) and y_k, from z(t_0) = y_0."""
+
+    type = "trajectory"
+
+    solver: Solver = default(
+        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8, "gradient": "adjoint"}, "integrates from observation to observation"
+    )
+    at: Literal["all", "end"] = Field("all", description="compare at every observation, or at the last alone")
+    distance: Literal["squared", "absolute"] = Field("squared", description="‖z - y‖² or ‖z - y‖")
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"solver_gradient"} if "gradient" in type(self.solver).model_fields else ())
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("velocity",), "to integrate"),
+            Need("data", ("trajectories",), "to compare with observations at known times"),
+        )
+
+    def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        """The loss on trajectories (B, K, d) observed at model.times (K,)."""
+        value, evaluations = trajectory_loss(self, self.solver, model, batch)
+        return Loss(value, {}, state, evaluations)
+
+
+def trajectory_loss(estimator: Trajectory, solver: Solver, model: Model, batch: Tensor) -> tuple[Tensor, int]:
+    """(L (), evaluations), the ODE solved by `solver`."""
+    from driftspec import flow
+
+    times, observed = model.observed_at(), batch[:, 1:]
+    if estimator.at == "end":
+        times, observed = times[[0, -1]], batch[:, -1:]
+    path, evaluations = flow.trajectory(model, batch[:, 0], times, solver)
+    squared = (path[1:].transpose(0, 1) - observed).square().sum(-1)
+    return (squared if estimator.distance == "squared" else squared.sqrt()).mean(), evaluations

@@ -1,0 +1,48 @@
+"""Trajectory error: the mean squared distance between observations and the path from each first observation.
+
+    1/(n K) Σ_i Σ_k ‖z_i(t_k) - y_ik‖²,   z_i(t_0) = y_i0
+
+A perfect field still misses by the noise of both ends: d σ² (1 + mean ‖∂z(t_k)/∂z(t_0)‖²_F / d).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from driftspec.component import Need, default
+from driftspec.components import Measured, Metric, Solver
+
+if TYPE_CHECKING:
+    from driftspec.evaluate import Evaluation
+
+
+class TrajectoryError(Metric):
+    """Mean squared distance over held-out trajectories, in squared data units; its standard error over trajectories."""
+
+    type = "trajectory_error"
+
+    solver: Solver = default({"type": "dopri5", "rtol": 1e-6, "atol": 1e-8}, "integrates from observation to observation")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("velocity",), "to integrate"),
+            Need("data", ("trajectories",), "to compare with observations at known times"),
+        )
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        import torch
+
+        from driftspec import flow
+
+        observed = evaluation.test()
+        start = evaluation.experiment.rows(observed[:, 0])
+        with torch.no_grad():
+            path, evaluations = flow.trajectory(evaluation.model, start, evaluation.model.observed_at(), self.solver)
+        predicted = evaluation.transform.to_data(path.cpu()).transpose(0, 1)
+        squared = (predicted - observed)[:, 1:].square().sum(-1)
+        each = squared.mean(1)
+        details = {"at_end": float(squared[:, -1].mean()), "evaluations": evaluations}
+        stderr = float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else None
+        reason = None if stderr is not None else "a single held-out trajectory"
+        return Measured(float(each.mean()), stderr, "squared data units", len(each), details, reason)
