@@ -139,13 +139,15 @@ class Run:
         import torch
 
         from driftspec import flow
+        from driftspec.model import gradient
 
         if t is not None:
             raise RunFailed(f"{self.spec.dynamics.label} knows the score at t_data alone: leave t out")
         self._offering("log_prob")
         measure = self._scorer()
         rows = self._experiment.rows(self._points(x))
-        slope = flow.score(self._model, rows, measure.solver, measure.trace).double().cpu()
+        trace = measure.trace.model_copy(update={"solver": measure.solver})
+        slope = gradient(lambda u: flow.differentiable_log_prob(self._model, u, trace), rows)[1].detach().double().cpu()
         return _like(x)(torch.einsum("bi,ij->bj", slope, self._experiment.transform.matrix))
 
     def energy(self, x: Array) -> Any:

@@ -1,4 +1,4 @@
-"""What fits what, and a checked spec made live: `check` compares components without torch, `build` makes an Experiment."""
+"""What fits what (`check`, without torch), and a checked spec made live (`build`, an Experiment)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Metric
+from driftspec.components import Data, Metric, Trace
 from driftspec.errors import Place, Problem, RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.source import Document, Path
@@ -100,7 +100,7 @@ def _metrics(spec: Spec) -> Found:
             text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
             yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
     if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
-        text = f"{spec.train.monitor.label} reads the run's samples, which are drawn after training: it cannot be its monitor"
+        text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
         yield "X302", text, ("train", "monitor")
 
 
@@ -112,7 +112,7 @@ def _draws(metric: Metric) -> int:
 def _needs(spec: Spec, document: Document) -> Found:
     """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
     there: dict[str, Component | None] = {
-        "dynamics": spec.dynamics, "data": spec.data, "sampler": spec.sampler, "estimator": spec.estimator,
+        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"), "sampler": spec.sampler, "estimator": spec.estimator,
     }  # fmt: skip
     said = (
         {"data"} if _lacks_data(spec) else {"estimator"} if spec.train is not None and spec.estimator is None else set()
@@ -176,8 +176,8 @@ def _train(spec: Spec) -> Found:
     """Numbers that cannot work with the rest."""
     split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
     if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
-        text = f"'split' in data is {list(split)}: fractions for training (more than 0), validation and test, which sum to 1"
-        yield "X303", text, ("data", "split")
+        text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
+        yield "X303", f"{text} that sum to 1", ("data", "split")
         return
     rows = getattr(spec.data, "samples", None)
     if isinstance(rows, int):
@@ -260,8 +260,12 @@ def build(
         text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
         raise SpecError(_problem(document, "X302", text, ("dynamics",)))
     model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
-    if times is not None:
-        model = replace(model, times=times.to(device))
+    model = replace(
+        model,
+        times=None if times is None else times.to(device),
+        trace=spec.estimator if isinstance(spec.estimator, Trace) else None,
+        rows=lambda: experiment.rows(experiment.dataset.train),
+    )
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:
         vars(experiment)["dataset"] = dataset
@@ -276,7 +280,7 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
         dataset = prepare(data, files, streams.under("data"))
     except SpecError as error:
         raise SpecError([_problem(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
-    if found := [*_rows(spec, len(dataset.train), len(dataset.validation)), *_laws(spec, dataset.dim)]:
+    if found := [*_laws(spec, dataset.dim), *_rows(spec, len(dataset.train), len(dataset.validation))]:
         raise SpecError([_problem(document, *one) for one in found])
     return dataset
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
 
-from driftspec.components import Data, Draws, Sampler
+from driftspec.components import Distribution, Draws, Sampler
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -60,6 +60,15 @@ def noise(streams: Streams, chains: int, like: Tensor) -> Iterator[Noise]:
         yield from map(Noise, normal, uniform)
 
 
+def _law(body: Any, info: ValidationInfo) -> Any:
+    """`data` and `prior` as they are; everything else is a law, by its name or its keys."""
+    return body if body in ("data", "prior") else TypeAdapter(Distribution).validate_python(body, context=info.context)
+
+
+Start = Annotated[Distribution | Literal["data", "prior"], BeforeValidator(_law)]
+"""As a key's type: where chains begin."""
+
+
 class ChainSampler(Sampler):
     """Chains of steps from a start. With `chains` left open each sample is the end of a chain of its own."""
 
@@ -71,8 +80,8 @@ class ChainSampler(Sampler):
         None, ge=0, description="steps before a chain's first draw, where chains make several (default 1000)"
     )
     thin: int = Field(1, ge=1, description="steps from one draw of a chain to the next")
-    start: Annotated[Data | Literal["data", "prior"] | None, BeforeValidator(lambda body, info: _start(body, info))] = (
-        Field(None, description="where chains begin: a law, `data` (training rows) or `prior`; null: data if there are any")
+    start: Start | None = Field(
+        None, description="where chains begin: a law, `data` (training rows) or `prior`; null: the prior if there is one"
     )
 
     @model_validator(mode="after")
@@ -100,7 +109,7 @@ class ChainSampler(Sampler):
         before = (self.steps if self.chains is None else self.burn_in)
         before = 1000 if before is None else before
         draws = count // chains
-        x = self.first(model, chains, streams)
+        x = model.first(self.start, chains, streams)
         state, counts = self.begin(model, x), {}
         kept, number = [], 0
         for chance in noise(streams.under("chains"), len(x), x):
@@ -117,19 +126,6 @@ class ChainSampler(Sampler):
                 raise RunFailed(f"{self.label}: chain {bad} is no longer finite after step {number}", "diverged", number)
         stats = {name: float(value[:chains].mean()) for name, value in counts.items()}
         return Draws(torch.stack(kept, 1), {"steps": number, **stats})
-
-    def first(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        """Where chains begin (whole blocks, d): block by block from generators of their own."""
-        import torch
-
-        blocks = range(-(-chains // self.BLOCK))
-        starts = [model.start(self.start, self.BLOCK, streams.at(block).generator("start")) for block in blocks]
-        return model.like(torch.cat(starts))
-
-
-def _start(body: Any, info: ValidationInfo) -> Any:
-    """`data` and `prior` as they are; everything else is a component of the kind `data`, as a law alone."""
-    return body
 
 
 __all__ = ["ChainSampler", "Moved", "Noise", "noise"]

@@ -8,10 +8,11 @@ validated by the class found there, with the inner positions kept. A *component*
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import get_annotations, isclass
 from types import FunctionType
-from typing import Any, ClassVar, Self, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -25,11 +26,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from driftspec.errors import PluginError, Problem, nearest, shown
+from driftspec.errors import PluginError, Problem, nearest
 
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
-    """A key's default component by name, so that no plugin imports another's class: `solver: Solver = default("rk4", ...)`."""
+    """A key's default component by name (`solver: Solver = default("rk4", ...)`): no plugin imports another's class."""
     return Field(default=body, validate_default=True, description=description)
 
 
@@ -54,12 +55,12 @@ class Component(BaseModel):
 
     _spelling: str = PrivateAttr(default="")
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        for name, field in cls.model_fields.items():
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in get_annotations(cls):
             # Pydantic takes a function of the same name as the key's default, and lets a key hide a method.
-            inherited = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
-            if isinstance(field.default, FunctionType) or isinstance(inherited, (FunctionType, classmethod, property)):
+            known = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+            if any(isinstance(one, (FunctionType, classmethod, staticmethod, property)) for one in known):
                 text = f"{cls.__module__}.{cls.__name__}: key and method share the name '{name}'"
                 raise PluginError(Problem("P204", text))
 
@@ -90,6 +91,11 @@ class Component(BaseModel):
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Component)}
 
     @classmethod
+    def unused_in(cls, key: str) -> frozenset[str]:
+        """Keys without a meaning in the component that stands in `key`."""
+        return frozenset().union(*(kind.unused_nested for kind in _kinds(cls.model_fields[key].annotation)))
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if cls.type or get_origin(source):
             return handler(source)
@@ -109,7 +115,7 @@ class Component(BaseModel):
         if solver is not None and "solver" in found.model_fields.keys() - cls.unused_nested:
             keys.setdefault("solver", solver)
         unused = [
-            _mistake("unused_key", "", (key,), keys[key], {"component": f"{cls.kind} '{name}'"})
+            _mistake("unused_key", "it has no use here", (key,), keys[key], {"component": f"{cls.kind} '{name}'"})
             for key in sorted(cls.unused_nested & keys.keys())
         ]
         used = {key: value for key, value in keys.items() if key not in cls.unused_nested}
@@ -132,6 +138,14 @@ class Component(BaseModel):
         return result
 
 
+def _kinds(annotation: Any) -> Iterator[type[Component]]:
+    """The open classes in a key's type."""
+    if isclass(annotation) and issubclass(annotation, Component) and not annotation.type:
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
+
+
 def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Component], str, dict[str, Any]]:
     """The class that `value` names, the name as written, and the keys beside it."""
     keys = dict(value) if isinstance(value, dict) else {"type": value}
@@ -144,14 +158,12 @@ def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Compo
         mistake = _mistake(problem.code, problem.message, at, name)
     elif isinstance(value, dict) and "type" not in value:
         alike = next((key for key in keys if nearest(key, ["type"])), None)
-        allowed = ["type"] if alike else registry.names(base.kind)
-        mistake = _mistake(
-            "extra_forbidden" if alike else "missing", "", (alike or "type",), value, {"allowed": allowed}
-        )
+        kind, allowed = ("extra_forbidden", ["type"]) if alike else ("missing", registry.names(base.kind))
+        mistake = _mistake(kind, f"{base.kind} without a 'type'", (alike or "type",), value, {"allowed": allowed})
     else:
-        article = "an" if base.kind[0] in "aeiou" else "a"
-        context = {"component": f"{article} {base.kind} component", "allowed": registry.names(base.kind)}
-        mistake = _mistake("component_type", "", at, name, context)
+        what = f"{'an' if base.kind[0] in 'aeiou' else 'a'} {base.kind} component"
+        context = {"component": what, "allowed": registry.names(base.kind)}
+        mistake = _mistake("component_type", f"it should name {what}", at, name, context)
     raise ValidationError.from_exception_data(base.kind, [mistake])
 
 
@@ -163,17 +175,14 @@ def _mistake(
 
 
 def restated(error: ValidationError, model: type[BaseModel], hidden: frozenset[str]) -> list[InitErrorDetails]:
-    """Errors to raise again from outside, with what `model` knows of them: its keys, save the hidden ones, and lengths."""
+    """Errors to raise again from outside, with what `model` knows: its keys, save the hidden ones, and lengths."""
     details = []
     for one in error.errors(include_url=False):
         kind, location, context = one["type"], one["loc"], dict(one.get("ctx", {}))
         if kind == "extra_forbidden" and len(location) == 1:
             context.setdefault("allowed", [key for key in model.model_fields if key not in hidden])
-        if (
-            kind == "too_long"
-            and len(location) == 1
-            and "..." not in repr(model.model_fields[str(location[0])].annotation)
-        ):
+        field = model.model_fields.get(str(location[0])) if len(location) == 1 else None
+        if kind == "too_long" and field is not None and "..." not in repr(field.annotation):
             kind, context["length"] = "length", context["max_length"]
         details.append(_mistake(kind, one["msg"], location, one["input"], context))
     return details

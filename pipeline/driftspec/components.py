@@ -155,8 +155,8 @@ class Dynamics(Component):
     """What a spec without `evaluate` measures."""
 
     def times(self) -> tuple[float, float]:
-        """(t_prior, t_data): the end of time where the prior is, and the end where the data are."""
-        raise NotImplementedError
+        """(t_prior, t_data): the end of time where the prior is, and the end where the data are; both 0 without a time."""
+        return 0.0, 0.0
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
         """What is trained."""

@@ -98,7 +98,7 @@ def prepare(data: Data, files: Files, streams: Streams, transform: Transform | N
     n = len(table.values)
     order = torch.randperm(n, generator=streams.generator("split"))
     first, second = round(data.split[0] * n), round((data.split[0] + data.split[1]) * n)
-    train, validation, test = (table.values[order[part]] for part in (slice(first), slice(first, second), slice(second, n)))
+    train, validation, test = (table.values[rows] for rows in (order[:first], order[first:second], order[second:]))
     if transform is None:
         if len(train) < 2:
             text = f"{data.label} has {n} rows: split {list(data.split)} leaves {len(train)} for training"

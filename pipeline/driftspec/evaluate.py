@@ -68,14 +68,15 @@ class Evaluation:
         """The same distance between two fresh sets of n rows: what a perfect model would score. None without them."""
         first, second = self.fresh(n, "floor first"), self.fresh(n, "floor second")
         if first is None or second is None:
-            rows = self.dataset.train[torch.randperm(len(self.dataset.train), generator=self.streams.generator("floor"))]
+            order = torch.randperm(len(self.dataset.train), generator=self.streams.generator("floor"))
+            rows = self.dataset.train[order]
             m = min(n, len(rows) // 2)
             first, second = rows[:m], rows[m : 2 * m]
         return distance(first, second) if len(first) > 1 else None
 
 
 def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -> Iterator[tuple[str, Measured]]:
-    """Each metric of the spec with its result, in order. A metric's streams are its own, so adding one shifts no other."""
+    """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
         yield metric.key(), metric.measure(Evaluation(experiment, model, scope, drawn))

@@ -2,26 +2,34 @@
 
     log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt      (Chen et al. 2018; Grathwohl et al. 2019)
 
-A number of steps is an accuracy knob: the difference between N and 2N predicts the error. Points are scored in blocks of
-one fixed size and each decides by its own difference whether its N is doubled, so no point's value depends on another's.
+A number of steps is an accuracy knob: the difference between N and 2N predicts the error. Points are scored in blocks
+of one fixed size and each decides by its own difference whether its N is doubled: no point's value depends on another.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from driftspec.components import FixedSteps, Loss, Path, Solver, Trace
-from driftspec.errors import SolveFailed
+from driftspec.errors import RunFailed, SolveFailed
 from driftspec.model import Model
 from driftspec.streams import Streams
 
+if TYPE_CHECKING:
+    from driftspec.components import Rates
+
 BLOCK = 256
 """Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
+
+
+HOPELESS = 100
+"""Tolerances by which training may miss its own for want of steps: a nat, by default."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class LogProb:
     probe_stderr: Tensor | None  # (B,), None for an exact trace and for a single probe
     converged: Tensor  # (B,) bool
     evaluations: int
+
+    @property
+    def not_converged(self) -> int:
+        return int((~self.converged).sum())
 
 
 def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
@@ -87,15 +99,15 @@ def log_prob(
 
     with torch.no_grad():
         solved = _refined(solve, len(x), solver, slice(0, 1), compare)
-    value, each, z = solved.value.split([1, columns, model.dim], 1)
+    value, each, z = solved.value[:, 0], solved.value[:, 1 : 1 + columns], solved.value[:, 1 + columns :]
     stderr = each.std(1) / columns**0.5 if columns > 1 else None
-    return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
+    return LogProb(value, solved.error, z, stderr, solved.converged, solved.evaluations)
 
 
 def trajectory(model: Model, z: Tensor, times: Tensor, solver: Solver) -> tuple[Tensor, int]:
     """(z(t_k) (K, B, d), evaluations) from z (B, d) at times[0] along the ODE; gradients reach z, θ and the times."""
     states, evaluations = [z], 0
-    for before, after in zip(times[:-1], times[1:], strict=True):
+    for before, after in itertools.pairwise(times):
         path = solver.solve(model.velocity, states[-1], before, after, params=model.parameters())
         states.append(path.require("the trajectory").state)
         evaluations += path.evaluations
@@ -120,8 +132,20 @@ def round_trip(model: Model, x: Tensor, solver: Solver) -> Solved:
     return Solved(back.value, there.error.maximum(back.error), there.converged & back.converged, evaluations)
 
 
+def differentiable_log_prob(model: Model, x: Tensor, trace: Trace) -> Tensor:
+    """log p(x) (B,) with a graph behind it, by the trace's own solver at twice the steps it begins with."""
+    t_prior, t_data = model.dynamics.times()
+    if not trace.exact():
+        raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
+    steps = trace.solver.start_steps()
+    path = trace.solver.solve(
+        model.velocity, x, t_data, t_prior, _rates(model, trace, None), None if steps is None else 2 * steps
+    ).require("the log density")
+    return model.prior().log_prob(path.state) + path.integrals[:, 0]
+
+
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-    """-mean log p over the batch (B, d). Every `check_every` steps it is compared with a finer solve, which moves N."""
+    """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
     t_prior, t_data = model.dynamics.times()
     probe = trace.probe(batch, streams.generator("probes"))
     rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
@@ -134,24 +158,34 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
     value, path = log_p(solver, steps)
     terms = {} if steps is None else {"steps": float(steps)}
     finer = solver.finer() if steps is None else solver
-    if finer is not None and streams.step % trace.check_every == 0:
+    if finer is not None and (state.get("rising") or streams.step % trace.check_every == 0):
         with torch.no_grad():
             other, _ = log_p(finer, None if steps is None else 2 * steps)
         terms["solver_error"] = float((other - value.detach()).abs().mean())
         if isinstance(solver, FixedSteps):
-            state = {**state, "steps": solver.adapt(steps, terms["solver_error"])}
+            _still_a_likelihood(solver, steps, terms["solver_error"])
+            after = solver.adapt(steps, terms["solver_error"])
+            state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
     return Loss(-value.mean(), terms, state, path.evaluations)
 
 
-def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Callable[..., tuple[Tensor, Tensor]]:
-    """(t, y) -> velocity and its divergence; with `each`, one column a probe. Solvers stack whole copies of the batch."""
+def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
+    """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
+    if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
+        text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
+        cure = "raise max_steps, or make the field smoother"
+        raise SolveFailed(f"the log density ended with status not_converged: {text}; {cure}", "not_converged")
+
+
+def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:
+    """(t, y) -> velocity and divergence; with `each`, one column a probe. Solvers stack whole copies of the batch."""
 
     def rates(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if probe is None:
             value, divergence = trace.divergence(model.field(t), y)
             return value, divergence[:, None]
         tiled = probe.repeat(1, len(y) // probe.shape[1], 1)
-        columns = [trace.divergence(model.field(t), y, part) for part in (tiled.split(1) if each else [tiled])]
+        columns = [trace.divergence(model.field(t), y, v) for v in (tiled[:, None] if each else [tiled])]
         return columns[0][0], torch.stack([divergence for _, divergence in columns], 1)
 
     return rates
@@ -177,7 +211,7 @@ def _refined(
     compared: slice,
     compare: bool = True,
 ) -> Solved:
-    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and one ten times finer."""
+    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and a finer one."""
     rows = torch.arange(n)
     steps = solver.start_steps()
     value, evaluations = solve(solver, rows, steps)

@@ -1,4 +1,4 @@
-"""A dynamics with its parameters: what estimators train, samplers draw from and metrics measure. Model units throughout."""
+"""A dynamics with its parameters, in model units: what estimators train, samplers draw from and metrics measure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
-    from driftspec.components import Distribution, Dynamics, Network
-
-    Rates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    from driftspec.components import Data, Distribution, Dynamics, Network, Trace
+    from driftspec.streams import Streams, Rates
 
 # Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
 # nothing. Read at the process's first product, so it comes too late where one was made before this import.
@@ -44,7 +43,7 @@ class Bound(nn.Module):
 
 @dataclass(frozen=True)
 class Field:
-    """y -> f(t, y) at a fixed t: what a trace estimator differentiates, or asks for (f, tr ∂f/∂y) where that is known."""
+    """y -> f(t, y) at a fixed t: what a trace estimator differentiates, or asks for its divergence if it knows it."""
 
     velocity: Callable[[Tensor, Tensor], Tensor]
     t: Tensor
@@ -62,6 +61,30 @@ class Model:
     module: nn.Module
     dim: int
     times: Tensor | None = None  # (K,), of data that are trajectories
+    trace: Trace | None = None  # by which log p follows from the velocity, where nothing else is named
+
+    rows: Callable[[], Tensor] | None = None  # the training rows (n, d), read when asked for
+
+    def first(self, start: Data | str | None, chains: int, streams: Streams) -> Tensor:
+        """Where chains begin, in whole blocks (n, d) of a generator each: a law, `data` (training rows) or `prior`."""
+        from driftspec.components import Distribution, Sampler
+
+        if start is None:
+            start = "prior" if "prior" in self.own else "data"
+        blocks = []
+        for block in range(-(-chains // Sampler.BLOCK)):
+            generator = streams.at(block).generator("start")
+            if start == "data":
+                if self.rows is None:
+                    raise RunFailed("chains begin at training rows, and there are no data")
+                rows = self.rows()
+                blocks.append(rows[torch.randint(len(rows), (Sampler.BLOCK,), generator=generator)])
+            else:
+                law = self.prior() if start == "prior" else start
+                if not isinstance(law, Distribution):
+                    raise RunFailed(f"chains cannot begin at {law}: it cannot be drawn from")
+                blocks.append(law.sample(Sampler.BLOCK, generator, self.dim))
+        return self.like(torch.cat(blocks))
 
     def observed_at(self) -> Tensor:
         """The times (K,) at which the data were observed."""
@@ -69,9 +92,49 @@ class Model:
             raise RunFailed("the data have no times: they are no trajectories")
         return self.times
 
+    @functools.cached_property
+    def own(self) -> frozenset[str]:
+        """What the dynamics itself offers; the rest follows here."""
+        return self.dynamics.offers()
+
+    @property
+    def t_data(self) -> float:
+        """The end of time where the data are."""
+        return self.dynamics.times()[1]
+
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        """dx/dt (B, d) at x (B, d), t () or (B,)."""
-        return self.dynamics.velocity(self.module, t, x)
+        """dx/dt (B, d) at x (B, d), t () or (B,): the ODE's, or an SDE's probability flow f - ½ g² s."""
+        if "velocity" in self.own:
+            return self.dynamics.velocity(self.module, t, x)
+        g = self.dynamics.diffusion(t)
+        half = (g * g / 2).to(x)
+        return self.drift(t, x) - (half[:, None] if half.dim() else half) * self.score(t, x)
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """f(x, t) (B, d) of dx = f dt + g dw."""
+        return self.dynamics.drift(self.module, t, x)
+
+    def score(self, t: Tensor, x: Tensor) -> Tensor:
+        """s(x, t) = ∇log p_t(x) (B, d): the dynamics' own, or by differentiating its energy or its log p."""
+        if "score" in self.own:
+            return self.dynamics.score(self.module, t, x)
+        return gradient(self.log_density, x)[1]
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(x) (B,), up to a constant where the dynamics offers an energy."""
+        if "energy" in self.own:
+            return -self.dynamics.energy(self.module, x)
+        if "log_prob" in self.own:
+            return self.dynamics.log_prob(self.module, x)
+        from driftspec.flow import differentiable_log_prob
+
+        if self.trace is None:
+            raise RunFailed(f"{self.dynamics.label}: log p needs a trace, and the spec's estimator is none")
+        return differentiable_log_prob(self, x, self.trace)
+
+    def log_density_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (B,) and (B, d) from one evaluation."""
+        return gradient(self.log_density, x)
 
     def field(self, t: Tensor) -> Field:
         """The velocity at a fixed t, with its divergence where the dynamics knows it in closed form."""
@@ -99,6 +162,16 @@ class Model:
         return replace(self, module=copy.deepcopy(self.module).double())
 
 
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """(h(x) (B,), ∇h(x) (B, d)), with a graph behind them where gradients are being recorded and without elsewhere."""
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if graph and x.requires_grad else x.detach().requires_grad_()
+        value = function(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=graph)
+    return (value, slope) if graph else (value.detach(), slope)
+
+
 def build_model(dynamics: Dynamics, dim: int, seed: int, dtype: torch.dtype, device: torch.device) -> Model:
     """The dynamics with fresh parameters, a function of `seed` alone."""
     with torch.random.fork_rng(devices=[]):  # nn.Linear and dropout draw from the global generator whatever is passed
@@ -107,4 +180,4 @@ def build_model(dynamics: Dynamics, dim: int, seed: int, dtype: torch.dtype, dev
     return Model(dynamics, module.to(device=device, dtype=dtype), dim)
 
 
-__all__ = ["Bound", "Field", "Model", "build_model"]
+__all__ = ["Bound", "Field", "Model", "build_model", "gradient"]

@@ -1,12 +1,14 @@
-"""Pictures of a run: its loss, and for 2-D data the samples, the log density and the way from the prior to the data.
+"""Pictures of a run: its loss; for 1-D data histograms; for 2-D data the samples, the log density and the way there.
 
 What can be drawn follows from what the dynamics offers (a velocity, a log p), never from its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 from driftspec import flow
 from driftspec.build import Experiment, capabilities
 from driftspec.components import Distribution, Solver, Trace
+from driftspec.errors import SolveFailed
 from driftspec.model import Model
 
 if TYPE_CHECKING:
@@ -23,36 +26,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+    LogDensity = Callable[[torch.Tensor], torch.Tensor]
 
 DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
-GRID, DEPTH = 100, 12.0  # points a side; nats below the highest that the map still tells apart
+GRID, DEPTH = 80, 12.0  # points a side; nats below the highest that the map still tells apart
 SHOWN, TIMES = 4000, 24
 
 
 def draw(
-    experiment: Experiment, model: Model, records: Sequence[Mapping[str, Any]], samples: Array | None
+    experiment: Experiment,
+    model: Model,
+    stages: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
+    samples: Array | None,
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, PNG) of each picture that makes sense for this run."""
+    """(name, PNG) of each picture that the stages give something for. A solve that fails costs its picture alone."""
     if records:
         yield "loss", _png(_loss(records))
-    if model.dim != 2 or experiment.spec.data is None:
+    # Data that lie in a file are there only if the run has read them.
+    dataset = experiment.dataset if "dataset" in vars(experiment) else None
+    if dataset is None or dataset.times is not None or model.dim > 2:
         return
-    data = experiment.dataset.test if len(experiment.dataset.test) else experiment.dataset.train
-    box = _box(data.numpy())
-    columns = experiment.dataset.columns
-    if samples is not None:
-        yield "samples", _png(_samples(data.numpy(), samples, box, columns))
+    data = (dataset.test if len(dataset.test) else dataset.train).numpy()
     offered = capabilities(experiment.spec.dynamics)
-    trace, solver = _first(experiment, Trace), _first(experiment, Solver)
-    if "log_prob" in offered and trace is not None and solver is not None:
-        yield "log_density", _png(_density(experiment, model, solver, trace, box, columns))
-    if {"velocity", "prior"} <= offered and solver is not None:
-        yield "trajectories", _png(_trajectories(experiment, model, solver))
+    solver: Solver | None = next(_all(experiment, Solver), None)
+    log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
+    if model.dim == 1:
+        yield "density", _png(_histogram(data, samples, log_p, dataset.columns[0]))
+        return
+    box = _box(data)
+    if samples is not None:
+        yield "samples", _png(_samples(data, samples, box, dataset.columns))
+    with contextlib.suppress(SolveFailed):
+        if log_p is not None and "evaluate" in stages:
+            yield "log_density", _png(_density(experiment, log_p, box))
+    with contextlib.suppress(SolveFailed):
+        if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
+            yield "trajectories", _png(_trajectories(experiment, model, solver))
 
 
-def _first(experiment: Experiment, kind: type[Any]) -> Any:
-    """A component of the run's own to compute a picture with."""
-    return next((c for c in experiment.spec.components().values() if isinstance(c, kind)), None)
+def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
+    """x (B, d) -> log p(x), data units, by an exact trace if the run has one; None without a solver or a trace."""
+    trace: Trace | None = min(_all(experiment, Trace), key=lambda trace: not trace.exact(), default=None)
+    if solver is None or trace is None:
+        return None
+
+    def log_p(x: torch.Tensor) -> torch.Tensor:
+        streams = experiment.streams.under("plots")
+        scored = flow.log_prob(model, experiment.rows(x), solver, trace, streams)
+        return scored.log_prob.double().cpu() + experiment.transform.log_det()
+
+    return log_p
+
+
+def _all(experiment: Experiment, kind: type[Any]) -> Iterator[Any]:
+    """The run's own components to compute a picture with."""
+    return (c for c in experiment.spec.components().values() if isinstance(c, kind))
 
 
 def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure, list[Axes]]:
@@ -104,21 +133,32 @@ def _samples(data: Array, samples: Array, box: tuple[float, float, float, float]
     figure, axes = _figure(2, box)
     shown = min(SHOWN, len(data), len(samples))
     for panel, points, title, color in zip(axes, (data, samples), ("data", "samples"), (DATA, DRAWN), strict=True):
-        panel.scatter(*points[:shown].T, s=3, alpha=0.5, color=color, linewidths=0)
+        panel.scatter(points[:shown, 0], points[:shown, 1], s=3, alpha=0.5, color=color, linewidths=0)
         _dress(panel, title, box, columns)
     return figure
 
 
-def _density(
-    experiment: Experiment, model: Model, solver: Solver, trace: Trace,
-    box: tuple[float, float, float, float], columns: Sequence[str],
-) -> Figure:  # fmt: skip
+def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, column: str) -> Figure:
+    """1-D: data and samples in the same bins, and the model's density."""
+    figure, (axes,) = _figure(1)
+    low, high = np.quantile(data, [0.001, 0.999])
+    across = np.linspace(low - 0.2 * (high - low), high + 0.2 * (high - low), 401)
+    for points, name, color in ((data, "data", DATA), (samples, "samples", DRAWN)):
+        if points is not None:
+            axes.hist(points[:, 0], bins=across[::5].tolist(), density=True, histtype="step", color=color, label=name)
+    with contextlib.suppress(SolveFailed):
+        if log_p is not None:
+            axes.plot(across, log_p(torch.from_numpy(across)[:, None]).exp(), color=PATHS, label="model's density")
+    axes.set(title="density", xlabel=column, ylabel="p")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float, float, float]) -> Figure:
     """log p on a grid, in the data's units; the truth beside it where it is known. Same colours, same scale."""
-    across, up = torch.linspace(*box[:2], GRID, dtype=torch.float64), torch.linspace(*box[2:], GRID, dtype=torch.float64)
-    points = torch.cartesian_prod(across, up)
-    streams = experiment.streams.under("plots")
-    scored = flow.log_prob(model, experiment.rows(points), solver, trace, streams, compare=False)
-    maps = {"log p, model": scored.log_prob.double().cpu() + experiment.transform.log_det()}
+    sides = (torch.linspace(*ends, GRID, dtype=torch.float64) for ends in (box[:2], box[2:]))
+    points = torch.cartesian_prod(*sides)
+    maps = {"log p, model": log_p(points)}
     data = experiment.spec.data
     if isinstance(data, Distribution) and "log_prob" in data.offers():
         maps["log p, truth"] = data.log_prob(points)
@@ -128,7 +168,7 @@ def _density(
         image = panel.imshow(
             values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma"
         )
-        _dress(panel, title, box, columns)
+        _dress(panel, title, box, experiment.dataset.columns)
     figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")
     return figure
 
@@ -140,14 +180,15 @@ def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figur
     states, steps = [model.like(z)], solver.start_steps()
     times = np.linspace(t_prior, t_data, TIMES + 1)
     with torch.no_grad():
-        for before, after in zip(times[:-1], times[1:], strict=True):
+        for before, after in itertools.pairwise(times):
             few = None if steps is None else max(1, -(-4 * steps // TIMES))
-            states.append(solver.solve(model.velocity, states[-1], float(before), float(after), steps=few).state)
-    path = torch.stack(states).double().cpu().numpy()
+            path = solver.solve(model.velocity, states[-1], float(before), float(after), steps=few)
+            states.append(path.require("the paths").state)
+    first, second = torch.stack(states).double().cpu().numpy().transpose(2, 0, 1)
     figure, (axes,) = _figure(1)
-    axes.plot(path[:, :, 0], path[:, :, 1], color=PATHS, linewidth=0.5, alpha=0.4)
-    axes.scatter(*path[0].T, s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)
-    axes.scatter(*path[-1].T, s=6, color=DRAWN, label=f"data, t = {t_data:g}", zorder=3)
+    axes.plot(first, second, color=PATHS, linewidth=0.5, alpha=0.4)
+    axes.scatter(first[0], second[0], s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)
+    axes.scatter(first[-1], second[-1], s=6, color=DRAWN, label=f"data, t = {t_data:g}", zorder=3)
     axes.set(title="trajectories (model units)")
     axes.set_aspect("equal")
     axes.legend(frameon=False, fontsize=8)

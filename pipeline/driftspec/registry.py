@@ -28,7 +28,7 @@ from driftspec.errors import PluginError, Problem, UsageError, nearest
 API_VERSION = 1
 GROUP = f"driftspec.v{API_VERSION}"
 OWN = "driftspec"
-"""The distribution that `--no-plugins` still loads: its own components come through the same entry point as anyone's."""
+"""The distribution that `--no-plugins` still loads: its components come through the same entry point as anyone's."""
 hookspec = pluggy.HookspecMarker("driftspec")
 hookimpl = pluggy.HookimplMarker("driftspec")
 
@@ -122,6 +122,13 @@ class Registry:
         found = {name: self.look_up(kind, name)[0] for name in self.names(kind)}
         return [name for name, cls in found.items() if cls is not None and issubclass(cls, within)]
 
+    def add_component(self, found: type[Component]) -> None:
+        """A class made in Python, such as a notebook's own network, under its own `type`."""
+        who = f"class {found.__qualname__}"
+        for kind, name, target in _names({found.kind: {found.type: found}}, who):
+            provider = Provider(found.__qualname__, found.__module__, "", target)
+            self.providers.setdefault((kind, name), []).append(provider)
+
     def add_file(self, path: str | Path) -> None:
         """A one-file plugin, named by `--plugin FILE.py` and by nothing else. The same file twice is one plugin."""
         path = Path(path)
@@ -199,7 +206,7 @@ def _names(table: object, who: str) -> list[tuple[str, str, str | type[Component
                 raise PluginError(
                     Problem("P204", f"{who}: {name!r} cannot name a {kind}: letters, digits, '_', '.' and '-'")
                 )
-            if not (isinstance(target, type) or isinstance(target, str) and re.fullmatch(r"[\w.]+:\w+", target)):
+            if not (isinstance(target, type) or (isinstance(target, str) and re.fullmatch(r"[\w.]+:\w+", target))):
                 raise PluginError(
                     Problem("P204", f"{who}: {kind} '{name}' is 'module:Class' or a class, not {target!r:.60}")
                 )

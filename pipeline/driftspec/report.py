@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftspec.source import dump
@@ -26,19 +27,22 @@ def page(run: Run) -> str:
     lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
     facts = {
         "seed": run.spec.seed, "parameters": run.info["parameters"], "weights evaluated": run.info["evaluated"],
-        "seconds": run.info["seconds"], "torch": run.info["torch"], "plugins": run.info["plugins"], "git": run.info["git"],
+        "seconds": run.info["seconds"], "torch": run.info["torch"], "plugins": run.info["plugins"],
+        "git": run.info["git"],
     }  # fmt: skip
     about = "".join(f"<tr><th>{name}<td>{html.escape(str(value))}" for name, value in facts.items())
-    pictures = "".join(
-        f"<figure><img alt='{file.stem}' src='data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}'></figure>"
-        for file in sorted((run.path / "plots").glob("*.png"))
-    )
+    pictures = "".join(_picture(file) for file in sorted((run.path / "plots").glob("*.png")))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1>{lines}{_metrics(run)}{pictures}<h2>Run</h2><table>{about}</table>"
         f"<h2>Spec</h2><p>Every default filled in: running this text repeats the run.</p>"
         f"<pre>{html.escape(dump(run.spec.resolved()))}</pre></html>\n"
     )
+
+
+def _picture(file: Path) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    return f"<figure><img alt='{html.escape(file.stem)}' src='data:image/png;base64,{data}'></figure>"
 
 
 def _metrics(run: Run) -> str:

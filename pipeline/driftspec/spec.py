@@ -22,6 +22,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from driftspec import source, wording
 from driftspec.component import Component, default
@@ -92,6 +93,13 @@ class Spec(Section):
     evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
     sample: Sample | None = Field(None, description="what is drawn")
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _not_true(cls, version: Any) -> Any:
+        if isinstance(version, bool):  # which Pydantic takes for 1
+            raise PydanticCustomError("literal_error", "", {"expected": "1"})
+        return version
+
     @field_validator("solver", mode="wrap")
     @classmethod
     def _take_over(cls, body: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Solver | None:
@@ -104,21 +112,22 @@ class Spec(Section):
         """Every default filled in; running it gives the same run."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
 
-    def components(self) -> dict[tuple[str | int, ...], Component]:
-        """Every component with its path, outer before inner."""
-        found: dict[tuple[str | int, ...], Component] = {}
+    def components(self) -> dict[source.Path, Component]:
+        """Every component that has a use, with its path, outer before inner."""
+        found: dict[source.Path, Component] = {}
 
-        def visit(value: object, path: tuple[str | int, ...]) -> None:
+        def visit(value: object, path: source.Path, unused: frozenset[str]) -> None:
             if isinstance(value, Component):
                 found[path] = value
             if isinstance(value, BaseModel):
-                for name in type(value).model_fields:
-                    visit(getattr(value, name), (*path, name))
+                for name in (name for name in type(value).model_fields if name not in unused):
+                    within = value.unused_in(name) if isinstance(value, Component) else frozenset[str]()
+                    visit(getattr(value, name), (*path, name), within)
             elif isinstance(value, tuple):
                 for index, item in enumerate(value):
-                    visit(item, (*path, index))
+                    visit(item, (*path, index), frozenset())
 
-        visit(self, ())
+        visit(self, (), frozenset())
         return found
 
 
@@ -158,17 +167,15 @@ class Changes:
         for index, path in enumerate(self.unsets, 1):
             yield functools.partial(source.unset, dotted=path, name=f"--unset[{index}]")
         for flag, path, value in self.options:
-            yield functools.partial(
-                source.assign, dotted=path, value=source.parse_value(json.dumps(value), flag), name=flag
-            )
+            yield functools.partial(_set, text=f"{path}={json.dumps(value)}", name=flag)
 
 
 def _set(document: source.Document, text: str, name: str) -> source.Document:
     path, equals, value = text.partition("=")
     if not equals:
         raise SpecError(Problem("Y014", f"{shown(text)} is not KEY=VALUE", Place(name)))
-    append = path.endswith("+")
-    return source.assign(document, path.removesuffix("+"), source.parse_value(value, name), name, append=append)
+    parsed, append = source.parse_value(value, name), path.endswith("+")
+    return source.assign(document, path.removesuffix("+"), parsed, name, append=append)
 
 
 def read(path: str | Path, registry: Registry, changes: Changes = Changes()) -> Loaded:
@@ -216,7 +223,8 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.evaluate is None:
             filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
     except ValidationError as error:
-        found = wording.problems(error, document, {path: list(model.model_fields) for path, model in SECTIONS.items()})
+        keys = {path: list(model.model_fields) for path, model in SECTIONS.items()}
+        found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
         raise (PluginError if all(one.code.startswith("P") for one in found) else SpecError)(found) from None
     return spec.model_copy(update=filled)
 
@@ -226,7 +234,7 @@ def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Compo
     return component
 
 
-SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
+SECTIONS: dict[source.Path, type[BaseModel]] = {
     (): Spec, ("train",): Train, ("runtime",): Runtime, ("sample",): Sample, ("train", "early_stopping"): EarlyStopping,
 }  # fmt: skip
 """The parts of the spec that are no component."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from driftspec.build import Experiment
 from driftspec.components import Estimator
-from driftspec.errors import Problem, RunFailed, SolveFailed, SpecError
+from driftspec.errors import RunFailed, SolveFailed
 from driftspec.model import Model
 from driftspec.spec import Train
 
@@ -63,9 +63,6 @@ class Training:
         self.step = 0
         self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        if len(self.rows) < self.settings.batch_size:
-            text = f"batch_size {self.settings.batch_size} is larger than the {len(self.rows)} training rows"
-            raise SpecError(Problem("X303", text))
 
     def tree(self) -> dict[str, Any]:
         """The state after `step` steps."""
@@ -92,6 +89,9 @@ class Training:
         self.schedule.load_state_dict(tree["schedule"])
         self.state, self.best = tree["estimator"], dict(tree["best"])
 
+    def is_over(self) -> bool:
+        return is_over(self.settings, {"step": self.step, "best": self.best})
+
     def averaged(self) -> Model:
         """The model that is evaluated: the averaged weights if there are any."""
         return self.model if self.ema is None else replace(self.model, module=self.ema)
@@ -110,7 +110,7 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
     """Steps until the last one, or until early stopping. RunFailed names the step that cannot go on."""
     settings, estimator, model = training.settings, training.estimator, training.model
     parameters = list(model.parameters())
-    while training.step < settings.steps and not _patience_is_over(training):
+    while not training.is_over():
         started, step = time.perf_counter(), training.step
         with _step_named(step + 1):
             loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
@@ -129,8 +129,7 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
         record = Record(step + 1, value, loss.terms, norm.item(), float(rate), loss.evaluations, 0.0)
         with _step_named(step + 1):
             record = _checked(training, estimator, record, monitor)
-        last = training.step == settings.steps or _patience_is_over(training)
-        yield replace(record, seconds=time.perf_counter() - started, last=last)
+        yield replace(record, seconds=time.perf_counter() - started, last=training.is_over())
 
 
 def _average(training: Training, settings: Train) -> None:
@@ -190,9 +189,11 @@ def _step_named(step: int) -> Iterator[None]:
         raise SolveFailed(f"step {step}: {error}", error.status, step) from error
 
 
-def _patience_is_over(training: Training) -> bool:
-    stopping = training.settings.early_stopping
-    return stopping is not None and training.best["checks_since"] >= stopping.patience
+def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's tree is that of a training's end: the last step, or early stopping's patience at its end."""
+    stopping = settings.early_stopping
+    patience_over = stopping is not None and tree["best"]["checks_since"] >= stopping.patience
+    return tree["step"] >= settings.steps or patience_over
 
 
-__all__ = ["Record", "Training", "train"]
+__all__ = ["Record", "Training", "is_over", "train"]

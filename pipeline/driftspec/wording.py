@@ -87,13 +87,13 @@ class _Mistake:
         return code, words.format_map(values)
 
     def _allowed(self, name: str, keys: Sequence[str]) -> str:
-        """The nearest of what is allowed, and all of it; for an unknown key, of which there are many, one of the two."""
+        """The nearest of what is allowed, and all of it; for a key, of which there may be many, one of the two."""
         if pattern := self.context.get("pattern"):
             return f"; allowed: {PATTERNS.get(pattern, f'text like {pattern}')}"
         if expected := str(self.context.get("expected", "")):
             choices = expected.replace(" or ", ", ").replace("'", "").split(", ")
             near = nearest(self.given, choices) if isinstance(self.given, str) and self.given not in choices else ""
-            return f"{allowed}"
+            return f"{near}; allowed: {expected}"
         names = self.context.get("allowed") or (keys if self.kind == "extra_forbidden" else ())
         near = nearest(name, names) if self.kind == "extra_forbidden" else ""
         return near or (f"; allowed: {', '.join(names)}" if names else "")
@@ -104,10 +104,8 @@ def problems(error: ValidationError, document: Document, sections: Mapping[Path,
     found: dict[Problem, None] = {}
     for one in _apart(error, document):
         code, text = one.text(sections.get(one.path[:-1], ()))
-        place = place_of(document, one.path, key=one.kind in ("extra_forbidden", "unused_key"))
-        if one.kind == "missing":
-            place = place_of(document, one.path[:-1], key=True)
-            place = place if len(one.path) > 1 else replace(place, line=1, column=1)
+        at_key = one.kind in ("missing", "extra_forbidden", "unused_key")
+        place = place_of(document, one.path[:-1] if one.kind == "missing" else one.path, key=at_key)
         found[Problem(code, text, place, source=document.source_line(place))] = None
     return sorted(found, key=lambda problem: problem.place or Place(""))
 
@@ -133,22 +131,20 @@ def _apart(error: ValidationError, document: Document) -> list[_Mistake]:
             if any(nearest(key, [str(path[-1])]) for key in beside):
                 continue
             path, kind = (path[:-1], "length") if isinstance(path[-1], int) else (path, kind)
-        elif kind not in CODES and (known := _known(document.data, path)) != path:
+        elif kind not in CODES and (known := _known(document.data, path, one.given)) != path:
             path, kind = known, "union"
         found.setdefault((path, kind), []).append(one)
     return [_joined(path, kind, group) for (path, kind), group in found.items()]
 
 
-def _known(value: Any, path: Path) -> Path:
-    """The path; or, where it goes on into what is no mapping (Pydantic names the branches of a union), its known part."""
+def _known(value: Any, path: Path, given: Any) -> Path:
+    """The path; or, where it goes on with the branches of a union, whose names Pydantic adds, its known part."""
     for depth, part in enumerate(path):
-        if isinstance(value, dict):
-            if part not in value:
-                return path
+        if isinstance(value, dict) and part not in value:
+            return path[:depth] if value == given else path  # else the value is a default's
+        try:
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
+        except (TypeError, IndexError):
             return path[:depth]
     return path
 
@@ -159,10 +155,10 @@ def _joined(path: Path, kind: str, group: list[_Mistake]) -> _Mistake:
         context = {"length": 1 + max(int(one.path[-1]) for one in group), "actual_length": len(first.given)}
         return _Mistake(path, kind, first.given, context, first.message)
     if kind == "union":
-        bound = next((one for one in group if not one.wanted), None)
-        if bound is not None:
-            return replace(bound, path=path)
-        return replace(first, path=path, context={"wanted": " or ".join(dict.fromkeys(one.wanted for one in group))})
+        wanted = {one.wanted or one.context.get("expected"): one for one in group}
+        if None in wanted:  # of the right type for a branch, and refused there
+            return replace(wanted[None], path=path)
+        return replace(first, path=path, context={"wanted": " or ".join(map(str, wanted))})
     return first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from driftspec.cli import options
-from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, nearest
+from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError
 
 VERBS = {
     "validate": "check specs without running them",
@@ -26,23 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
     except DriftspecError as error:
         if verbose:
             traceback.print_exc()
         report(error)
-        return error.exit_code
+        code = error.exit_code
     except BrokenPipeError:  # `run-spec ... | head` closed our stdout: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        code = 130
     except Exception as error:
         if verbose:
             traceback.print_exc()
         print(f"internal error: {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
-        return 1
+        code = 1
+    return code
 
 
 def _dispatch(words: list[str]) -> int:
@@ -50,9 +53,7 @@ def _dispatch(words: list[str]) -> int:
         verb: int = importlib.import_module(f"driftspec.cli.{words[0]}").main(words[1:])
         return verb
     if words and not words[0].startswith("-") and not _is_path(words[0]):
-        files = [path.name for path in Path().glob("*.y*ml")] + [str(path) for path in Path("specs").glob("*.y*ml")]
-        near = nearest(words[0], [*VERBS, *files])
-        raise UsageError(f"'{words[0]}' is neither a spec file nor a verb ({', '.join(VERBS)}){near}")
+        raise UsageError(_neither(words[0]))
     from driftspec.cli import run
 
     return run.main(words)
@@ -61,6 +62,16 @@ def _dispatch(words: list[str]) -> int:
 def _is_path(word: str) -> bool:
     """What is there, or is spelt like a file: then its absence is the file's problem, not the verb's."""
     return Path(word).exists() or word.endswith((".yaml", ".yml")) or os.sep in word
+
+
+def _neither(word: str) -> str:
+    """Neither a spec nor a verb: the nearest of both."""
+    specs = {path.stem: str(path) for folder in ("specs", ".") for path in sorted(Path(folder).glob("*.y*ml"))}
+    verbs = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    files = [specs[name] for name in difflib.get_close_matches(word, specs, n=1)]
+    near = " or ".join(f"'{name}'" for name in [*verbs, *files])
+    hint = f" (did you mean {near}?)" if near else ""
+    return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
 def report(error: DriftspecError) -> None:
@@ -78,11 +89,13 @@ def report(error: DriftspecError) -> None:
 
 
 def caret(problem: Problem) -> str:
-    """The line a problem stands on, and a caret below its column."""
+    """The line a problem stands on, and a caret below its column; of a long line the part around it."""
     if not problem.source or problem.place is None or not problem.place.line:
         return ""
-    line = "".join(c if c.isprintable() else " " for c in problem.source.rstrip())
-    return f"    {line}\n    {' ' * (problem.place.column - 1)}^\n"
+    column = problem.place.column - 1
+    start = max(0, column - 60)
+    line = "".join(c if c.isprintable() else " " for c in problem.source[start : start + 120].rstrip())
+    return f"    {line}\n    {' ' * (column - start)}^\n"
 
 
 __all__ = ["VERBS", "caret", "main", "options", "report"]

@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
         data = opened(args.run, registry).spec.data
         if data is None or "path" not in type(data).model_fields:
             raise UsageError(f"--data {args.data}: the run's data come from no file")
-        args.sets += [f"data.path={Path(args.data).resolve()}", "data.split=[0.0, 0.0, 1.0]"]
+        args.sets.append(f"data.path={Path(args.data).resolve()}")
     done = again(
         args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet), argv=["run-spec", "evaluate", *words],

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.errors import UsageError
+from driftspec.errors import PluginError, SpecError, UsageError, nearest, shown
+
+if TYPE_CHECKING:
+    from driftspec.registry import Registry
+    from driftspec.spec import Changes, Loaded
+
+STAGES = ("train", "evaluate", "sample")
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,51 +40,100 @@ def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
 def changing(made: Parser) -> None:
     """--set and --unset."""
     made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="sets",
-        metavar="KEY=VALUE",
-        help="e.g. train.steps=10, evaluate+=nll",
-    )
+        "--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", type=_setting,
+        help="a value in place of the spec's: train.steps=10, evaluate.0.points=100, evaluate+=nll",
+    )  # fmt: skip
     made.add_argument("--unset", action="append", default=[], dest="unsets", metavar="KEY", help="remove a key")
+
+
+def choosing(made: Parser) -> None:
+    """What a run of a spec takes, and its plan: one spec, what is changed in it, and what is done."""
+    made.add_argument("spec", metavar="SPEC", help="a YAML file")
+    changing(made)
+    seeding(made)
+    made.add_argument("--name", help="in place of the spec's name")
+    made.add_argument("--device", help="in place of runtime.device: cpu, cuda, cuda:1")
+    made.add_argument(
+        "--stage",
+        type=_stages,
+        default=list(STAGES),
+        dest="stages",
+        metavar="LIST",
+        help=f"which of {','.join(STAGES)}",
+    )
+    made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+
+
+def seeding(made: Parser) -> None:
+    """--seed and --out."""
+    made.add_argument("--seed", type=_seed, help="in place of the spec's seed")
+    made.add_argument("--out", metavar="DIR", help="the run directory; by default runs/NAME/TIME-DIGEST")
 
 
 def running(made: Parser) -> None:
     """What every verb takes that computes something."""
-    made.add_argument("--seed", type=_seed, help="in place of the spec's seed")
-    made.add_argument("--out", metavar="DIR", help="the run directory; by default runs/NAME/TIME-DIGEST")
+    seeding(made)
     showing(made)
 
 
 def showing(made: Parser) -> None:
     """How much is said, and in which form."""
     made.add_argument("--quiet", action="store_true", help="no progress")
+    shaping(made)
+
+
+def shaping(made: Parser) -> None:
+    """--format."""
     made.add_argument("--format", choices=["text", "json"], default="text", help="form of the result on stdout")
 
 
+def _setting(text: str) -> str:
+    if not text.partition("=")[0].rstrip("+") or "=" not in text:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not KEY=VALUE")
+    return text
+
+
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 below 2^63")
+    if not (text.isdecimal() and len(text) < 20 and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 0 below 2^63")
     return int(text)
 
 
-def registry(args: argparse.Namespace) -> Any:
-    """The plugins of this command; what could not be loaded is one warning each."""
+def _stages(text: str) -> list[str]:
+    stages = text.split(",")
+    if unknown := next((stage for stage in stages if stage not in STAGES), None):
+        allowed = f"allowed: {', '.join(STAGES)}"
+        raise argparse.ArgumentTypeError(f"unknown stage {shown(unknown)}{nearest(unknown, STAGES)}; {allowed}")
+    return stages
+
+
+def registry(args: argparse.Namespace) -> Registry:
+    """The plugins of this command; what could not be loaded is one warning each, or with --strict-plugins an error."""
     from driftspec.registry import discover
 
     found = discover(args.plugin, only_builtin=args.no_plugins)
-    for warning in found.broken:
-        print(f"warning[P201] {warning}", file=sys.stderr)
+    if found.broken and getattr(args, "strict_plugins", False):
+        raise PluginError([replace(problem, severity="error") for problem in found.broken])
+    for problem in found.broken:
+        print(problem, file=sys.stderr)
     return found
 
 
-def changes(args: argparse.Namespace) -> Any:
+def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
+    """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
+    from driftspec import build, spec
+
+    loaded = spec.read(path, known, changes(args))
+    if problems := build.check(loaded):
+        raise SpecError(problems)
+    return loaded
+
+
+def changes(args: argparse.Namespace) -> Changes:
     """--set, --unset and the options that stand for a key."""
     from driftspec.spec import Changes
 
-    keys = {"seed": "seed", "name": "name", "device": "runtime.device", "count": "sample.count"}
-    options = tuple(
-        (f"--{flag}", path, value) for flag, path in keys.items() if (value := getattr(args, flag, None)) is not None
-    )
-    return Changes(tuple(args.sets), tuple(args.unsets), options)
+    keys = {"seed": ("--seed", "seed"), "name": ("--name", "name"), "device": ("--device", "runtime.device"),
+            "count": ("-n", "sample.count")}  # fmt: skip
+    given = {name: value for name in keys if (value := getattr(args, name, None)) is not None}
+    return Changes(tuple(args.sets), tuple(args.unsets), tuple((*keys[name], value) for name, value in given.items()))

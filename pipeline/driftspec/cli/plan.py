@@ -2,59 +2,67 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from driftspec import build, spec
 from driftspec.cli import options
-from driftspec.errors import SpecError
 
 if TYPE_CHECKING:
+    from driftspec.build import Experiment
     from driftspec.registry import Registry
+    from driftspec.source import Path
+    from driftspec.spec import Loaded
 
 
 def main(words: list[str]) -> int:
     parser = options.parser("plan", "Show what a run would do: stages, components, every value with its source.")
-    parser.add_argument("spec", metavar="SPEC")
-    options.changing(parser)
-    parser.add_argument("--seed", type=int, help="in place of the spec's seed")
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="form of the result on stdout")
-    parser.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+    options.choosing(parser)
+    options.shaping(parser)
     args = parser.parse_args(words)
     registry = options.registry(args)
-    loaded = spec.read(args.spec, registry, options.changes(args))
-    if problems := build.check(loaded):
-        raise SpecError(problems)
-    plan = _plan(loaded, registry, args.allow_outside)
-    print(json.dumps(plan) if args.format == "json" else "\n".join(_text(plan)))
+    loaded = options.checked(args.spec, registry, args)
+
+    from driftspec import build
+    from driftspec.files import Files
+
+    experiment = build.build(loaded.spec, Files(loaded.root, args.allow_outside), document=loaded.document)
+    plan = _plan(loaded, registry, experiment, args)
+    print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
 
 
-def _plan(loaded: spec.Loaded, registry: Registry, allow_outside: bool) -> dict[str, Any]:
-    from driftspec.files import Files
+def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
+    from driftspec.provenance import identity
 
     given = loaded.spec
-    experiment = build.build(given, Files(loaded.root, allow_outside))
-    stages = [*(["train"] if given.train else []), "evaluate", *(["sample"] if given.sample else [])]
+    there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
+    parts = ("train", "validation", "test") if given.data is not None else ()
+    data_digest = experiment.dataset.digest if given.data is not None else None
     return {
         "name": given.name,
-        "stages": stages,
-        "directory": f"runs/{given.name}/<UTC time>-<digest>",
+        "stages": [stage for stage in args.stages if there[stage]],
+        "directory": args.out or f"runs/{given.name}/<UTC time>-{identity(given, data_digest)[:8]}",
         "parameters": sum(p.numel() for p in experiment.model.parameters()),
         "dimensions": experiment.model.dim,
-        "rows": {part: len(getattr(experiment.dataset, part)) for part in ("train", "validation", "test")}
-        if given.data
-        else None,
+        "rows": {part: len(getattr(experiment.dataset, part)) for part in parts},
         "components": {
-            _dotted(path): {"type": component.spelling, "from": str(registry.provider(component.kind, component.spelling))}
-            for path, component in given.components().items()
+            _dotted(path): {
+                "kind": one.kind,
+                "type": one.spelling,
+                "from": str(registry.provider(one.kind, one.spelling)),
+            }
+            for path, one in given.components().items()
         },
-        "values": [{"key": _dotted(path), "value": value, "from": _source(path, loaded)} for path, value in _leaves(given.resolved())],
-    }  # fmt: skip
+        "values": [
+            {"key": _dotted(path), "value": value, "from": _source(path, loaded)}
+            for path, value in _leaves(given.resolved())
+        ],
+    }
 
 
-def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaves(data: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every value with its path; a list of plain values is one."""
     if isinstance(data, dict) and data:
         for key, value in data.items():
@@ -66,7 +74,7 @@ def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
         yield path, data
 
 
-def _source(path: tuple[str | int, ...], loaded: spec.Loaded) -> str:
+def _source(path: Path, loaded: Loaded) -> str:
     """file:line, --set[1], or default; a component given by name alone stands at that name."""
     marks = loaded.document.marks
     for candidate in (path, path[:-1] if path[-1] == "type" else path):
@@ -75,27 +83,28 @@ def _source(path: tuple[str | int, ...], loaded: spec.Loaded) -> str:
             return f"{place.file}:{place.line}" if place.line else place.file
     if "solver" in path and ("solver",) in marks:
         inner = ("solver", *path[path.index("solver") + 1 :])
-        return f"{_source(inner, loaded)} (solver)" if inner != path else "default"
+        found = _source(inner, loaded) if inner != path else "default"
+        return found if found == "default" else f"{found} (solver)"
     return "default"
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def _dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
 def _text(plan: dict[str, Any]) -> Iterator[str]:
-    yield f"{plan['name']}: {' -> '.join(plan['stages'])}"
+    yield f"{plan['name']}: {' -> '.join(plan['stages']) or 'nothing to do'}"
     yield f"  into        {plan['directory']}"
     yield f"  parameters  {plan['parameters']:,} in {plan['dimensions']} dimensions"
     if plan["rows"]:
         yield f"  rows        {', '.join(f'{count:,} {part}' for part, count in plan['rows'].items())}"
     yield "components"
-    width = max(len(name) for name in plan["components"])
-    for name, one in plan["components"].items():
-        yield f"  {name:<{width}}  {one['type']:<14}  {one['from']}"
+    yield from _columns([(key, one["type"], one["from"]) for key, one in plan["components"].items()])
     yield "values"
-    width = max(len(value["key"]) for value in plan["values"])
-    shown = [json.dumps(value["value"]) for value in plan["values"]]
-    wide = min(32, max(map(len, shown)))
-    for value, text in zip(plan["values"], shown, strict=True):
-        yield f"  {value['key']:<{width}}  {text:<{wide}}  {value['from']}"
+    yield from _columns([(one["key"], json.dumps(one["value"]), one["from"]) for one in plan["values"]])
+
+
+def _columns(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    first, second = (min(40, max(len(row[i]) for row in rows)) for i in (0, 1))
+    for name, text, origin in rows:
+        yield f"  {name:<{first}}  {text:<{second}}  {origin}"

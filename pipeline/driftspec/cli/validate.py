@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from driftspec import build, spec
 from driftspec.cli import options, report
-from driftspec.errors import DriftspecError, SpecError
+from driftspec.errors import DriftspecError
 
 
 def main(words: list[str]) -> int:
     parser = options.parser("validate", "Check specs without running them: 0 when all are valid, 3 when one is not.")
-    parser.add_argument("specs", nargs="+", metavar="SPEC")
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="YAML files")
     options.changing(parser)
+    parser.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
     args = parser.parse_args(words)
     registry = options.registry(args)
     worst = 0
     for path in args.specs:
         try:
-            if problems := build.check(spec.read(path, registry, options.changes(args))):
-                raise SpecError(problems)
+            options.checked(path, registry, args)
             print(f"{path}: valid")
         except DriftspecError as error:
             report(error)

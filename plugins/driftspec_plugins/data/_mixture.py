@@ -65,4 +65,15 @@ def entropy(means: Array, std: Array, weights: Array) -> float | None:
     )
 
 
-__all__ = ["chunks", "entropy", "log_prob", "sample"]
+def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
+    """Mean m = Σ w_k m_k (d,) and covariance Σ w_k ((m_k - m)(m_k - m)ᵀ + σ_k² I) (d, d)."""
+    import torch
+
+    m, s, w = (torch.as_tensor(a, dtype=torch.float64) for a in (means, std, weights))
+    mean = w @ m
+    blur = w @ s.square().expand(len(w))
+    between = (m - mean).T @ (w[:, None] * (m - mean))
+    return mean, between + blur * torch.eye(m.shape[1], dtype=torch.float64)
+
+
+__all__ = ["chunks", "entropy", "log_prob", "moments", "sample"]

@@ -51,4 +51,12 @@ def entropy(radii: tuple[float, ...], std: float) -> float:
     return float(torch.trapezoid(2 * math.pi * r * torch.special.entr(p), r))
 
 
-__all__ = ["entropy", "log_prob", "sample"]
+def moments(radii: tuple[float, ...], std: float) -> tuple[Tensor, Tensor]:
+    """Mean 0 and covariance (½ mean R² + σ²) I."""
+    import torch
+
+    variance = sum(radius**2 for radius in radii) / (2 * len(radii)) + std**2
+    return torch.zeros(2, dtype=torch.float64), variance * torch.eye(2, dtype=torch.float64)
+
+
+__all__ = ["entropy", "log_prob", "moments", "sample"]

@@ -53,5 +53,13 @@ class Checkerboard(Distribution):
     def entropy(self) -> float:
         return math.log(self.cells**2 * self.edge**2 / 2)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """A coordinate is uniform; cells of even index have their mean s/2 to one side of 0, odd ones to the other."""
+        import torch
+
+        covariance = torch.full((2, 2), self.edge**2 / 4, dtype=torch.float64)
+        covariance.diagonal().fill_((self.cells * self.edge) ** 2 / 12)
+        return torch.zeros(2, dtype=torch.float64), covariance
+
 
 __all__ = ["Checkerboard"]

@@ -46,6 +46,11 @@ class Circles(Distribution):
 
         return _rings.entropy(*self._law())
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _rings
+
+        return _rings.moments(*self._law())
+
     def _law(self) -> tuple[tuple[float, ...], float]:
         """Radii and deviation in the units of x."""
         return (SCALE, SCALE * self.factor), SCALE * self.noise

@@ -47,6 +47,11 @@ class EightGaussians(Distribution):
     def entropy(self) -> float | None:
         return _entropy(self.radius, self.std)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.moments(*_arrays(self.radius, self.std))
+
 
 @functools.cache
 def _arrays(radius: float, std: float) -> tuple[Array, Array, Array]:

@@ -102,6 +102,16 @@ class Gaussian(Distribution):
         log_det = (root.diagonal() if root.ndim == 2 else root).log().sum()
         return d / 2 * (1 + math.log(2 * math.pi)) + float(log_det)
 
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """m and Σ; None while d is open."""
+        import torch
+
+        d = self.dim()
+        if d is None:
+            return None
+        mean, root = self._moments(torch.empty(0, d, dtype=torch.float64))
+        return mean.clone(), root @ root.T if root.ndim == 2 else root.square().diag()
+
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """m (d,), and L: (d, d) lower triangular, or its diagonal (d,)."""
         import torch

@@ -73,6 +73,11 @@ class GaussianMixture(Distribution):
         """By quadrature for d = 1 and 2."""
         return _entropy(self.means, self.std, self.weights)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.moments(*_arrays(self.means, self.std, self.weights))
+
 
 def _one_each(given: tuple[float, ...], info: ValidationInfo, key: str) -> None:
     means = info.data.get("means")

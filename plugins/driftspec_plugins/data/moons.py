@@ -64,6 +64,13 @@ class Moons(Distribution):
         plain = _entropy(self.noise)
         return None if plain is None else plain + 2 * math.log(FACTOR[self.scaling])
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        factor = FACTOR[self.scaling]
+        mean, covariance = _mixture.moments(*_nodes(self.noise))
+        return factor * mean + mean.new_tensor(SHIFT[self.scaling]), factor**2 * covariance
+
 
 @functools.cache
 def _nodes(noise: float) -> tuple[Array, Array, Array]:

@@ -90,6 +90,15 @@ class Pinwheel(Distribution):
     def entropy(self) -> float:
         return _entropy(self.arms, self.rate, self.radial_std, self.tangential_std)
 
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """With three arms or more, by symmetry: mean 0 and covariance ½ E|x|² I, E|x|² = 4 (1 + σ_r² + σ_t²)."""
+        import torch
+
+        if self.arms < 3:
+            return None
+        variance = SCALE**2 * (1 + self.radial_std**2 + self.tangential_std**2) / 2
+        return torch.zeros(2, dtype=torch.float64), variance * torch.eye(2, dtype=torch.float64)
+
     def _block(self, y: Tensor) -> Tensor:
         """log p (B,) of x = 2y. Roots are isolated without a gradient, then take two steps of Newton's with one."""
         import torch

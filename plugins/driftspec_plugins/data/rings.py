@@ -45,6 +45,11 @@ class Rings(Distribution):
 
         return _rings.entropy(*self._law())
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _rings
+
+        return _rings.moments(*self._law())
+
     def _law(self) -> tuple[tuple[float, ...], float]:
         """Radii and deviation in the units of x."""
         return tuple(SCALE * k / self.rings for k in range(1, self.rings + 1)), self.noise

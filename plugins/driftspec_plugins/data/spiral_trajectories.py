@@ -57,10 +57,10 @@ class SpiralTrajectories(Data):
     def read(self, files: Files, generator: Generator) -> Table:
         import torch
 
-        shape = {"generator": generator, "dtype": torch.float64}
-        angle = 2 * math.pi * torch.rand(self.samples, **shape)
-        radius = 1 + torch.rand(self.samples, **shape)
+        angle = 2 * math.pi * torch.rand(self.samples, generator=generator, dtype=torch.float64)
+        radius = 1 + torch.rand(self.samples, generator=generator, dtype=torch.float64)
         z = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
         times = torch.linspace(0, self.duration, self.times, dtype=torch.float64)
         clean = self.flow(z, times)
-        return Table(clean + self.noise * torch.randn(clean.shape, **shape), ("z1", "z2"), times)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        return Table(clean + self.noise * noise, ("z1", "z2"), times)

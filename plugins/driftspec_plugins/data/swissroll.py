@@ -53,6 +53,11 @@ class SwissRoll(Distribution):
     def entropy(self) -> float | None:
         return _entropy(self.noise)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.moments(*_nodes(self.noise))
+
 
 @functools.cache
 def _nodes(noise: float) -> tuple[Array, Array, Array]:

@@ -71,7 +71,7 @@ class TableFile(Data):
             raise _wrong(name, "the file is empty")
         columns, values = READERS[_suffix(self.path)](name, content, self.columns)
         if len(values) < 2:
-            raise _wrong(name, f"{len(values)} rows of numbers: a model learns from 2 at least")
+            raise _wrong(name, f"{_counted(len(values), 'row')} of numbers: a model learns from 2 at least")
         return Table(torch.from_numpy(values), columns, digest=digest)
 
 
@@ -95,7 +95,7 @@ def _from_csv(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[
     numbers, mistakes = array("d"), _Mistakes()
     for row, cells in enumerate(rows, 2):
         if len(cells) != len(header):
-            has = f"has {len(cells)} cells" if cells else "is blank"
+            has = f"has {_counted(len(cells), 'cell')}" if cells else "is blank"
             mistakes.add(f"row {row} {has}, the header {len(header)}: give every row a cell for each column")
             continue
         for column, i in zip(columns, at):
@@ -116,7 +116,7 @@ def _from_npy(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = header(stream)
-    except ValueError as error:
+    except Exception as error:  # a damaged header is Python source that can fail in any way
         raise _wrong(name, f"it is no NPY file ({error}): save it with numpy.save") from error
     if dtype.kind not in "iuf":
         what = "Python objects, which are never loaded" if dtype.hasobject else f"of dtype {dtype}"
@@ -225,6 +225,10 @@ def _fault(cell: str) -> str:
     if not cell:
         return "it is empty"
     return f"{shown(cell)} is {'not finite' if math.isinf(_number(cell)) else 'no number'}"
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _suffix(path: str) -> str:

@@ -75,6 +75,15 @@ class TwoSpirals(Distribution):
     def entropy(self) -> float | None:
         return _entropy(self.noise, self.jitter)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean 0, covariance ∫ c cᵀ + (σ² + w²/12) I with c the centres of the boxes, of width w."""
+        import torch
+
+        centres, weights = (torch.as_tensor(a) for a in _nodes(self.noise, self.jitter))
+        blur = self.noise**2 + (SCALE * self.jitter) ** 2 / 12
+        covariance = centres.T @ (weights[:, None] * centres) + blur * torch.eye(2, dtype=torch.float64)
+        return torch.zeros(2, dtype=torch.float64), covariance
+
 
 def _blur(z: Tensor, half: float, std: float) -> Tensor:
     """k at the distance z >= 0 from the middle of the box: (Φ((half - z)/std) - Φ((-half - z)/std))/(2 half)."""

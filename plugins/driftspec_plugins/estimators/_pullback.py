@@ -17,14 +17,29 @@ def pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable
     """
     import torch
 
-    graph = torch.is_grad_enabled() and (x.requires_grad or f(x).requires_grad)
+    graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x if graph and x.requires_grad else x.detach().requires_grad_()
-        value = f(x)
+        at = x if graph and x.requires_grad else x.detach().requires_grad_()
+        value = f(at)
+    graph = graph and (x.requires_grad or _leads_elsewhere(value, at))
 
     def pull(v: Tensor) -> Tensor:
         if not value.requires_grad:  # f depends neither on x nor on a parameter
             return torch.zeros_like(x)
-        return torch.autograd.grad(value, x, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
+        return torch.autograd.grad(value, at, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
 
     return value if graph else value.detach(), pull
+
+
+def _leads_elsewhere(value: Tensor, at: Tensor) -> bool:
+    """Whether the graph of `value` has another leaf than `at`: a parameter that asks for its gradient."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", at) is not at:
+            return True
+        nodes.extend(following for following, _ in node.next_functions)
+    return False

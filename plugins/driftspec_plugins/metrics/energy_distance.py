@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from driftspec.component import Need
-from driftspec.components import Measured, Metric
+from driftspec.components import Measured
+from driftspec_plugins.metrics._two_samples import TwoSamples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,39 +18,32 @@ if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
 
 
-class EnergyDistance(Metric):
+class EnergyDistance(TwoSamples):
     """D² between the run's draws and data, in the data's own units (a length)."""
 
     type = "energy_distance"
-    draws_wanted = "samples"
-
-    samples: int = Field(2000, ge=10, description="draws compared, the run's first ones, with as many data")
-
-    def needs(self) -> tuple[Need, ...]:
-        return (Need("data", ("samples",), "to compare with"),)
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = evaluation.draws(self.samples), evaluation.reference(self.samples)
+        drawn, data = self.compared(evaluation)
         value, stderr = energy_distance(drawn, data)
         details = {"floor": evaluation.floor(lambda a, b: energy_distance(a, b)[0], self.samples), "against": len(data)}
         return Measured(value, stderr, "data units", len(drawn), details)
 
 
 def energy_distance(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """(D², standard error) for x (n, d) and y (m, d)."""
+    """(D², standard error) for x (n, d) and y (m, d), n and m at least 3."""
     import torch
 
     n, m = len(x), len(y)
+    centre = torch.cat([x, y]).mean(0)  # cdist squares coordinates: far from the origin their differences would drown
+    x, y = x - centre, y - centre
     across, within_x, within_y = torch.cdist(x, y), torch.cdist(x, x).sum(1), torch.cdist(y, y).sum(1)
     rows, columns = across.sum(1), across.sum(0)
     total, total_x, total_y = rows.sum(), within_x.sum(), within_y.sum()
-    full = 2 * total / (n * m) - total_x / (n * (n - 1)) - total_y / (m * (m - 1))
+    mean_x, mean_y = total_x / (n * (n - 1)), total_y / (m * (m - 1))
     # Leaving one row out changes each sum by that row's own distances.
-    without_x = (
-        2 * (total - rows) / ((n - 1) * m) - (total_x - 2 * within_x) / ((n - 1) * (n - 2)) - total_y / (m * (m - 1))
-    )
-    without_y = (
-        2 * (total - columns) / (n * (m - 1)) - total_x / (n * (n - 1)) - (total_y - 2 * within_y) / ((m - 1) * (m - 2))
-    )
+    less_x, less_y = (total_x - 2 * within_x) / ((n - 1) * (n - 2)), (total_y - 2 * within_y) / ((m - 1) * (m - 2))
+    without_x = 2 * (total - rows) / ((n - 1) * m) - less_x - mean_y
+    without_y = 2 * (total - columns) / (n * (m - 1)) - mean_x - less_y
     variance = without_x.var(correction=0) * (n - 1) + without_y.var(correction=0) * (m - 1)
-    return float(full), math.sqrt(float(variance))
+    return float(2 * total / (n * m) - mean_x - mean_y), math.sqrt(float(variance))

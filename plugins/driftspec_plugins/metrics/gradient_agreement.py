@@ -8,7 +8,7 @@ gradient that should not be trusted. Chen et al. 2018; Gholami, Keutzer, Biros, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -40,7 +40,8 @@ class GradientAgreement(Metric):
 
         from driftspec import flow
 
-        estimator, model = evaluation.experiment.spec.estimator, evaluation.model
+        estimator: Any = evaluation.experiment.spec.estimator  # its solver is what `solver_gradient` promises
+        model = evaluation.model
         rows = evaluation.experiment.rows(evaluation.test(self.points))
         other = estimator.model_copy(update={"solver": estimator.solver.model_copy(update={"gradient": self.against})})
         gradients, counts = [], []

@@ -7,7 +7,7 @@ small-looking log p with it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ class RoundTrip(Metric):
     solver: Solver = default("rk4", "integrates both ways")
     points: int = Field(1000, ge=2, description="test rows carried, the first ones")
     reliable: float = Field(1e-2, gt=0, description="largest error, in deviations of the data, that counts as reliable")
+    reads_test_rows: ClassVar[bool] = True
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("velocity",), "to integrate"), Need("data", ("samples",), "to have test rows"))
@@ -36,11 +37,13 @@ class RoundTrip(Metric):
         from driftspec import flow
 
         x = evaluation.test(self.points)
-        back = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
-        error = torch.linalg.vector_norm(evaluation.transform.to_data(back.cpu()) - x, dim=1)
-        spread = float(x.std(0).mean())
-        details = {"max": float(error.max()), "reliable": bool(error.max() <= self.reliable * spread)}
+        solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
+        error = torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1)
+        largest, lost = float(error.max()), solved.not_converged
+        reliable = largest <= self.reliable * float(x.std(0).mean()) and not lost
+        problem = f"{lost} points not converged" if lost else f"errors up to {largest:.1e}"
         return Measured(
-            float(error.mean()), float(error.std()) / math.sqrt(len(x)), "data units", len(x), details,
-            line=None if details["reliable"] else f"round trip up to {details['max']:.1e}: the inverse is unreliable",
+            float(error.mean()), float(error.std()) / math.sqrt(len(x)), "data units", len(x),
+            {"max": largest, "reliable": reliable, "not_converged": lost},
+            line=None if reliable else f"the inverse is unreliable: round trip with {problem}",
         )  # fmt: skip

@@ -11,6 +11,7 @@ R. Lobatto, Lessen over de differentiaal- en integraal-rekening, 1852; Abramowit
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Lobatto(FixedSteps):
         times = spread(t0, t1, (1 + nodes) / 2)
         states = itertools.chain([x], (state for _, state in classical_steps(f, x, times)))
         if rates is None:
-            *_, x = states
+            (x,) = collections.deque(states, maxlen=1)
             return arrived(x, x.new_zeros(len(x), 0), 4 * n)
         batch, total = len(x), x.new_zeros(())
         calls = max(1, min(n + 1, round((n + 1) * batch / self.ROWS)))

@@ -8,6 +8,7 @@ W. Kutta, Beitrag zur näherungsweisen Integration totaler Differentialgleichung
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,7 @@ class RK4(FixedSteps):
         n = self.steps if steps is None else steps
         times = spread(t0, t1, torch.arange(n + 1, dtype=torch.float64, device=x.device) / n)
         if rates is None:
-            for _, moved in classical_steps(f, x, times):
-                x = moved
+            ((_, x),) = collections.deque(classical_steps(f, x, times), maxlen=1)
             return arrived(x, x.new_zeros(len(x), 0), 4 * n)
         stages: list[Tensor] = []  # r at the four stages of the current step
 

@@ -194,10 +194,10 @@ class _System:
         return square.sqrt().nan_to_num(nan=math.inf, posinf=math.inf)
 
     def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], dt: Tensor) -> None:
-        """Before each step: torchdiffeq turns a step of unknown length into one of length 0, and would assert next."""
+        """Before each step: what torchdiffeq would assert next, by name. A step of unknown length comes as length 0."""
         now, step = float(t.detach()), float(dt.detach())
         finite = all(bool(part.isfinite().all()) for part in (y if isinstance(y, tuple) else (y,)))
-        if not finite or step == 0:
+        if not finite:
             self.stop("non_finite")
         if now + step == now or now - step == now:
             self.stop("non_finite" if self.failed else "step_underflow")

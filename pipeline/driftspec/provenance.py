@@ -1,0 +1,64 @@
+"""Where a run comes from: what run.json says of the spec, the program, the machine and the checkout."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from driftspec import __version__
+
+if TYPE_CHECKING:
+    from driftspec.registry import Registry
+    from driftspec.spec import Spec
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def identity(spec: Spec, data_digest: str | None) -> str:
+    """sha256 of the resolved spec; of a data file it is the content that counts, not the path."""
+    resolved = copy.deepcopy(spec.resolved())
+    if data_digest is not None:
+        resolved["data"].pop("path", None)
+    return hashlib.sha256(json.dumps([resolved, data_digest], sort_keys=True).encode()).hexdigest()
+
+
+def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any]:
+    """The facts that are known before anything is computed."""
+    return {
+        "name": spec.name, "argv": list(argv), "seed": spec.seed, "started": now(), "finished": None,
+        "device": spec.runtime.device, "threads": spec.runtime.threads, "pid": os.getpid(),
+        "host": socket.gethostname(), "python": platform.python_version(), "torch": metadata.version("torch"),
+        "driftspec": __version__, "plugins": _plugins(spec, registry), "git": _git(),
+    }  # fmt: skip
+
+
+def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:
+    """Who provides the components of this spec: a distribution's version, or a file's sha256."""
+    found = (registry.provider(c.kind, c.spelling) for c in spec.components().values())
+    return {p.distribution: p.digest or p.version for p in sorted((p for p in found if p is not None), key=str)}
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the current directory, if it is a checkout."""
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "--no-optional-locks", *words], capture_output=True, text=True, timeout=5, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(status)}

@@ -1,0 +1,93 @@
+"""The Langevin SDE, whose stationary density is p: dx = ½ ∇log p(x) dt + dw, that is f = ½ s and g = 1.
+
+By Kolmogorov, Fokker and Planck ∂p/∂t = -∇·(½ s p) + ½ Δp = 0 for s = ∇log p. The score comes from a network, from an
+energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from driftspec.components import Distribution, Dynamics, Network
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+
+class Langevin(Dynamics):
+    """dx = ½ s(x) dt + dw with s = ∇log p of a network, an energy or a target. Lecture convention: η = dt."""
+
+    type = "langevin"
+    default_sampler = "langevin"
+
+    network: Network | None = Field(None, description="what is trained; exclusive with target")
+    target: Distribution | None = Field(None, description="a known law, in its own units; exclusive with network")
+    predicts: Literal["score", "energy"] = Field("score", description="what the network's output is")
+    confine: float | Literal["none"] | None = Field(
+        None, description="c of E(x) = net(x) + ‖x‖²/(2c²), model units (default 3); none: Z may be infinite; energies only"
+    )
+
+    @field_validator("confine")
+    @classmethod
+    def _positive(cls, confine: float | str | None) -> float | str | None:
+        if isinstance(confine, float) and confine <= 0:
+            raise ValueError("must be more than 0, or none")
+        return confine
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.network is None) == (self.target is None):
+            raise ValueError("a langevin dynamics has either a network or a target")
+        if self.confine is not None and (self.network is None or self.predicts != "energy"):
+            raise ValueError("confine has a use only for a network that predicts energy")
+        return self
+
+    def offers(self) -> frozenset[str]:
+        if self.target is not None:
+            return frozenset({"drift", "score"}) | (self.target.offers() & {"log_prob", "energy"})
+        assert self.network is not None
+        # A trace differentiates the score once more, and an energy's score is already a derivative.
+        smooth = {"smooth"} if self.network.smoothness() >= (2 if self.predicts == "energy" else 1) else set()
+        return frozenset({"drift", "score", "trainable", self.predicts, *smooth})
+
+    def build(self, dim: int, generator: Generator) -> nn.Module:
+        from torch import nn
+
+        if self.network is None:
+            return nn.Module()
+        return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
+
+    def width(self) -> float | None:
+        """c of the confining term, None without it."""
+        return None if self.confine == "none" else 3.0 if self.confine is None else float(self.confine)
+
+    def energy(self, module: nn.Module, x: Tensor) -> Tensor:
+        """E(x) = net(x) + ‖x‖²/(2c²) (B,); of a target -log p."""
+        if self.target is not None:
+            return -self.target.log_prob(x)
+        t, c = x.new_zeros(()), self.width()
+        value = module(t, x).squeeze(-1)
+        return value if c is None else value + x.square().sum(-1) / (2 * c * c)
+
+    def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
+        """log p(x) (B,) of the target."""
+        return -self.energy(module, x)
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """s(x) (B, d): the network's output, or -∇E. The law does not depend on t."""
+        from driftspec.model import gradient
+
+        if self.target is None and self.predicts == "score":
+            return module(x.new_zeros(()), x)
+        return -gradient(lambda y: self.energy(module, y), x)[1]
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """½ s(x)."""
+        return self.score(module, t, x) / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """1."""
+        import torch
+
+        return torch.ones_like(t)

@@ -1,0 +1,48 @@
+"""The Ornstein-Uhlenbeck process: dx = -θ x dt + √(2θ) s dw, whose stationary law is N(0, s² I), for t in [0, T].
+
+    α(t) = e^{-θt},   σ(t)² = s² (1 - e^{-2θt})
+
+Uhlenbeck, Ornstein, *On the Theory of the Brownian Motion*, 1930. With constant β = 2θ and s = 1 it is the VP SDE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from driftspec_plugins.dynamics._noising import NoisingSDE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class OrnsteinUhlenbeck(NoisingSDE):
+    """dx = -θ x dt + √(2θ) s dw."""
+
+    type = "ornstein_uhlenbeck"
+
+    theta: float = Field(1.0, gt=0, description="θ, rate of return")
+    std: float = Field(1.0, gt=0, description="s, stationary deviation, model units")
+    duration: float = Field(5.0, gt=0, description="T")
+
+    def times(self) -> tuple[float, float]:
+        return self.duration, self.t_data
+
+    def pull(self, t: Tensor) -> Tensor:
+        import torch
+
+        return torch.full_like(t, -self.theta)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        import torch
+
+        return torch.full_like(t, (2 * self.theta) ** 0.5 * self.std)
+
+    def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
+        return torch.exp(-self.theta * t), self.std * (-torch.expm1(-2 * self.theta * t)).sqrt()
+
+    def prior_std(self) -> float:
+        return self.std

@@ -1,0 +1,73 @@
+"""Metropolis-Hastings: a proposal y is accepted with probability min(1, r), so that p is exactly kept.
+
+Metropolis, Rosenbluth, Rosenbluth, Teller, Teller 1953; Hastings 1970. A member of the family proposes and says log r.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from driftspec.chains import ChainSampler, Moved, Noise
+from driftspec.component import Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+
+
+@dataclass(frozen=True)
+class Here:
+    """What is known where the chains stand."""
+
+    log_p: Tensor  # (B,), up to a constant
+    slope: Tensor  # (B, d), ∇log p
+    log_step: Tensor  # (B,), each chain's own step
+    number: int  # steps made
+
+
+class Metropolis(ChainSampler):
+    """The loop's step for every method that proposes: accept or reject, and in burn-in adapt each chain's own step."""
+
+    step: float = Field(gt=0, description="size of a step (mala: η of x + (η/2) s + √η ε; hmc: length of a leapfrog)")
+    adapt: bool = Field(False, description="each chain moves its own step towards `target` while it burns in")
+    target: float = Field(0.574, gt=0, lt=1, description="rate of acceptance that adaptation aims at")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("dynamics", ("energy", "log_prob"), "to accept or reject: log p up to a constant"),)
+
+    def begin(self, model: Model, x: Tensor) -> Here:
+        return Here(*model.log_density_and_score(x), x.new_full((len(x),), math.log(self.step)), 0)
+
+    def propose(
+        self, model: Model, x: Tensor, here: Here, chance: Noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(y (B, d), log p(y) (B,), ∇log p(y) (B, d), log r (B,))."""
+        raise NotImplementedError
+
+    def advance(self, model: Model, x: Tensor, state: Here, chance: Noise, warming: bool) -> Moved:
+        """Accept or reject. A proposal that is not finite is rejected, and counted."""
+        import torch
+
+        y, log_p, slope, log_ratio = self.propose(model, x, state, chance)
+        finite = log_ratio.isfinite() & slope.isfinite().all(1)
+        log_ratio = torch.where(finite, log_ratio, -torch.inf)
+        accepted = chance.uniform.log() < log_ratio
+        log_step = state.log_step
+        if self.adapt and warming:  # Robbins and Monro: gains whose sum is infinite and whose squares' sum is not
+            log_step = log_step + (state.number + 1) ** -0.6 * (log_ratio.clamp(max=0).exp() - self.target)
+        here = Here(
+            torch.where(accepted, log_p, state.log_p),
+            torch.where(accepted[:, None], slope, state.slope),
+            log_step,
+            state.number + 1,
+        )
+        ones = torch.ones_like(log_p)
+        counts = {"non_finite_proposals": ones * ~finite}
+        if not warming:
+            counts |= {"accepted": ones * accepted, "proposed": ones}
+        return Moved(torch.where(accepted[:, None], y, x), here, counts)

@@ -1,0 +1,65 @@
+"""Samplers that step an SDE's time: the loop from one end of time to the other, a method being one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from driftspec.chains import Noise, noise
+from driftspec.component import Need
+from driftspec.components import Draws, Sampler
+from driftspec.errors import RunFailed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+
+class TimeSteps(Sampler):
+    """From the prior's end of time to the data's, one draw a chain."""
+
+    steps: int = Field(500, ge=1, description="steps of time")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("dynamics", ("drift",), "to step the SDE"), Need("dynamics", ("score",), "to run it backwards"))
+
+    def ends(self, model: Model) -> tuple[float, float]:
+        """The times to go from and to."""
+        return model.dynamics.times()
+
+    def grid(self, model: Model) -> Tensor:
+        """Times (steps + 1,) float64, equally spaced."""
+        import torch
+
+        return torch.linspace(*self.ends(model), self.steps + 1, dtype=torch.float64)
+
+    def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
+        """Where chains begin (whole blocks, d): the prior."""
+        return model.first("prior", chains, streams)
+
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        """One step of every chain from t to `after`; noise is taken as needed."""
+        raise NotImplementedError
+
+    def finish(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
+        """What is made of the last state."""
+        return x
+
+    def draw(self, model: Model, count: int, streams: Streams) -> Draws:
+        import torch
+
+        x = self.begin(model, count, streams)
+        chance = noise(streams.under("chains"), len(x), x)
+        times = self.grid(model).to(x.device)
+        with torch.no_grad():
+            for number, (t, after) in enumerate(zip(times[:-1], times[1:], strict=True), 1):
+                x = self.advance(model, x, t, after, chance)
+                if not bool(x.isfinite().all()):
+                    text = f"{self.label}: samples are no longer finite after step {number}, t = {float(after):.4g}"
+                    raise RunFailed(text, "diverged", number)
+            x = self.finish(model, x, times[-1])
+        return Draws(x[:count, None, :], {"steps": len(times) - 1})

@@ -1,0 +1,62 @@
+"""Annealed Langevin dynamics: Langevin steps at one noise level after another, from the highest σ to the lowest.
+
+    x' = x + (η_i/2) s(x, σ_i) + √η_i ε,   η_i = η (σ_i/σ_L)²,   σ_1 > ... > σ_L the dynamics' ladder
+
+Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019. The last state still carries the
+noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, σ_L): Jolicoeur-Martineau et al. 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from driftspec.chains import Noise
+from driftspec.component import Need
+from driftspec.errors import RunFailed
+from driftspec_plugins.samplers._time_steps import TimeSteps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+
+
+class AnnealedLangevin(TimeSteps):
+    """Down the ladder of σ that stands in the dynamics."""
+
+    type = "annealed_langevin"
+
+    steps: int = Field(10, ge=1, description="rungs, where the dynamics has no ladder of its own")
+    steps_per_level: int = Field(100, ge=1, description="Langevin steps at each σ")
+    step: float = Field(gt=0, description="η at the lowest σ; η_i = η (σ_i/σ_L)²")
+    denoise: bool = Field(True, description="end with the mean x + σ_L² s(x, σ_L)")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("dynamics", ("noise_kernel",), "for its levels of noise"), Need("dynamics", ("score",), "to climb"))
+
+    def grid(self, model: Model) -> Tensor:
+        """The ladder's times, highest σ first, and the lowest once more: a level is a step."""
+        import torch
+
+        ladder = getattr(model.dynamics, "ladder", lambda: None)()
+        times = torch.linspace(*model.dynamics.times(), self.steps, dtype=torch.float64) if ladder is None else ladder
+        return torch.cat([times, times[-1:]])
+
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        lowest = model.dynamics.kernel(self.grid(model)[-1])[1]
+        sigma = model.dynamics.kernel(t)[1]
+        if self.step >= 4 * lowest**2:
+            raise RunFailed(f"{self.label}: step {self.step} is past stability, 4 σ_L² = {float(4 * lowest**2):.3g}", "unstable")
+        eta = (self.step * (sigma / lowest) ** 2).to(x)
+        for _ in range(self.steps_per_level):
+            x = x + eta / 2 * model.score(t.to(x), x) + eta.sqrt() * next(chance).normal
+        return x
+
+    def finish(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
+        if not self.denoise:
+            return x
+        alpha, sigma = (value.to(x) for value in model.dynamics.kernel(t))
+        return (x + sigma**2 * model.score(t.to(x), x)) / alpha

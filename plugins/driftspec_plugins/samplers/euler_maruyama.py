@@ -1,0 +1,59 @@
+"""Euler-Maruyama: the SDE dx = f dt + g dw in steps of time, backwards from the prior or forwards from the data.
+
+    forwards     x' = x + f h + g √h ε
+    backwards    x' = x - (f - g² s) h + g √h ε,   s = ∇log p_t       (Anderson, *Reverse-time diffusion*, 1982)
+
+Maruyama 1955. The weak error falls in proportion to h. Backwards the last step adds no noise by default: at t_data the noise
+g²h of a step would be part of the samples' variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from driftspec.chains import Noise
+from driftspec.component import Need
+from driftspec_plugins.samplers._time_steps import TimeSteps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+
+class EulerMaruyama(TimeSteps):
+    """x' = x ± drift · h + g √h ε."""
+
+    type = "euler_maruyama"
+
+    direction: Literal["reverse", "forward"] = Field(
+        "reverse", description="generate from the prior, or noise the data: training rows carried to t_prior"
+    )
+    last_noise: bool = Field(False, description="whether the last step backwards adds noise too")
+
+    def needs(self) -> tuple[Need, ...]:
+        if self.direction == "forward":
+            return (Need("dynamics", ("drift",), "to step the SDE"), Need("data", ("samples",), "to begin with"))
+        return super().needs()
+
+    def ends(self, model: Model) -> tuple[float, float]:
+        t_prior, t_data = model.dynamics.times()
+        return (t_prior, t_data) if self.direction == "reverse" else (0.0, t_prior)
+
+    def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
+        return model.first("prior" if self.direction == "reverse" else "data", chains, streams)
+
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        h, g = (after - t).abs(), model.dynamics.diffusion(t)
+        if self.direction == "forward":
+            drift, last = model.drift(t.to(x), x), False
+        else:
+            drift = (g * g).to(x) * model.score(t.to(x), x) - model.drift(t.to(x), x)
+            last = not self.last_noise and bool(after == model.dynamics.times()[1])
+        normal = next(chance).normal
+        mean = x + h.to(x) * drift
+        return mean if last else mean + (g * h.sqrt()).to(x) * normal

@@ -1,0 +1,290 @@
+"""log p against closed forms; a point's bits against its company; errors stated against errors made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from problems import BlowUp, Linear, Problem, normal_log_prob, points, regular
+from tiny import flow_of, known, random_flow, z_score
+from torch import Tensor
+
+from driftspec import flow
+from driftspec.components import Estimator, Loss, Sampler, Solver, Trace
+from driftspec.errors import SolveFailed
+from driftspec.model import Model
+from driftspec.streams import Streams
+
+STREAMS = Streams(0).under("test")
+EXACT = Trace.make("exact_trace")
+TIMES = [(0.0, 1.0), (1.0, 0.0), (0.2, 1.4)]
+
+
+def scored(model: Model, x: Tensor, solver: object = "lobatto", trace: Trace = EXACT) -> flow.LogProb:
+    return flow.log_prob(model, x, Solver.make(solver), trace, STREAMS)
+
+
+# Closed forms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("name", regular())
+def test_log_p_is_the_closed_form(name: str, time: tuple[float, float]) -> None:
+    problem = regular()[name]
+    x = problem.flow(points(300, problem.d, seed=1).clamp(-1, 1) * 0.65, *time)
+    for solver, tolerance in (
+        ({"type": "lobatto", "tolerance": 1e-7}, 1e-6),
+        ({"type": "dopri5", "rtol": 1e-8, "atol": 1e-8}, 1e-6),
+    ):
+        made = scored(known(problem, time), x, solver)
+        torch.testing.assert_close(made.log_prob, problem.log_p(x, *time), rtol=0, atol=tolerance)
+        torch.testing.assert_close(made.latent, problem.flow(x, time[1], time[0]), rtol=0, atol=10 * tolerance)
+        assert bool(made.converged.all()) and made.probe_stderr is None
+
+
+def test_the_stated_error_bounds_the_error_made() -> None:
+    problem = regular()["sine"]
+    x = 2 * points(500, 1)
+    made = scored(known(problem), x)
+    truth = (made.log_prob - problem.log_p(x, 0.0, 1.0)).abs()
+    assert bool((truth <= made.error).all())
+    assert float(made.error.max()) <= 1e-4
+    assert float(made.error.max()) < 1e4 * float(truth.max())  # and it is no empty bound
+
+
+def test_transport_and_back() -> None:
+    problem = regular()["planar"]
+    model, x = known(problem), points(300, problem.d)
+    solver = Solver.make({"type": "rk4", "tolerance": 1e-8})
+    there = flow.transport(model, x, 1.0, 0.0, solver)
+    torch.testing.assert_close(there.value, problem.flow(x, 1.0, 0.0), rtol=0, atol=1e-8)
+    back = flow.round_trip(model, x, solver)
+    torch.testing.assert_close(back.value, x, rtol=0, atol=1e-8)
+    assert back.not_converged == 0 and back.evaluations > there.evaluations > 0
+
+
+# A point and its company -------------------------------------------------------------------------------------------
+
+SHAPES = [(2, [64, 64, 64]), (1, [16]), (5, [30, 17]), (2, [100]), (4, [33])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("d, hidden", SHAPES, ids=str)
+def test_a_points_log_p_has_the_same_bits_in_any_company(d: int, hidden: list[int], dtype: torch.dtype) -> None:
+    model = random_flow(hidden, d, dtype, gain=3.0 if d > 1 else 8.0)
+    x = 2 * points(1000, d).to(dtype)
+    every = scored(model, x)
+    few = flow.log_prob(model, x, Solver.make({"type": "lobatto", "max_steps": 20}), EXACT, STREAMS)
+    assert 0 < few.not_converged < 1000  # some points need more steps than others
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scored(model, x[:7]).log_prob, every.log_prob[:7])
+    assert torch.equal(scored(model, x[order]).log_prob, every.log_prob[order])
+    hard = int(every.error.argmax())
+    for i in (0, 5, hard, 999):
+        alone = scored(model, x[i : i + 1])
+        assert torch.equal(alone.log_prob, every.log_prob[i : i + 1])
+        assert torch.equal(alone.latent, every.latent[i : i + 1])
+        assert torch.equal(alone.error, every.error[i : i + 1])
+
+
+def test_a_points_log_p_by_an_adaptive_solver_stays_within_ten_tolerances() -> None:
+    model = random_flow([64, 64], 2, torch.float64, gain=3.0)
+    x = 2 * points(1000, 2)
+    solver = {"type": "dopri5", "rtol": 1e-6, "atol": 1e-6}
+    every = scored(model, x, solver).log_prob
+    for i in range(7):
+        alone = scored(model, x[i : i + 1], solver).log_prob
+        assert float((alone - every[i]).abs()) <= 1e-5 * max(1.0, float(every[i].abs()))
+    assert float((scored(model, x[:7], solver).log_prob - every[:7]).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_a_sample_is_a_function_of_its_number(dtype: torch.dtype) -> None:
+    model, sampler = random_flow([17, 33], 3, dtype, gain=3.0), Sampler.make("ode")
+    draws = [sampler.draw(model, count, STREAMS).flat() for count in (1, 7, 300, 1000)]
+    for few, more in zip(draws, draws[1:]):
+        assert torch.equal(few, more[: len(few)])
+    assert len(draws[-1].unique(dim=0)) == 1000
+
+
+def test_probes_belong_to_the_point() -> None:
+    """The first 7 of 300 have the log p of 7 alone, and N and 2N share the probes."""
+    model, trace = random_flow([33, 17], 3, gain=3.0), Trace.make({"type": "hutchinson", "probes": 3})
+    x = points(300, 3).float()
+    every, few = scored(model, x, trace=trace), scored(model, x[:7], trace=trace)
+    assert torch.equal(every.log_prob[:7], few.log_prob)
+    assert every.not_converged == 0 and every.probe_stderr is not None
+    assert float(every.error.max()) < 1e-2 * float(every.probe_stderr.mean())
+
+
+# Probes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+def test_a_random_trace_is_unbiased_with_the_standard_error_it_states(noise: str) -> None:
+    model, x = random_flow([32, 32], 4, torch.float64, gain=3.0), points(1500, 4)
+    exact = scored(model, x).log_prob
+    probes = 12
+    made = scored(model, x, trace=Trace.make({"type": "hutchinson", "probes": probes, "noise": noise}))
+    assert made.probe_stderr is not None
+    error = made.log_prob - exact
+    assert abs(z_score(error)) < 4
+    # A Student variable of K - 1 degrees of freedom has the variance (K - 1)/(K - 3).
+    squares = (error / made.probe_stderr).square() * (probes - 3) / (probes - 1)
+    assert abs(z_score(squares, 1.0)) < 4
+    assert 0.7 < float(error.std() / made.probe_stderr.square().mean().sqrt()) < 1.4
+
+
+def test_one_probe_states_no_standard_error_of_its_own() -> None:
+    model, x = random_flow([32], 2, torch.float64), points(20, 2)
+    assert scored(model, x, trace=Trace.make("hutchinson")).probe_stderr is None
+
+
+# Solves that fail --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "solver, statuses",
+    [
+        ("lobatto", {"non_finite"}),
+        ("dopri5", {"non_finite", "step_underflow"}),
+        ({"type": "dopri5", "max_evaluations": 12}, {"budget"}),
+    ],
+    ids=str,
+)
+def test_a_field_that_blows_up_ends_with_a_named_status(solver: object, statuses: set[str]) -> None:
+    model = known(BlowUp(), time=(1.0, 0.0))  # scored from 0 to 1, where x > 1 leaves the line
+    x = torch.tensor([[0.5], [3.0], [20.0]], dtype=torch.float64)
+    with pytest.raises(SolveFailed, match="ended with status") as raised:
+        scored(model, x, solver)
+    assert raised.value.status in statuses
+
+
+def test_a_nan_in_one_row_is_not_passed_over() -> None:
+    model = flow_of(lambda t, x: torch.where(x > 1, torch.nan, -x), 1)
+    x = torch.tensor([[0.1], [0.2], [5.0]], dtype=torch.float64)
+    with pytest.raises(SolveFailed, match="1 of 3 points ended with status non_finite"):
+        flow.transport(model, x, 1.0, 0.0, Solver.make("rk4"))
+    assert bool(flow.transport(model, x[:2], 0.0, 1.0, Solver.make("rk4")).converged.all())
+
+
+def test_a_row_that_fails_by_few_steps_is_solved_by_more() -> None:
+    """Stiff and cubic: 5 steps overshoot to infinity, more do not, and the other rows keep their bits."""
+    model = flow_of(lambda t, x: -40 * x**3, 1)
+    solver = Solver.make({"type": "rk4", "steps": 5, "tolerance": 1e-6})
+    x = torch.tensor([[3.0], [0.1]], dtype=torch.float64)
+    assert not bool(solver.solve(model.velocity, x, 0.0, 1.0, steps=5).state.isfinite().all())
+    both = flow.transport(model, x, 0.0, 1.0, solver)
+    torch.testing.assert_close(both.value, x / (1 + 80 * x**2).sqrt(), rtol=0, atol=1e-5)
+    assert torch.equal(both.value[1:], flow.transport(model, x[1:], 0.0, 1.0, solver).value)
+
+
+def test_a_point_that_needs_more_steps_than_allowed_is_reported() -> None:
+    model = flow_of(lambda t, x: torch.sin(6 * x), 1)
+    x = points(50, 1)
+    made = scored(model, x, {"type": "lobatto", "max_steps": 20})
+    assert 0 < made.not_converged < 50
+    assert torch.equal(made.converged, made.error <= 1e-4)
+
+
+# The loss ----------------------------------------------------------------------------------------------------------
+
+
+def loss(model: Model, x: Tensor, steps: int | None, at: int = 1, solver: object = "lobatto", **keys: object) -> Loss:
+    trace = Estimator.make({"type": "exact_trace", "solver": solver, **keys})
+    return trace.loss(model, x, {"steps": steps}, STREAMS.at(at))
+
+
+@pytest.mark.parametrize("solver, steps", [("lobatto", 30), ("rk4", 30), ({"type": "dopri5", "rtol": 1e-8}, None)], ids=str)
+def test_the_loss_and_its_gradient_are_the_closed_forms(solver: object, steps: int | None) -> None:
+    problem, x = regular()["sine"], points(200, 1)
+    model = known(problem)
+    value = loss(model, x, steps, solver=solver).value
+    (gradient,) = torch.autograd.grad(value, model.parameters())
+    # The module's parameter multiplies the field: the same flow for a longer time.
+    time = torch.ones((), dtype=torch.float64, requires_grad=True)
+    closed = -problem.log_p(x, 0.0, time).mean()
+    (closed_gradient,) = torch.autograd.grad(closed, time)
+    torch.testing.assert_close(value, closed, rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, closed_gradient, rtol=0, atol=1e-5)
+
+
+def test_steps_fall_on_an_easy_field_and_rise_on_a_stiff_one() -> None:
+    def final(f: Callable[[Tensor, Tensor], Tensor], steps: int = 10) -> int:
+        model, state = flow_of(f, 1), {"steps": steps}
+        trace = Estimator.make({"type": "exact_trace", "check_every": 1})
+        for step in range(1, 20):
+            state = trace.loss(model, points(64, 1), state, STREAMS.at(step)).state
+        return int(state["steps"])
+
+    assert final(lambda t, x: 0.1 * x) == 5
+    assert final(lambda t, x: torch.sin(30 * x)) > 15
+    with pytest.raises(SolveFailed, match="not_converged: with 96 steps, the largest number allowed") as raised:
+        final(lambda t, x: torch.sin(1000 * x))
+    assert raised.value.status == "not_converged"
+
+
+def test_a_rise_is_looked_at_again_in_the_next_step() -> None:
+    model, x = flow_of(lambda t, x: torch.sin(30 * x), 1), points(64, 1)
+    estimator, state, seen = Estimator.make("exact_trace"), {"steps": 5}, []
+    for step in range(20, 32):
+        made = estimator.loss(model, x, state, STREAMS.at(step))
+        seen.append("solver_error" in made.terms)
+        state = made.state
+    rises = seen.index(False)
+    assert rises >= 3 and not any(seen[rises:]) and state["steps"] > 15
+
+
+def test_steps_are_compared_every_so_often_and_never_below_what_was_asked() -> None:
+    model, x = known(Linear(torch.tensor([[0.1]], dtype=torch.float64))), points(8, 1)
+    checked = [step for step in range(1, 41) if "solver_error" in loss(model, x, 10, at=step).terms]
+    assert checked == [20, 40]
+    every_fifth = [step for step in range(1, 11) if "solver_error" in loss(model, x, 10, at=step, check_every=5).terms]
+    assert every_fifth == [5, 10]
+    asked = {"type": "lobatto", "steps": 3}
+    assert loss(model, x, 3, at=20, solver=asked).state["steps"] == 3
+    assert loss(model, x, 10, at=20).state["steps"] == 8
+    assert loss(model, x, 10, at=19).state == {"steps": 10}
+
+
+def test_the_solver_error_is_the_difference_that_is_made() -> None:
+    problem, x = regular()["sine"], 2 * points(100, 1)
+    model = known(problem)
+    coarse = loss(model, x, 2, at=20)
+    truth = (flow_values(model, x, 2) - problem.log_p(x, 0.0, 1.0)).abs().mean()
+    assert coarse.terms["solver_error"] == pytest.approx(float(truth), rel=0.2)
+    adaptive = loss(model, x, None, at=20, solver={"type": "dopri5", "rtol": 1e-3, "atol": 1e-3})
+    assert 0 < adaptive.terms["solver_error"] < 1e-2
+    assert adaptive.state == {"steps": None}
+
+
+def flow_values(model: Model, x: Tensor, steps: int) -> Tensor:
+    solver = Solver.make({"type": "lobatto", "steps": steps})
+    return flow.log_prob(model, x, solver, EXACT, STREAMS, compare=False).log_prob
+
+
+def test_a_loss_that_cannot_be_solved_says_how_it_ended() -> None:
+    with pytest.raises(SolveFailed, match="status budget"):
+        loss(known(regular()["sine"]), points(8, 1), None, solver={"type": "dopri5", "max_evaluations": 5})
+    with pytest.raises(SolveFailed, match="status non_finite"):
+        loss(known(BlowUp(), (1.0, 0.0)), 1e3 * points(8, 1).abs(), 10)
+
+
+def test_the_density_integrates_to_one() -> None:
+    across = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    line = scored(random_flow([32], 1, torch.float64, gain=4.0), across[:, None]).log_prob
+    assert float(torch.trapezoid(line.exp(), across)) == pytest.approx(1, abs=1e-4)
+    side = torch.linspace(-7, 7, 101, dtype=torch.float64)
+    plane = scored(random_flow([32, 32], 2, torch.float64, gain=2.0), torch.cartesian_prod(side, side)).log_prob
+    mass = torch.trapezoid(torch.trapezoid(plane.exp().reshape(101, 101), side), side)
+    assert float(mass) == pytest.approx(1, abs=1e-3)
+    assert not math.isclose(float(plane.max()), float(normal_log_prob(torch.zeros(1, 2)).double()), abs_tol=0.1)
+
+
+def test_problems_are_models(registry: object) -> None:
+    problem: Problem = regular()["linear_2"]
+    model = known(problem)
+    x = points(5, 2)
+    assert torch.equal(model.velocity(torch.tensor(0.0), x), problem.f(torch.tensor(0.0), x))

@@ -1,0 +1,147 @@
+"""Pictures follow what a run has, and the report stands alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import tiny
+import torch
+from problems import points
+
+from driftspec import plots, report
+from driftspec.build import Experiment
+from driftspec.model import Model
+from driftspec.registry import Registry
+from driftspec.run import start
+
+ALL = ("train", "evaluate", "sample")
+RECORDS = [{"step": step, "loss": 1 / step, "validation": 2 / step} for step in range(10, 60, 10)]
+GAUSSIAN = "data={{type: gaussian, mean: {mean}, samples: 400}}"
+
+
+def drawn(
+    made: Experiment,
+    model: Model | None = None,
+    stages: Sequence[str] = ALL,
+    records: Sequence[dict[str, Any]] = (),
+    samples: bool = True,
+) -> dict[str, bytes]:
+    rows = points(50, made.model.dim).numpy() if samples else None
+    return dict(plots.draw(made, model or made.model, stages, records, rows))
+
+
+def pixels(png: bytes) -> Any:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return matplotlib.image.imread(io.BytesIO(png))
+
+
+def test_each_picture_is_a_picture_and_the_same_twice() -> None:
+    made = tiny.experiment()
+    first, second = drawn(made, records=RECORDS), drawn(made, records=RECORDS)
+    assert list(first) == ["loss", "samples", "log_density", "trajectories"]
+    assert first == second
+    for png in first.values():
+        image = pixels(png)
+        assert image.shape[0] > 200 and image.shape[1] > 200 and image[..., :3].std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "stages, samples, names",
+    [
+        (("train",), False, ["loss"]),
+        (("evaluate",), False, ["loss", "log_density"]),
+        (("sample",), True, ["loss", "samples", "trajectories"]),
+    ],
+)
+def test_pictures_belong_to_the_stages_that_ran(stages: Sequence[str], samples: bool, names: list[str]) -> None:
+    assert list(drawn(tiny.experiment(), None, stages, RECORDS, samples)) == names
+
+
+@pytest.mark.parametrize("mean, names", [("[0.0]", ["density"]), ("[0.0, 1.0, 2.0]", [])], ids=["1-D", "3-D"])
+def test_other_dimensions(mean: str, names: list[str]) -> None:
+    made = tiny.experiment(GAUSSIAN.format(mean=mean))
+    assert list(drawn(made)) == names
+    assert list(drawn(made, samples=False)) == names
+
+
+def test_one_record_is_enough_for_a_picture_of_the_loss() -> None:
+    assert pixels(drawn(tiny.experiment(), None, ("train",), RECORDS[:1], False)["loss"]).ndim == 3
+
+
+def test_a_run_that_has_not_read_its_data_shows_none() -> None:
+    made = tiny.experiment()
+    del vars(made)["dataset"]
+    assert list(drawn(made, records=RECORDS)) == ["loss"]
+
+
+def test_a_solve_that_fails_costs_its_picture_alone() -> None:
+    """A field with a hole where the grid and the paths go and no data are."""
+    holed = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 2, dtype=torch.float32)
+    assert list(drawn(tiny.experiment(), holed, records=RECORDS)) == ["loss", "samples"]
+    line = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 1, dtype=torch.float32)
+    assert list(drawn(tiny.experiment(GAUSSIAN.format(mean="[0.0]")), line)) == ["density"]
+
+
+def test_the_mapped_density_is_in_the_datas_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map of exp(log p) has the mass 1 over its box, whatever the units."""
+    made = tiny.experiment("data={type: gaussian, mean: [50.0, 0.0], std: [10.0, 0.1], standardize: scale}")
+    seen = []
+    density = plots._density
+
+    def spied(experiment: Experiment, log_p: plots.LogDensity, box: tuple[float, float, float, float]) -> Any:
+        sides = [torch.linspace(*ends, 81, dtype=torch.float64) for ends in (box[:2], box[2:])]
+        values = log_p(torch.cartesian_prod(*sides)).exp().reshape(81, 81)
+        seen.append(float(torch.trapezoid(torch.trapezoid(values, sides[1]), sides[0])))
+        return density(experiment, log_p, box)
+
+    monkeypatch.setattr(plots, "_density", spied)
+    still = tiny.flow_of(lambda t, x: 0 * x, 2, dtype=torch.float32)
+    drawn(made, still)
+    assert seen[0] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("estimator", ["hutchinson", "exact_trace"])
+def test_a_map_has_no_noise_of_probes(estimator: str) -> None:
+    made = tiny.experiment(f"estimator={estimator}")
+    model = tiny.random_flow([16], 2, gain=3.0)
+    exact = drawn(tiny.experiment(), model)["log_density"]
+    assert drawn(made, model)["log_density"] == exact
+
+
+# The report --------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_stands_alone(tmp_path: Path, registry: Registry) -> None:
+    loaded = tiny.loaded("train.steps=3", "name=a.b-c", "evaluate=[nll, round_trip]")
+    run = start(loaded, registry, out=tmp_path / "run")
+    page = (run.path / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "http" not in page and "src='data:" in page
+    pictures = [base64.b64decode(found) for found in re.findall("base64,([^']*)'", page)]
+    assert sorted(pictures) == sorted(path.read_bytes() for path in (run.path / "plots").glob("*.png"))
+    assert len(pictures) == 4
+    for measured in run.measured.values():
+        assert f"{measured.value:.6g}" in page
+    assert run.measured["nll"].line is not None and run.measured["nll"].line in page
+    assert "type: neural_ode" in page and run.info["torch"] in page
+
+
+def test_what_stands_in_a_report_is_text(tmp_path: Path, registry: Registry) -> None:
+    loaded = tiny.loaded("train.steps=1", "evaluate=[{type: nll, name: few, points: 9}]", "sample=null")
+    run = start(loaded, registry, out=tmp_path / "run")
+    run.info["git"] = {"commit": "<script>alert(1)</script>", "dirty": False}
+    page = report.page(run)
+    assert "<script" not in page and "&lt;script&gt;" in page and "<td>few<" in page
+
+
+def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registry: Registry) -> None:
+    run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
+    assert "<h2>Run</h2>" in (run.path / "report.html").read_text()
+    assert np.isfinite(run.info["seconds"]["plots"])

@@ -1,0 +1,413 @@
+"""How plugins are found and held against the rules, and what is said of one that is broken."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_spec import TEXT, edited, said
+
+from driftspec import components
+from driftspec.components import Metric, Network, Solver
+from driftspec.errors import PluginError, UsageError
+from driftspec.registry import Registry, discover, installed
+
+Install = Callable[..., Path]
+
+GOOD = """
+from driftspec.components import Metric
+from driftspec.registry import hookimpl
+
+class Loud(Metric):
+    "A metric."
+    type = "loud"
+
+@hookimpl
+def driftspec_components():
+    return {"metric": {"loud": Loud}}
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a distribution with one module as its plugin."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+
+    def make(
+        code: str = GOOD,
+        name: str = "Loud_Metrics",
+        version: str = "1.2",
+        group: str = "driftspec.v1",
+        points: str = "",
+    ) -> Path:
+        module = name.lower()
+        (site / f"{module}.py").write_text(textwrap.dedent(code))
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{points or f'loud = {module}'}\n")
+        return site
+
+    yield make
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def warnings(registry: Registry) -> list[str]:
+    return [str(problem) for problem in registry.broken]
+
+
+def uses(metric: str, registry: Registry) -> list[str]:
+    return said(edited(("[nll]", f"[{metric}]")), registry=registry)
+
+
+# --- finding ---
+
+
+def test_the_built_in_components_come_through_their_entry_point() -> None:
+    registry = discover()
+    assert not registry.broken
+    assert str(registry.provider("metric", "nll")) == f"driftspec {registry.provider('metric', 'nll').version}"
+    assert {provider.plugin for found in registry.providers.values() for provider in found} == {"builtin"}
+
+
+def test_every_built_in_component_loads_under_its_kind_and_name() -> None:
+    registry = installed()
+    for kind, name in registry.providers:
+        found, problem = registry.look_up(kind, name)
+        assert problem is None
+        assert issubclass(found, components.KINDS[kind])
+        assert (found.kind, found.type) == (kind, name)
+
+
+def test_a_strangers_plugin_is_found_and_used(install: Install) -> None:
+    install()
+    registry = discover()
+    assert not registry.broken
+    assert uses("loud", registry) == uses("Loud_Metrics/loud", registry) == uses("loud-metrics/loud", registry) == []
+    assert str(registry.provider("metric", "loud")) == "Loud_Metrics 1.2"
+
+
+def test_no_plugins_leaves_the_built_in_ones(install: Install) -> None:
+    install()
+    registry = discover(only_builtin=True)
+    assert registry.provider("metric", "loud") is None
+    assert registry.provider("metric", "nll") is not None
+
+
+def test_the_first_of_two_installations_is_the_one_there_is(install: Install, tmp_path: Path) -> None:
+    install()
+    second = tmp_path / "second"
+    second.mkdir()
+    old = second / "loud_metrics-0.1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: loud.metrics\nVersion: 0.1\n")
+    (old / "entry_points.txt").write_text("[driftspec.v1]\nloud = loud_metrics\n")
+    sys.path.append(str(second))
+    try:
+        registry = discover()
+    finally:
+        sys.path.remove(str(second))
+    assert not registry.broken
+    assert registry.provider("metric", "loud").version == "1.2"
+
+
+def test_a_class_is_imported_only_when_it_is_named(install: Install) -> None:
+    code = """
+        from driftspec.registry import hookimpl
+        @hookimpl
+        def driftspec_components():
+            return {"metric": {"loud": "nowhere_at_all:Loud"}}
+    """
+    install(code)
+    registry = discover()
+    assert "loud" in registry.names("metric")
+    assert uses("nll", registry) == []
+    assert uses("loud", registry) == [
+        "a.yaml:13:12: error[P201] metric 'loud' of plugin 'loud' (Loud_Metrics 1.2) failed to import: "
+        "ModuleNotFoundError: No module named 'nowhere_at_all'"
+    ]
+
+
+def test_looking_is_quick() -> None:
+    discover()
+    best = min(_seconds(discover) for _ in range(5))
+    assert best < 0.03
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+# --- plugins that break ---
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import nowhere_at_all", "P201] plugin 'loud' (Loud_Metrics 1.2) failed to import: "
+         "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("def f(:", "P201] plugin 'loud' (Loud_Metrics 1.2) failed to import: SyntaxError: invalid syntax (line 1)"),
+        ("raise SystemExit(3)", "P201] plugin 'loud' (Loud_Metrics 1.2) failed to import: SystemExit: 3"),
+        ("1 / 0", "P201] plugin 'loud' (Loud_Metrics 1.2) failed to import: ZeroDivisionError: division by zero"),
+        (GOOD.replace("return", "1 / 0; return"),
+         "P201] plugin 'loud' (Loud_Metrics 1.2): driftspec_components failed: ZeroDivisionError: division by zero"),
+        (GOOD.replace("driftspec_components", "driftspec_componets"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2) implements the unknown hook 'driftspec_componets' "
+         "(did you mean 'driftspec_components'?); allowed: driftspec_components"),
+        (GOOD.replace("@hookimpl", ""),
+         "P204] plugin 'loud' (Loud_Metrics 1.2) implements no hook: "
+         "mark driftspec_components with driftspec.registry.hookimpl"),
+        (GOOD.replace("components()", "components(config)"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): Argument(s) {'config'} are declared in the hookimpl "
+         "but can not be found in the hookspec"),
+        (GOOD.replace('"metric":', '"metrics":'),
+         "P204] plugin 'loud' (Loud_Metrics 1.2) provides the unknown kind 'metrics' (did you mean 'metric'?); "
+         f"allowed: {', '.join(components.KINDS)}"),
+        (GOOD.replace('{"metric": {"loud": Loud}}', "[Loud]"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): driftspec_components returns {kind: {name: 'module:Class'}}, "
+         "not [<class 'loud_metrics.Loud'>]"),
+        (GOOD.replace('{"loud": Loud}', "Loud"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): driftspec_components returns {kind: {name: 'module:Class'}}, "
+         "not {'metric': <class 'loud_metrics.Loud'>}"),
+        (GOOD.replace('"loud": Loud', '"a/b": Loud'),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): 'a/b' cannot name a metric: letters, digits, '_', '.' and '-'"),
+        (GOOD.replace('"loud": Loud', '"loud": "loud_metrics.Loud"'),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): metric 'loud' is 'module:Class' or a class, not 'loud_metrics.Loud'"),
+    ],
+)  # fmt: skip
+def test_a_broken_plugin_is_one_warning_with_its_cause(install: Install, code: str, cause: str) -> None:
+    install(code)
+    registry = discover()
+    assert warnings(registry) == [f"warning[{cause}"]
+    assert uses("nll", registry) == []
+    assert said(edited(("steps: 100", "steps: 0")), registry=registry)[0].startswith("a.yaml:9:10: error[S113]")
+    (found,) = uses("loud", registry)
+    assert found.startswith("a.yaml:13:12: error[P201] unknown metric 'loud'; allowed: ")
+    assert found.endswith(f"perhaps from a plugin that was not loaded: {cause.partition('] ')[2]}")
+
+
+def test_one_broken_plugin_is_not_anothers_fault(install: Install) -> None:
+    install(GOOD.replace("driftspec_components", "driftspec_componets"), name="Broken")
+    install()
+    registry = discover()
+    assert len(registry.broken) == 1
+    assert uses("loud", registry) == []
+
+
+def test_an_unknown_name_without_a_broken_plugin_is_the_specs_fault() -> None:
+    assert uses("loud", installed())[0].startswith("a.yaml:13:12: error[S120]")
+
+
+def test_a_plugin_for_another_api_is_named_and_not_imported(install: Install) -> None:
+    install("raise RuntimeError('imported')", group="driftspec.v2")
+    registry = discover()
+    assert warnings(registry) == [
+        "warning[P203] plugin 'loud' (Loud_Metrics 1.2) is made for driftspec.v2, this is driftspec.v1: "
+        "install a release of Loud_Metrics for driftspec.v1"
+    ]
+    assert "loud_metrics" not in sys.modules
+
+
+def test_an_entry_point_to_nothing(install: Install) -> None:
+    install(points="loud = nowhere_at_all")
+    assert warnings(discover())[0].startswith("warning[P201] plugin 'loud' (Loud_Metrics 1.2) failed to import")
+
+
+# --- classes that break the rules of their kind ---
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (GOOD.replace("(Metric)", "(object)").replace("class Loud(Metric)", "class Loud"),
+         "P204] metric 'loud' of plugin 'loud' (Loud_Metrics 1.2) is no subclass of driftspec.components.Metric"),
+        (GOOD.replace('type = "loud"', 'type = "quiet"'),
+         "P204] metric 'loud' of plugin 'loud' (Loud_Metrics 1.2) has type = 'quiet' in its class, "
+         "which should be 'loud'"),
+        (GOOD.replace('{"loud": Loud}', '{"loud": "loud_metrics:Lout"}'),
+         "P201] metric 'loud' of plugin 'loud' (Loud_Metrics 1.2) failed to import: "
+         "AttributeError: module 'loud_metrics' has no attribute 'Lout'"),
+    ],
+)  # fmt: skip
+def test_a_class_that_is_no_component_of_its_kind(install: Install, code: str, message: str) -> None:
+    install(code)
+    registry = discover()
+    assert not registry.broken
+    assert uses("loud", registry) == [f"a.yaml:13:12: error[{message}"]
+
+
+def test_a_component_of_another_kind(install: Install) -> None:
+    install(GOOD.replace('{"metric"', '{"network"'))
+    (found,) = said(edited(("type: mlp", "type: loud")), registry=discover())
+    assert found == (
+        "a.yaml:6:19: error[P204] network 'loud' of plugin 'loud' (Loud_Metrics 1.2) "
+        "is no subclass of driftspec.components.Network"
+    )
+
+
+def test_a_class_whose_key_hides_a_method_is_named_with_its_plugin(install: Install) -> None:
+    site = install(GOOD.replace('{"loud": Loud}', '{"loud": "loud_class:Loud"}'))
+    (site / "loud_class.py").write_text(
+        "from driftspec.components import Metric\nclass Loud(Metric):\n    type = 'loud'\n    measure: int = 3\n"
+    )
+    assert uses("loud", discover()) == [
+        "a.yaml:13:12: error[P204] metric 'loud' of plugin 'loud' (Loud_Metrics 1.2): "
+        "loud_class.Loud: key and method share the name 'measure'"
+    ]
+
+
+# --- one name, several providers ---
+
+
+def test_two_providers_of_one_name_are_named_and_told_apart(install: Install) -> None:
+    install()
+    install(name="Louder", version="3")
+    registry = discover()
+    assert not registry.broken
+    (found,) = uses("loud", registry)
+    assert found.startswith("a.yaml:13:12: error[P202] metric 'loud' is provided by ")
+    assert "Loud_Metrics 1.2" in found
+    assert "Louder 3" in found
+    assert found.endswith(": write type: 'Loud_Metrics/loud' or 'Louder/loud'")
+    assert uses("Louder/loud", registry) == uses("{type: Loud_Metrics/loud}", registry) == []
+    assert registry.provider("metric", "Louder/loud").version == "3"
+    assert registry.provider("metric", "loud") is None
+    assert uses("Loudest/loud", registry)[0].startswith(
+        "a.yaml:13:12: error[S120] unknown metric 'Loudest/loud' (did you mean 'Louder/loud'?); allowed: "
+    )
+    assert uses("nll", registry) == []
+
+
+def test_the_spelling_of_a_settled_name_is_kept(install: Install) -> None:
+    from small_spec import loaded
+
+    install()
+    install(name="Louder", version="3")
+    registry = discover()
+    made = loaded(edited(("[nll]", "[Louder/loud]")), registry=registry).spec
+    assert made.resolved()["evaluate"] == [{"type": "Louder/loud", "name": None}]
+    assert made.evaluate[0].label == "metric 'Louder/loud'"
+
+
+def test_two_plugins_of_one_distribution(install: Install) -> None:
+    install(points="loud = loud_metrics\nalso = loud_metrics")
+    (found,) = uses("loud", discover())
+    assert found == (
+        "a.yaml:13:12: error[P202] metric 'loud' is provided by Loud_Metrics 1.2 and by Loud_Metrics 1.2: remove either"
+    )
+
+
+def test_plugin_problems_and_others_are_told_together(install: Install) -> None:
+    install()
+    install(name="Louder", version="3")
+    lines = said(edited(("[nll]", "[loud]"), ("steps: 100", "steps: 0")), registry=discover())
+    assert [line.partition("] ")[0] for line in lines] == ["a.yaml:9:10: error[S113", "a.yaml:13:12: error[P202"]
+
+
+# --- lookup ---
+
+
+def test_a_lookup_within_a_subclass_offers_what_fits() -> None:
+    registry = installed()
+    assert registry.look_up("solver", "dopri5", Solver)[1] is None
+    found, problem = registry.look_up("solver", "dopri5", components.FixedSteps)
+    assert found is None
+    assert problem.code == "S120"
+    assert problem.message.startswith("solver 'dopri5' cannot stand here; allowed: lobatto")
+    assert registry.look_up("solver", "rk5", components.FixedSteps)[1].message == (
+        "unknown solver 'rk5' (did you mean 'rk4'?); allowed: lobatto, rk4"
+    )
+
+
+def test_a_kind_without_components() -> None:
+    assert Registry().look_up("solver", "rk4")[1].message == "unknown solver 'rk4'; allowed: none"
+
+
+def test_a_class_made_in_python() -> None:
+    class Narrow(Network):
+        """A network."""
+
+        type = "narrow"
+
+    registry = Registry(dict(installed().providers))
+    registry.add_component(Narrow)
+    assert registry.look_up("network", "narrow")[0] is Narrow
+    assert said(edited(("{type: mlp, hidden: [8, 8], activation: tanh}", "narrow")), registry=registry) == []
+    with pytest.raises(PluginError, match=r"error\[P204\] class Metric: '' cannot name a metric"):
+        registry.add_component(Metric)
+
+
+# --- one-file plugins ---
+
+
+def test_a_file_is_a_plugin(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(GOOD)
+    registry = discover([file, file])
+    assert uses("loud", registry) == uses("mine.py/loud", registry) == []
+    provider = registry.provider("metric", "loud")
+    assert (str(provider), provider.digest) == ("mine.py", hashlib.sha256(file.read_bytes()).hexdigest())
+    assert registry.files == {str(file): provider.digest}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]  # no cache beside it
+
+
+def test_a_file_is_loaded_without_installed_plugins_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(GOOD)
+    assert uses("loud", discover([file], only_builtin=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = = 1", "P201] --plugin {file} failed to import: SyntaxError: invalid syntax (line 1)"),
+        ("\n\n1 / 0", "P201] --plugin {file} failed to import: ZeroDivisionError: division by zero"),
+        ("raise SystemExit", "P201] --plugin {file} failed to import: SystemExit"),
+        ("", "P204] plugin '{file}' implements no hook: mark driftspec_components with driftspec.registry.hookimpl"),
+        (GOOD.replace('"metric":', '"metrik":'), "P204] plugin '{file}' provides the unknown kind 'metrik' "
+         "(did you mean 'metric'?); allowed: "),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_broken(tmp_path: Path, code: str, message: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    with pytest.raises(PluginError) as caught:
+        discover([file])
+    assert str(caught.value).startswith(f"error[{message.format(file=file)}")
+    assert caught.value.exit_code == 4
+    assert (
+        not [module for module in sys.modules.values() if getattr(module, "__file__", None) == str(file)]
+        or "P204" in message
+    )
+
+
+@pytest.mark.parametrize(("name", "why"), [("no.py", "no such file"), ("a.txt", "not a .py file"), (".", "not a .py")])
+def test_a_file_that_is_none(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UsageError, match=why):
+        discover([tmp_path / name])
+
+
+def test_a_plugin_in_the_working_directory_is_not_loaded_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(edited(("[nll]", "[loud]")))
+    (tmp_path / "loud.py").write_text(GOOD)
+    code = "import sys; from driftspec.cli import main; sys.exit(main(['validate', 'a.yaml']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "unknown metric 'loud'" in done.stderr
+
+
+def test_the_small_spec_is_valid_with_every_plugin() -> None:
+    assert said(TEXT, registry=discover()) == []

@@ -1,0 +1,122 @@
+"""The rules of the house, checked: who may import whom, types, style, and what every component says of itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftspec.errors import CODES
+from driftspec.registry import installed
+
+ROOT = Path(__file__).parents[1]
+CORE = sorted((ROOT / "pipeline" / "driftspec").rglob("*.py"))
+SOURCES = [*CORE, *sorted((ROOT / "plugins" / "driftspec_plugins").rglob("*.py"))]
+COMPONENTS = sorted(installed().providers)
+
+NAMED_BY_THE_CORE = {
+    "lobatto": "the solver that every trace trains with by default",
+    "adam": "the optimizer of a train section that names none",
+    "constant": "the schedule of a train section that names none",
+    "step": "a word: the key of a training record",
+}
+"""Names of components that stand in the core, and why."""
+
+
+def tool(*words: str) -> None:
+    """A checker's verdict on the whole project."""
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def strings(path: Path) -> Iterator[tuple[int, str]]:
+    """Every string of a module that is no docstring, with its line."""
+    tree = ast.parse(path.read_text())
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.lineno, node.value
+
+
+def test_imports_keep_their_contracts() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+def test_types() -> None:
+    tool("mypy")
+
+
+def test_style() -> None:
+    tool("ruff", "check", "--output-format", "concise", ".")
+
+
+def test_format() -> None:
+    tool("ruff", "format", "--check", ".")
+
+
+def test_reading_every_component_imports_no_torch() -> None:
+    code = """
+import sys
+from driftspec.registry import installed
+registry = installed()
+for kind, name in registry.providers:
+    assert registry.look_up(kind, name)[0] is not None
+heavy = ("torch", "torchdiffeq", "scipy", "sklearn", "matplotlib", "safetensors")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids="/".join)
+def test_a_component_says_what_it_is_and_what_each_key_means(kind: str, name: str) -> None:
+    found, _ = installed().look_up(kind, name)
+    assert found is not None
+    inherited = {base.__doc__ for base in found.__mro__[1:]}
+    assert found.__doc__, "a docstring"
+    assert found.__doc__ not in inherited, "a docstring of its own"
+    assert [key for key, field in found.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_core_names_no_method(path: Path) -> None:
+    names = {name for _, name in COMPONENTS} - NAMED_BY_THE_CORE.keys()
+    assert [(line, text) for line, text in strings(path) if text in names] == []
+
+
+def test_what_the_core_names_it_does_name() -> None:
+    used = {text for path in CORE for _, text in strings(path)}
+    assert used >= NAMED_BY_THE_CORE.keys()
+    assert {name for _, name in COMPONENTS} >= NAMED_BY_THE_CORE.keys()
+
+
+def test_every_code_is_documented_and_used() -> None:
+    used = {
+        code
+        for path in SOURCES
+        if path.name != "errors.py"
+        for _, text in strings(path)
+        for code in re.findall(r"\b[YSPX]\d{3}\b", text)
+    }
+    assert used == set(CODES)
+    assert all(CODES.values())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_module_opens_with_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or not tree.body
+
+
+def test_user_input_is_never_asserted() -> None:
+    """`assert` is gone under -O: what can go wrong has an exception."""
+    trees = {path.name: ast.parse(path.read_text()) for path in SOURCES}
+    assert [name for name, tree in trees.items() if any(isinstance(node, ast.Assert) for node in ast.walk(tree))] == []

@@ -1,0 +1,105 @@
+"""Small specs that run in a second, and models whose field is known in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from problems import Problem
+from torch import Tensor, nn
+
+from driftspec import build, source, spec
+from driftspec.components import Draws, Dynamics
+from driftspec.evaluate import Evaluation
+from driftspec.files import Files
+from driftspec.model import Model, build_model
+from driftspec.registry import Registry, installed
+
+TEXT = """\
+version: 1
+name: tiny
+seed: 3
+data: {type: moons, samples: 2000, noise: 0.1, standardize: scale}
+dynamics: {type: neural_ode, network: {type: mlp, hidden: [16]}}
+estimator: {type: exact_trace}
+train:
+  steps: 40
+  batch_size: 32
+  optimizer: {type: adam, lr: 1e-2}
+  checkpoint_every: 20
+  log_every: 5
+evaluate: [{type: nll, points: 100}]
+sample: {count: 100}
+"""
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    """A spec's file."""
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return path
+
+
+def loaded(*sets: str, text: str = TEXT, root: Path = Path(), registry: Registry | None = None) -> spec.Loaded:
+    """The tiny spec with changes as `--set` makes them."""
+    document = spec.Changes(sets).apply(source.parse(text, "tiny.yaml"))
+    return spec.Loaded(spec.validate(document, registry or installed()), document, text.encode(), root)
+
+
+def experiment(*sets: str, text: str = TEXT, registry: Registry | None = None) -> build.Experiment:
+    return build.build(loaded(*sets, text=text, registry=registry).spec, Files(Path()))
+
+
+def evaluation(made: build.Experiment, model: Model, draws: Tensor | None = None) -> Evaluation:
+    """What a metric sees, with `draws` (n, d) in model units for the run's own."""
+
+    def drawn() -> Draws:
+        assert draws is not None
+        return Draws(draws[:, None])
+
+    return Evaluation(made, model, made.streams.under("evaluate"), drawn)
+
+
+class _Fixed(nn.Module):
+    """A closed-form field as a module; the parameter says dtype and device."""
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype):
+        super().__init__()
+        self.f = f
+        self.scale = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.scale * self.f(t, x)
+
+
+def known(problem: Problem, time: tuple[float, float] = (0.0, 1.0), dtype: torch.dtype = torch.float64) -> Model:
+    """A neural ODE with a problem's field and N(0, I) at time[0]."""
+    return flow_of(problem.f, problem.d, time, dtype)
+
+
+def flow_of(
+    f: Callable[[Tensor, Tensor], Tensor],
+    d: int,
+    time: tuple[float, float] = (0.0, 1.0),
+    dtype: torch.dtype = torch.float64,
+) -> Model:
+    return Model(Dynamics.make({"type": "neural_ode", "time": list(time)}), _Fixed(f, dtype), d)
+
+
+def random_flow(
+    hidden: list[int], d: int, dtype: torch.dtype = torch.float32, gain: float = 1.0, seed: int = 0
+) -> Model:
+    """A neural ODE with an MLP of random weights, `gain` times those that training starts from."""
+    dynamics = Dynamics.make({"type": "neural_ode", "network": {"type": "mlp", "hidden": hidden}})
+    model = build_model(dynamics, d, seed, dtype, torch.device("cpu"))
+    with torch.no_grad():
+        for p in model.module.parameters():
+            p.mul_(gain)
+    return model
+
+
+def z_score(values: Tensor, expected: float = 0.0) -> float:
+    """(mean - expected) / standard error, for independent values."""
+    return float((values.mean() - expected) / (values.std() / math.sqrt(len(values))))
