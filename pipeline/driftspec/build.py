@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Metric, Trace
+from driftspec.components import Data, Estimator, Metric, Sampler, Setting, Trace
 from driftspec.errors import Place, Problem, RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.source import Document, Path
@@ -42,7 +42,8 @@ def capabilities(component: Component) -> frozenset[str]:
 
 def _offered(component: Component) -> list[str]:
     """Its own capabilities, then those that follow, in order."""
-    offered = sorted(component.offers())
+    soft = {"smooth"} if isinstance(component, Data) and not component.hard_edges else set[str]()
+    offered = sorted(component.offers() | soft)
     while more := [result for given, result in FOLLOWS if given.issubset(offered) and result not in offered]:
         offered += dict.fromkeys(more)
     return offered
@@ -53,21 +54,26 @@ def check(loaded: Loaded) -> list[Problem]:
     spec, document = loaded.spec, loaded.document
     found = [
         _problem(document, *one)
-        for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _train(spec))
+        for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _own(spec), _train(spec))
         for one in part
     ]
     return sorted(found, key=lambda problem: problem.place or Place(""))
 
 
-Found = Iterator[tuple[str, str, Path]]
-"""Code, message, and where: the place is the value's, or where it is absent that of the section's key."""
+def errors(problems: Sequence[Problem]) -> list[Problem]:
+    """Those that a spec cannot run with; the others are warnings."""
+    return [problem for problem in problems if problem.severity == "error"]
 
 
-def _problem(document: Document | None, code: str, message: str, path: Path) -> Problem:
+Found = Iterator[tuple[str, str, Path] | tuple[str, str, Path, str]]
+"""Code, message, where (the value's place, or where it is absent that of the section's key); a severity below error."""
+
+
+def _problem(document: Document | None, code: str, message: str, path: Path, severity: str = "error") -> Problem:
     if document is None:
-        return Problem(code, message)
+        return Problem(code, message, severity=severity)
     place = place_of(document, path)
-    return Problem(code, message, place, source=document.source_line(place))
+    return Problem(code, message, place, severity, source=document.source_line(place))
 
 
 def _sections(spec: Spec) -> Found:
@@ -93,6 +99,9 @@ def _metrics(spec: Spec) -> Found:
             yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
         keys.add(metric.key())
         wanted = _draws(metric)
+        if metric.reads_chains and not wanted and spec.sample is None:
+            text = f"{metric.label} reads the run's samples and the spec draws none: add sample: {{count: N}}"
+            yield "X302", text, path
         if wanted and spec.sample is None:
             text = f"{metric.label} reads {wanted} samples and the spec draws none: add sample: {{count: {wanted}}}"
             yield "X302", text, path
@@ -106,32 +115,35 @@ def _metrics(spec: Spec) -> Found:
 
 def _draws(metric: Metric) -> int:
     """How many of the run's own draws it reads."""
-    return 0 if metric.draws_wanted is None else int(getattr(metric, metric.draws_wanted))
+    return 0 if metric.draws_wanted is None else int(getattr(metric, metric.draws_wanted) or 0)
 
 
 def _needs(spec: Spec, document: Document) -> Found:
     """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
     there: dict[str, Component | None] = {
-        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"), "sampler": spec.sampler, "estimator": spec.estimator,
+        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"),
+        "sampler": spec.sampler, "estimator": spec.estimator,
     }  # fmt: skip
-    said = (
-        {"data"} if _lacks_data(spec) else {"estimator"} if spec.train is not None and spec.estimator is None else set()
-    )
-    unmet: dict[tuple[str, tuple[str, ...]], list[tuple[Path, Component, Need]]] = {}
+    said = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
+    unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[Path, Component, Need]]] = {}
     for path, component in spec.components().items():
-        for need in component.needs():
+        lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
+        for need in () if lends else component.needs():
             other = there.get(need.kind)
-            if (other is None or capabilities(other).isdisjoint(need.any_of)) and need.kind not in said:
-                same = unmet.setdefault((need.kind, need.any_of), [])
+            if (other is None or capabilities(other).isdisjoint(need.any_of)) and not said.get(need.kind):
+                same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
                 if not any(path[: len(outer)] == outer for outer, _, _ in same):
                     same.append((path, component, need))
-                break
-    for (kind, _), ((path, component, need), *others) in unmet.items():
+                if need.severity == "error":
+                    break
+    for (kind, _, severity), ((path, component, need), *others) in unmet.items():
+        verb = "needs" if severity == "error" else "wants"
         also = f"; the same for {', '.join(dict.fromkeys(other.label for _, other, _ in others))}" if others else ""
         yield (
             "X301",
-            f"{component.label} needs {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
+            f"{component.label} {verb} {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
             path,
+            severity,
         )
     if spec.estimator is not None and "trainable" not in capabilities(spec.dynamics):
         yield (
@@ -145,7 +157,7 @@ def _wanted(need: Need) -> str:
     """ "a noise_kernel", "an energy or a score", "a smooth dynamics", and why."""
     words = []
     for name in need.any_of:
-        article = "" if name.endswith("s") else "an " if name[0] in "aeiou" else "a "
+        article = "" if name.endswith("s") or need.kind == "data" else "an " if name[0] in "aeiou" else "a "
         words.append(f"{article}{name} {need.kind}" if name in ADJECTIVES else f"{article}{name}")
     return " or ".join(words) + (f" ({need.why})" if need.why else "")
 
@@ -170,6 +182,16 @@ def _laws(spec: Spec, dim: int | None = None) -> Found:
                 yield "X301", f"{'.'.join(map(str, path))}: {law.label} has {law.dim()} dimensions, {said} {dim}", path
             else:
                 dim, said = law.dim(), f"{law.label} has"
+
+
+def _own(spec: Spec) -> Found:
+    """What samplers, estimators and metrics themselves find wrong with what stands around them."""
+    around = Setting(spec.dynamics, spec.data, spec.sampler, None if spec.sample is None else spec.sample.count)
+    for path, component in {("sampler",): spec.sampler, **spec.components()}.items():
+        if isinstance(component, Sampler | Metric | Estimator):
+            inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
+            for key, text in component.problems(replace(around, count=None) if inner else around):
+                yield "X303", f"{component.label}: {text}", (*path, key)
 
 
 def _train(spec: Spec) -> Found:
@@ -264,7 +286,7 @@ def build(
         model,
         times=None if times is None else times.to(device),
         trace=spec.estimator if isinstance(spec.estimator, Trace) else None,
-        rows=lambda: experiment.rows(experiment.dataset.train),
+        rows=(lambda: experiment.rows(experiment.dataset.train)) if spec.data is not None else None,
     )
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:
@@ -285,4 +307,4 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
     return dataset
 
 
-__all__ = ["Experiment", "build", "capabilities", "check"]
+__all__ = ["Experiment", "build", "capabilities", "check", "errors"]

@@ -2,9 +2,9 @@
 
     x_{n+1} = step(x_n, ε_n, u_n),   ε_n ~ N(0, I),  u_n ~ U[0, 1)
 
-Every chain has its own noise, a function of (seed, chain, step): noise is drawn in whole blocks of 256 chains, a generator
-a block, some steps ahead, and the chains are padded to whole blocks. So a chain is the same alone and in any company, and
-asking for more chains keeps the first ones.
+Every chain has its own noise, a function of (seed, chain, step): noise is drawn in whole blocks of 256 chains, a
+generator a block, some steps ahead, and cut; the chains are padded to a multiple of 16, below which a matrix product
+rounds a row by its company. So a chain is the same alone and among others, and asking for more chains keeps the first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
 
-from driftspec.components import Distribution, Draws, Sampler
+from driftspec.components import Distribution, Draws, Sampler, Setting
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 AHEAD = 16
 """Steps whose noise is drawn at once."""
+ROWS = 16
+"""Chains are padded to a multiple of this."""
+STEPS = 1000
+"""Steps before the first draw, where the spec does not say."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,23 @@ class Moved:
 
 
 def noise(streams: Streams, chains: int, like: Tensor) -> Iterator[Noise]:
-    """The noise of step 1, 2, ... for `chains` (a multiple of the block) of the dimensions, dtype and device of `like`."""
+    """The noise of step 1, 2, ... for `chains` of the dimensions, dtype and device of `like`."""
     import torch
 
     block, d = Sampler.BLOCK, like.shape[1]
-    generators = [streams.at(index).generator("steps") for index in range(chains // block)]
+    generators = [streams.at(index).generator("steps") for index in range(-(-chains // block))]
     while True:
         normals, uniforms = [], []
         for generator in generators:
             normals.append(torch.randn(AHEAD, block, d, generator=generator, dtype=torch.float64))
             uniforms.append(torch.rand(AHEAD, block, generator=generator, dtype=torch.float64))
-        normal, uniform = (torch.cat(parts, 1).to(like) for parts in (normals, uniforms))
+        normal, uniform = (torch.cat(parts, 1)[:, :chains].to(like) for parts in (normals, uniforms))
         yield from map(Noise, normal, uniform)
+
+
+def padded(chains: int) -> int:
+    """How many chains run for this many asked for."""
+    return -(-chains // ROWS) * ROWS
 
 
 def _law(body: Any, info: ValidationInfo) -> Any:
@@ -72,6 +81,8 @@ Start = Annotated[Distribution | Literal["data", "prior"], BeforeValidator(_law)
 class ChainSampler(Sampler):
     """Chains of steps from a start. With `chains` left open each sample is the end of a chain of its own."""
 
+    unused_nested = frozenset({"chains", "burn_in", "thin", "start"})
+
     chains: int | None = Field(None, ge=1, description="chains side by side, several draws each; null: one a sample")
     steps: int | None = Field(
         None, ge=0, description="length of each chain, where every sample has its own (default 1000)"
@@ -81,7 +92,9 @@ class ChainSampler(Sampler):
     )
     thin: int = Field(1, ge=1, description="steps from one draw of a chain to the next")
     start: Start | None = Field(
-        None, description="where chains begin: a law, `data` (training rows) or `prior`; null: the prior if there is one"
+        None,
+        description="where chains begin: a law, `data` (training rows) or `prior`; "
+        "null: the prior if there is one, else the data, else N(0, I)",
     )
 
     @model_validator(mode="after")
@@ -90,42 +103,95 @@ class ChainSampler(Sampler):
             raise ValueError("burn_in goes with chains; with one draw a chain say steps")
         if self.chains is not None and self.steps is not None:
             raise ValueError("steps goes with one draw a chain; with chains say burn_in")
+        if self.chains is None and self.thin > 1:
+            raise ValueError("thin goes with chains; with one draw a chain say steps")
         return self
 
-    def begin(self, model: Model, x: Tensor) -> Any:
-        """The chains' state before their first step."""
+    def offers(self) -> frozenset[str]:
+        return frozenset() if self.chains is None else frozenset({"chains"})
+
+    def layout(self, count: int) -> tuple[int, int]:
+        chains = self.chains or count
+        return chains, count // chains
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if self.chains is not None and around.count is not None and around.count % self.chains:
+            yield "chains", f"sample.count is {around.count}, no multiple of {self.chains} chains"
+        if self.start == "data" and around.data is None:
+            yield "start", "chains begin at training rows, and the spec has no data"
+        if self.start == "prior" and "prior" not in around.dynamics.offers():
+            yield "start", f"chains begin at the prior, and {around.dynamics.label} has none"
+        if isinstance(self.start, Distribution) and "samples" not in self.start.offers():
+            yield "start", f"chains begin at draws, and {self.start.label} cannot be drawn from"
+
+    def before(self) -> int:
+        """Steps before a chain's first draw."""
+        given = self.steps if self.chains is None else self.burn_in
+        return STEPS if given is None else given
+
+    def warm_up(self) -> int:
+        """Steps in which a step size may adapt: the burn-in, or half the length of chains that make one draw."""
+        return self.before() if self.chains is not None else self.before() // 2
+
+    def begin(self, model: Model, x: Tensor, asked: int) -> Any:
+        """The chains' own state before their first step; the first `asked` of them are no padding."""
         return None
 
     def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        """One step of every chain, row by row; `warming` during burn-in, when a step size may adapt."""
+        """One step of every chain, row by row; `warming` while a step size may adapt."""
         raise NotImplementedError
 
+    def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What is worth telling of each chain (chains,) beside the counts; of all it is told as a mean."""
+        return {}
+
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
+        """`count` samples, each chain's `before()` steps after its start and then `thin` steps apart."""
+        chains, draws = self.layout(count)
+        if chains * draws != count:
+            raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
+        x = model.first(self.start, chains, streams)[: padded(chains)]
+        return self._run(model, x, chains, draws, self.warm_up(), streams.under("chains"))
+
+    def carry(self, model: Model, x: Tensor, streams: Streams) -> Draws:
+        """The chains that stand at x (n, d), `before()` steps on; no step adapts."""
         import torch
 
-        chains = self.chains or count
-        if count % chains:
-            raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
-        before = (self.steps if self.chains is None else self.burn_in)
-        before = 1000 if before is None else before
-        draws = count // chains
-        x = model.first(self.start, chains, streams)
-        state, counts = self.begin(model, x), {}
-        kept, number = [], 0
-        for chance in noise(streams.under("chains"), len(x), x):
-            if number >= before and (number - before) % self.thin == 0:
-                kept.append(x[:chains])
-            if len(kept) == draws:
-                break
-            moved = self.advance(model, x, state, chance, warming=number < before)
-            x, state, number = moved.x, moved.state, number + 1
-            for name, value in moved.counts.items():
-                counts[name] = counts.get(name, 0) + value
-            if not bool(x.isfinite().all()):
-                bad = int((~x.isfinite().all(1)).nonzero()[0])
-                raise RunFailed(f"{self.label}: chain {bad} is no longer finite after step {number}", "diverged", number)
-        stats = {name: float(value[:chains].mean()) for name, value in counts.items()}
-        return Draws(torch.stack(kept, 1), {"steps": number, **stats})
+        spare = x[:1].expand(padded(len(x)) - len(x), -1)
+        return self._run(model, torch.cat([x, spare]), len(x), 1, 0, streams.under("chains"))
+
+    def _run(self, model: Model, x: Tensor, chains: int, draws: int, warm_up: int, streams: Streams) -> Draws:
+        """The loop, from x (chains and padding, d): the last of `before()` steps is the first draw."""
+        import torch
+
+        counts: dict[str, Tensor] = {}
+        kept: list[Tensor] = []
+        before, number = self.before(), 0
+        with torch.no_grad():
+            state = self.begin(model, x, chains)
+            for chance in noise(streams, len(x), x):
+                if number >= before and (number - before) % self.thin == 0:
+                    kept.append(x[:chains])
+                if len(kept) == draws:
+                    break
+                moved = self.advance(model, x, state, chance, warming=number < warm_up)
+                x, state, number = moved.x, moved.state, number + 1
+                for name, value in moved.counts.items():
+                    counts[name] = counts[name] + value if name in counts else value
+                self.check(x[:chains], number)
+        added = {name: value[:chains] for name, value in counts.items()}
+        means = {name: value[:chains] for name, value in self.rates(state, counts).items()}
+        stats = {name: float(value.double().sum()) for name, value in added.items()}
+        stats |= {name: float(value.double().mean()) for name, value in means.items()}
+        return Draws(torch.stack(kept, 1), {"steps": number, **stats}, {**added, **means})
+
+    def check(self, x: Tensor, number: int) -> None:
+        """RunFailed `diverged` with the step after which a chain is no longer finite."""
+        finite = x.isfinite().all(1)
+        if not bool(finite.all()):
+            bad = int((~finite).nonzero()[0])
+            text = f"{self.label}: chain {bad} of {len(x)} is no longer finite after step {number}: take a smaller step"
+            raise RunFailed(text, "diverged", number)
 
 
-__all__ = ["ChainSampler", "Moved", "Noise", "noise"]
+__all__ = ["ChainSampler", "Moved", "Noise", "noise", "padded"]

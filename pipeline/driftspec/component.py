@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import get_annotations, isclass
 from types import FunctionType
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -41,6 +41,7 @@ class Need:
     kind: str
     any_of: tuple[str, ...]
     why: str = ""
+    severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
 
 
 class Component(BaseModel):
@@ -158,11 +159,11 @@ def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Compo
         mistake = _mistake(problem.code, problem.message, at, name)
     elif isinstance(value, dict) and "type" not in value:
         alike = next((key for key in keys if nearest(key, ["type"])), None)
-        kind, allowed = ("extra_forbidden", ["type"]) if alike else ("missing", registry.names(base.kind))
+        kind, allowed = ("extra_forbidden", ["type"]) if alike else ("missing", registry.fitting(base.kind, base))
         mistake = _mistake(kind, f"{base.kind} without a 'type'", (alike or "type",), value, {"allowed": allowed})
     else:
         what = f"{'an' if base.kind[0] in 'aeiou' else 'a'} {base.kind} component"
-        context = {"component": what, "allowed": registry.names(base.kind)}
+        context = {"component": what, "allowed": registry.fitting(base.kind, base)}
         mistake = _mistake("component_type", f"it should name {what}", at, name, context)
     raise ValidationError.from_exception_data(base.kind, [mistake])
 

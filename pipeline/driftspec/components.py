@@ -9,7 +9,7 @@ that need it, so that reading and checking a spec never pays for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -89,6 +89,12 @@ class Distribution(Data):
         """(B,) nats, for x (B, d) in the units `sample` draws in."""
         raise NotImplementedError
 
+    def score(self, x: Tensor) -> Tensor:
+        """∇log p(x) (B, d): by differentiating `log_prob`, until a law says it in closed form."""
+        from driftspec.model import gradient
+
+        return gradient(self.log_prob, x)[1]
+
     def entropy(self) -> float | None:
         """-E[log p] in nats, by closed form or quadrature; None if unknown."""
         return None
@@ -103,6 +109,10 @@ class Distribution(Data):
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
         """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
+        return None
+
+    def smallest_variance(self) -> float | None:
+        """Of a normal law the smallest variance along any direction, known without torch; None of every other law."""
         return None
 
     def offers(self) -> frozenset[str]:
@@ -192,6 +202,10 @@ class Dynamics(Component):
 
     def prior_law(self) -> Distribution | None:
         """The law at t_prior."""
+        return None
+
+    def smallest_variance(self) -> float | None:
+        """Of a stationary law that is known to be normal, the smallest variance along any direction; else None."""
         return None
 
 
@@ -299,12 +313,17 @@ class Loss:
     terms: Mapping[str, float]
     state: Any
     evaluations: int = 0
+    stats: Callable[[], Mapping[str, float]] = dict  # more terms, asked for after the backward pass
 
 
 class Estimator(Component):
     """What is optimised? A component never holds state: the state is passed through and checkpointed."""
 
     kind = "estimator"
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        """(key, message) of each value that cannot work with what is around."""
+        yield from ()
 
     def start(self, model: Model, streams: Streams) -> Any:
         """The state before the first step: a tree of tensors and plain values."""
@@ -389,14 +408,31 @@ class Schedule(Component):
 
 @dataclass(frozen=True)
 class Draws:
-    """`values` (chains, draws, d) in model units, and what is worth telling."""
+    """`values` (chains, draws, d) in model units, and what is worth telling: of all, and of each chain (chains,)."""
 
     values: Tensor
     stats: Mapping[str, float] = field(default_factory=dict)
+    each: Mapping[str, Tensor] = field(default_factory=dict)
 
     def flat(self) -> Tensor:
         """(chains · draws, d), chain by chain."""
         return self.values.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stands around a component in its spec: for numbers that cannot work with the rest."""
+
+    dynamics: Dynamics
+    data: Data | None = None
+    sampler: Sampler | None = None
+    count: int | None = None  # sample.count
+
+    @property
+    def law(self) -> Data | None:
+        """What draws are compared with: the data, or the target that stands for them."""
+        target = self.dynamics.nested().get("target")
+        return self.data if self.data is not None else target if isinstance(target, Data) else None
 
 
 class Sampler(Component):
@@ -423,15 +459,31 @@ class Sampler(Component):
         """BLOCK chains, in model units."""
         raise NotImplementedError
 
+    def layout(self, count: int) -> tuple[int, int]:
+        """(chains, draws a chain) of `count` samples."""
+        return count, 1
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        """(key, message) of each number that cannot work with what is around."""
+        yield from ()
+
+    def predicts(self, law: Distribution) -> bool:
+        """Whether `predicted` knows the moments of draws from this target."""
+        return False
+
+    def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        """Mean (m,) and covariance (m, m), float64, of draws from this target, the sampler's own bias included."""
+        raise NotImplementedError
+
 
 # ------------------------------------------------------------------------------------------------------------- metric
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One number with its standard error, or the reason why none."""
+    """One number with its standard error, or the reason why none: `stderr_reason` for both."""
 
-    value: float
+    value: float | None
     stderr: float | None
     unit: str
     n: int
@@ -445,7 +497,9 @@ class Metric(Component):
 
     kind = "metric"
     draws_wanted: ClassVar[str | None] = None
-    """The key that says how many of the run's own draws it reads; None if it reads none."""
+    """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
+    reads_chains: ClassVar[bool] = False
+    """It reads all of the run's own draws, chains apart."""
 
     name: str | None = Field(
         None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
@@ -453,6 +507,10 @@ class Metric(Component):
 
     def key(self) -> str:
         return self.name or self.type
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        """(key, message) of each number that cannot work with what is around."""
+        yield from ()
 
     def measure(self, evaluation: Evaluation) -> Measured:
         raise NotImplementedError

@@ -48,6 +48,23 @@ class Evaluation:
             raise RunFailed(f"a metric reads test rows, at least 2, and data.split leaves {len(rows)}")
         return rows
 
+    @property
+    def law(self) -> Distribution | None:
+        """The target, where it stands for the data."""
+        target = self.experiment.spec.dynamics.nested().get("target") if self.experiment.spec.data is None else None
+        return target if isinstance(target, Distribution) else None
+
+    def chains(self) -> Tensor:
+        """All of the run's own draws, chains apart (chains, draws, d), float64, in the data's own units."""
+        return self.transform.to_data(self.drawn().values.cpu())
+
+    def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """The quantities (..., m) that reports speak of, for x (..., d) in the data's own units, and their names."""
+        if self.law is None:
+            return x, self.dataset.columns
+        values, names = self.law.reported(x.flatten(0, -2))
+        return values.reshape(*x.shape[:-1], -1), names
+
     def draws(self, n: int) -> Tensor:
         """The first n of the run's own draws (n, d), float64, in the data's own units."""
         return self.transform.to_data(self.drawn().flat()[:n].cpu())
@@ -55,7 +72,7 @@ class Evaluation:
     def fresh(self, n: int, name: str) -> Tensor | None:
         """n rows the model never saw, (n, d), float64: drawn anew; None where the data cannot be drawn from."""
         source = self.experiment.spec.data or self.experiment.spec.dynamics.nested().get("target")
-        if isinstance(source, Distribution):
+        if isinstance(source, Distribution) and "samples" in source.offers():
             return source.sample(n, self.streams.generator(name), self.model.dim)
         return None
 
@@ -67,6 +84,8 @@ class Evaluation:
     def floor(self, distance: Callable[[Tensor, Tensor], float], n: int) -> float | None:
         """The same distance between two fresh sets of n rows: what a perfect model would score. None without them."""
         first, second = self.fresh(n, "floor first"), self.fresh(n, "floor second")
+        if self.experiment.spec.data is None and (first is None or second is None):
+            return None
         if first is None or second is None:
             order = torch.randperm(len(self.dataset.train), generator=self.streams.generator("floor"))
             rows = self.dataset.train[order]

@@ -8,8 +8,9 @@ of one fixed size and each decides by its own difference whether its N is double
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,19 +105,38 @@ def log_prob(
     return LogProb(value, solved.error, z, stderr, solved.converged, solved.evaluations)
 
 
-def trajectory(model: Model, z: Tensor, times: Tensor, solver: Solver) -> tuple[Tensor, int]:
-    """(z(t_k) (K, B, d), evaluations) from z (B, d) at times[0] along the ODE; gradients reach z, θ and the times."""
-    states, evaluations = [z], 0
+def trajectory(
+    model: Model, z: Tensor, times: Tensor, solver: Solver, params: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Path]]:
+    """z(t_k) (K, B, d) from z (B, d) at times[0] along the ODE, and the K-1 solves, from each time to the next.
+
+    Gradients reach z, θ, the times, and what else the field closes over: `params`.
+    """
+    states, paths = [z], []
     for before, after in itertools.pairwise(times):
-        path = solver.solve(model.velocity, states[-1], before, after, params=model.parameters())
+        path = solver.solve(model.velocity, states[-1], before, after, params=(*model.parameters(), *params))
         states.append(path.require("the trajectory").state)
-        evaluations += path.evaluations
-    return torch.stack(states), evaluations
+        paths.append(path)
+    return torch.stack(states), paths
+
+
+def stats(paths: Sequence[Path]) -> dict[str, int]:
+    """What several solves counted, together, as far as it is known by now."""
+    total: collections.Counter[str] = collections.Counter()
+    for path in paths:
+        total.update(path.stats)
+    return dict(total)
 
 
 def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
-    """‖x_back - x‖ (B,): carried from one end of time to the other and back by the solver as it stands."""
-    start, end = model.dynamics.times()
+    """‖x_back - x‖ (B,), x carried to the other end of time and back by the solver as it stands.
+
+    From the first observation to the last where the data have times of their own, else from t_data to t_prior.
+    """
+    if model.times is not None:
+        start, end = float(model.times[0]), float(model.times[-1])
+    else:
+        end, start = model.dynamics.times()
     with torch.no_grad():
         there = solver.solve(model.velocity, x, start, end).require("the ODE").state
         back = solver.solve(model.velocity, there, end, start).require("the ODE").state
@@ -147,7 +167,7 @@ def differentiable_log_prob(model: Model, x: Tensor, trace: Trace) -> Tensor:
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
     """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
     t_prior, t_data = model.dynamics.times()
-    probe = trace.probe(batch, streams.generator("probes"))
+    probe = None if trace.exact() else trace.probe(batch, streams.generator("probes"))
     rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
 
     def log_p(using: Solver, steps: int | None) -> tuple[Tensor, Path]:
@@ -166,7 +186,7 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
             _still_a_likelihood(solver, steps, terms["solver_error"])
             after = solver.adapt(steps, terms["solver_error"])
             state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
-    return Loss(-value.mean(), terms, state, path.evaluations)
+    return Loss(-value.mean(), terms, state, path.evaluations, lambda: stats([path]))
 
 
 def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:

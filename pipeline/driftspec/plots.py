@@ -45,6 +45,8 @@ def draw(
         yield "loss", _png(_loss(records))
     # Data that lie in a file are there only if the run has read them.
     dataset = experiment.dataset if "dataset" in vars(experiment) else None
+    if experiment.spec.data is None and samples is not None and model.dim <= 2:
+        yield from _beside_the_target(experiment, samples)
     if dataset is None or dataset.times is not None or model.dim > 2:
         return
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
@@ -63,6 +65,23 @@ def draw(
     with contextlib.suppress(SolveFailed):
         if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
             yield "trajectories", _png(_trajectories(experiment, model, solver))
+
+
+def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:
+    """Samples of a run without data, and draws from its target if it can be drawn from."""
+    target = experiment.spec.dynamics.nested().get("target")
+    if not isinstance(target, Distribution):
+        return
+    data, generator = None, experiment.streams.under("plots").generator("target")
+    if "samples" in target.offers():
+        data = target.sample(min(SHOWN, len(samples)), generator, samples.shape[1]).numpy()
+    columns = target.columns() or [f"x{i + 1}" for i in range(samples.shape[1])]
+    shown = samples[:: max(1, len(samples) // SHOWN)]  # of every chain some
+    if samples.shape[1] == 1:
+        log_p = target.log_prob if "log_prob" in target.offers() else None
+        yield "density", _png(_histogram(shown if data is None else data, shown, log_p, columns[0]))
+    else:
+        yield "samples", _png(_samples(shown if data is None else data, shown, _box(shown), columns))
 
 
 def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:

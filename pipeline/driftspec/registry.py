@@ -97,7 +97,7 @@ class Registry:
         except PluginError as error:
             return None, error.problems[0]
         if within is not None and not issubclass(loaded, within):
-            names = self._fitting(kind, within)
+            names = self.fitting(kind, within)
             text = f"{kind} '{spelling}' cannot stand here{nearest(spelling, names)}; allowed: {', '.join(names)}"
             return None, Problem("S120", text)
         return loaded, None
@@ -105,7 +105,7 @@ class Registry:
     def _unknown(self, kind: str, spelling: str, within: type[Component] | None) -> Problem:
         name = spelling.rpartition("/")[2]
         claimed = self.providers.get((kind, name), [])  # by distributions other than the one written before the name
-        allowed = [f"{p.distribution}/{name}" for p in claimed] or self._fitting(kind, within)
+        allowed = [f"{p.distribution}/{name}" for p in claimed] or self.fitting(kind, within)
         near = nearest(spelling if claimed else name, allowed)
         text = f"unknown {kind} '{spelling}'{near}; allowed: {', '.join(allowed) or 'none'}"
         if others := sorted(other for other, known in self.providers if known == name and other != kind):
@@ -115,7 +115,7 @@ class Registry:
             return Problem("P201", f"{text}; perhaps from a plugin that was not loaded: {causes}")
         return Problem("S120", text)
 
-    def _fitting(self, kind: str, within: type[Component] | None) -> list[str]:
+    def fitting(self, kind: str, within: type[Component] | None) -> list[str]:
         """Names of the components that may stand where `within` is asked for."""
         if within is None or within is components.KINDS[kind]:
             return self.names(kind)

@@ -49,7 +49,7 @@ def _metrics(run: Run) -> str:
     if not run.measured:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}<td class=number>{m.value:.6g}<td class=number>"
+        f"<tr><td>{html.escape(name)}<td class=number>{'–' if m.value is None else f'{m.value:.6g}'}<td class=number>"
         f"{'–' if m.stderr is None else f'± {m.stderr:.2g}'}<td>{html.escape(m.unit)}<td class=number>{m.n}"
         f"<td class=number>{_floor(m.details.get('floor'))}"
         for name, m in run.measured.items()

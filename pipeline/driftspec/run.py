@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import provenance, source, spec
-from driftspec.build import Experiment, build, check
+from driftspec.build import Experiment, build, check, errors
 from driftspec.components import Distribution, Metric
 from driftspec.errors import DriftspecError, Interrupted, Problem, RunFailed, SpecError, UsageError
 from driftspec.files import Files
@@ -87,8 +87,8 @@ def start(
     allow_outside: bool = False,
 ) -> Run:
     """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
-    if problems := check(loaded):
-        raise SpecError(problems)
+    if found := errors(check(loaded)):
+        raise SpecError(found)
     experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
     if loaded.spec.train is None:
         stages = [stage for stage in stages if stage != "train"]
@@ -147,8 +147,8 @@ def again(
     document = changes.apply(parent.loaded.document)
     text = source.dump(document.data).encode()
     loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
-    if problems := check(loaded):
-        raise SpecError(problems)
+    if found := errors(check(loaded)):
+        raise SpecError(found)
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
     known = {key: parent.info[key] for key in ("allow_outside", "data_seed", "columns", "every_row")}
@@ -279,7 +279,8 @@ def _new(
     info = {
         "status": "running", **provenance.origin(loaded.spec, registry, argv), "stages": list(stages),
         "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
-        "dim": experiment.model.dim, "columns": list(dataset.columns) if dataset else _columns(experiment.model.dim),
+        "dim": experiment.model.dim,
+        "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
         "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
     }  # fmt: skip
     run = Run(loaded, registry, directory, info, observer or Observer())
@@ -290,8 +291,11 @@ def _new(
     return run
 
 
-def _columns(dim: int) -> list[str]:
-    return [f"x{i + 1}" for i in range(dim)]
+def _columns(given: spec.Spec, dim: int) -> list[str]:
+    """Names of the coordinates where no data have been read: a target's own."""
+    target = given.dynamics.nested().get("target")
+    named = target.columns() if isinstance(target, Distribution) else ()
+    return list(named) or [f"x{i + 1}" for i in range(dim)]
 
 
 # -------------------------------------------------------------------------------------------------------- the stages
@@ -362,7 +366,14 @@ def _monitor(training: Training) -> Callable[[Model], float] | None:
         return None
     watched, streams = replace(experiment), experiment.streams.under("monitor")
     vars(watched)["dataset"] = replace(experiment.dataset, test=experiment.dataset.validation)
-    return lambda model: metric.measure(Evaluation(watched, model, streams, _no_draws)).value
+
+    def watch(model: Model) -> float:
+        measured = metric.measure(Evaluation(watched, model, streams, _no_draws))
+        if measured.value is None:
+            raise RunFailed(f"{metric.label} cannot monitor training: {measured.stderr_reason}")
+        return measured.value
+
+    return watch
 
 
 def _no_draws() -> Draws:

@@ -38,6 +38,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "vp_sde": "vp_sde:VPSDE",
     },
     "estimator": {
+        "contrastive_divergence": "contrastive_divergence:ContrastiveDivergence",
         "denoising": "denoising:Denoising",
         "exact_trace": "exact_trace:ExactTrace",
         "hutchinson": "hutchinson:Hutchinson",
@@ -78,9 +79,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
         }.items()
     },
     "solver": {
+        "adaptive_heun": "torchdiffeq_adaptive:AdaptiveHeun",
+        "bosh3": "torchdiffeq_adaptive:Bosh3",
         "dopri5": "torchdiffeq_adaptive:Dopri5",
         "dopri8": "torchdiffeq_adaptive:Dopri8",
+        "euler": "torchdiffeq_fixed:Euler",
+        "explicit_adams": "torchdiffeq_fixed:ExplicitAdams",
+        "fehlberg2": "torchdiffeq_adaptive:Fehlberg2",
+        "heun3": "torchdiffeq_fixed:Heun3",
         "lobatto": "lobatto:Lobatto",
+        "midpoint": "torchdiffeq_fixed:Midpoint",
         "rk4": "rk4:RK4",
     },
     "sampler": {
@@ -94,11 +102,14 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "predictor_corrector": "predictor_corrector:PredictorCorrector",
     },
     "metric": {
+        "acceptance": "acceptance:Acceptance",
         "energy_distance": "energy_distance:EnergyDistance",
+        "ess": "ess:ESS",
         "gradient_agreement": "gradient_agreement:GradientAgreement",
         "mmd": "mmd:MMD",
         "moments": "moments:Moments",
         "nll": "nll:NLL",
+        "r_hat": "r_hat:RHat",
         "round_trip": "round_trip:RoundTrip",
         "sliced_wasserstein": "sliced_wasserstein:SlicedWasserstein",
         "trajectory_error": "trajectory_error:TrajectoryError",

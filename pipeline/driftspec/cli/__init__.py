@@ -16,6 +16,7 @@ from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, 
 VERBS = {
     "validate": "check specs without running them",
     "plan": "what would run, and where each value comes from",
+    "plugins": "what is installed, and what a component takes",
     "resume": "go on with an interrupted run",
     "sample": "draw from a finished run in another way",
     "evaluate": "measure a finished run in another way",

@@ -124,8 +124,11 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     from driftspec import build, spec
 
     loaded = spec.read(path, known, changes(args))
-    if problems := build.check(loaded):
+    problems = build.check(loaded)
+    if build.errors(problems):
         raise SpecError(problems)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     return loaded
 
 

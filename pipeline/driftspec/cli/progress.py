@@ -54,7 +54,8 @@ class Progress(Observer):
 
     def metric(self, name: str, measured: Measured) -> None:
         error = f"± {measured.stderr:.2g}" if measured.stderr is not None else f"({measured.stderr_reason})"
-        self._say(f"  {name}: {measured.value:.6g} {error} {measured.unit}")
+        value = "no value" if measured.value is None else f"{measured.value:.6g}"
+        self._say(f"  {name}: {value} {error} {measured.unit}")
 
     def finished(self, run: RunDir) -> None:
         self._close()

@@ -40,6 +40,27 @@ def log_prob(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
     return torch.cat([block(rows) for rows in chunks(x, d * len(means))]).to(x.dtype)
 
 
+def score(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
+    """∇log p (B, d), for x (B, d): Σ_k r_k (m_k - x)/σ_k² with r_k the share of component k in p(x), in x's dtype.
+
+    Rows lie along the last axis. Shares are cut at e^-40: what is smaller leaves no bit in the sum, and takes its time.
+    """
+    import torch
+
+    m, s, w = (torch.as_tensor(a, dtype=torch.float64, device=x.device) for a in (means, std, weights))
+    scale = (w.log() - x.shape[-1] * s.log()).to(x)[:, None]  # (K, 1)
+    m, precision = m.T[:, :, None].to(x), s.square().reciprocal().to(x)[:, None]
+
+    def block(rows: Tensor) -> Tensor:
+        away = m - rows.T[:, None, :]  # (d, K, B)
+        log_share = torch.addcmul(scale, away.square().sum(0), precision, value=-0.5)
+        share = (log_share - log_share.amax(0)).clamp(min=-40).exp()
+        share = share * (precision / share.sum(0))
+        return (away * share).sum(1).T
+
+    return torch.cat([block(rows) for rows in torch.split(x, max(1, CHUNK // means.size))])
+
+
 def sample(n: int, generator: Generator, means: Array, std: Array, weights: Array) -> Tensor:
     """(n, d): a component k ~ w, then m_k + σ_k ε."""
     import torch
@@ -76,4 +97,4 @@ def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
     return mean, between + blur * torch.eye(m.shape[1], dtype=torch.float64)
 
 
-__all__ = ["chunks", "entropy", "log_prob", "moments", "sample"]
+__all__ = ["chunks", "entropy", "log_prob", "moments", "sample", "score"]

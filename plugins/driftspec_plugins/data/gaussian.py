@@ -112,6 +112,14 @@ class Gaussian(Distribution):
         mean, root = self._moments(torch.empty(0, d, dtype=torch.float64))
         return mean.clone(), root @ root.T if root.ndim == 2 else root.square().diag()
 
+    def smallest_variance(self) -> float | None:
+        """The smallest eigenvalue of Σ."""
+        import numpy as np
+
+        if self.covariance is not None:
+            return float(np.linalg.eigvalsh(np.array(self.covariance))[0])
+        return min(listed(1.0 if self.std is None else self.std)) ** 2
+
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """m (d,), and L: (d, d) lower triangular, or its diagonal (d,)."""
         import torch

@@ -69,6 +69,11 @@ class GaussianMixture(Distribution):
 
         return _mixture.log_prob(x, *_arrays(self.means, self.std, self.weights))
 
+    def score(self, x: Tensor) -> Tensor:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.score(x, *_arrays(self.means, self.std, self.weights))
+
     def entropy(self) -> float | None:
         """By quadrature for d = 1 and 2."""
         return _entropy(self.means, self.std, self.weights)

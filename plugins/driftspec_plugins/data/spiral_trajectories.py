@@ -54,13 +54,25 @@ class SpiralTrajectories(Data):
         rows = [torch.stack([angle.cos(), angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)]
         return torch.einsum("k,kij,bj->bki", decay, torch.stack(rows, -2), z)
 
+    def observed_at(self) -> Tensor:
+        """t_k (K,)."""
+        import torch
+
+        return torch.linspace(0, self.duration, self.times, dtype=torch.float64)
+
+    def noise_floor(self) -> float:
+        """E‖z(t_k) - y_k‖², k > 0, of the path from y_0 by the true field: 2σ² (1 + mean e^{-2δ t_k})."""
+        import torch
+
+        return 2 * self.noise**2 * (1 + float(torch.exp(-2 * self.damping * self.observed_at()[1:]).mean()))
+
     def read(self, files: Files, generator: Generator) -> Table:
         import torch
 
         angle = 2 * math.pi * torch.rand(self.samples, generator=generator, dtype=torch.float64)
         radius = 1 + torch.rand(self.samples, generator=generator, dtype=torch.float64)
         z = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-        times = torch.linspace(0, self.duration, self.times, dtype=torch.float64)
+        times = self.observed_at()
         clean = self.flow(z, times)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         return Table(clean + self.noise * noise, ("z1", "z2"), times)

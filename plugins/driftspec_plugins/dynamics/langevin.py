@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from driftspec.components import Distribution, Dynamics, Network
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
@@ -25,7 +26,8 @@ class Langevin(Dynamics):
     target: Distribution | None = Field(None, description="a known law, in its own units; exclusive with network")
     predicts: Literal["score", "energy"] = Field("score", description="what the network's output is")
     confine: float | Literal["none"] | None = Field(
-        None, description="c of E(x) = net(x) + ‖x‖²/(2c²), model units (default 3); none: Z may be infinite; energies only"
+        None,
+        description="c of E(x) = net(x) + ‖x‖²/(2c²), model units (default 3); none: Z may be infinite; energies only",
     )
 
     @field_validator("confine")
@@ -46,16 +48,18 @@ class Langevin(Dynamics):
     def offers(self) -> frozenset[str]:
         if self.target is not None:
             return frozenset({"drift", "score"}) | (self.target.offers() & {"log_prob", "energy"})
-        assert self.network is not None
         # A trace differentiates the score once more, and an energy's score is already a derivative.
-        smooth = {"smooth"} if self.network.smoothness() >= (2 if self.predicts == "energy" else 1) else set()
-        return frozenset({"drift", "score", "trainable", self.predicts, *smooth})
+        smooth = self.network is not None and self.network.smoothness() >= (2 if self.predicts == "energy" else 1)
+        return frozenset({"drift", "score", "trainable", self.predicts, *(["smooth"] if smooth else [])})
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
-        from torch import nn
-
+        """The network; of a target nothing but what says dtype and device."""
         if self.network is None:
-            return nn.Module()
+            import torch
+
+            known = torch.nn.Module()
+            known.register_buffer("unit", torch.ones(()), persistent=False)
+            return known
         return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
 
     def width(self) -> float | None:
@@ -78,7 +82,9 @@ class Langevin(Dynamics):
         """s(x) (B, d): the network's output, or -∇E. The law does not depend on t."""
         from driftspec.model import gradient
 
-        if self.target is None and self.predicts == "score":
+        if self.target is not None:
+            return self.target.score(x)
+        if self.predicts == "score":
             return module(x.new_zeros(()), x)
         return -gradient(lambda y: self.energy(module, y), x)[1]
 
@@ -91,3 +97,7 @@ class Langevin(Dynamics):
         import torch
 
         return torch.ones_like(t)
+
+    def smallest_variance(self) -> float | None:
+        """That of a normal target."""
+        return None if self.target is None else self.target.smallest_variance()

@@ -7,9 +7,9 @@ Uhlenbeck, Ornstein, *On the Theory of the Brownian Motion*, 1930. With constant
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from driftspec_plugins.dynamics._noising import NoisingSDE
 
@@ -25,6 +25,12 @@ class OrnsteinUhlenbeck(NoisingSDE):
     theta: float = Field(1.0, gt=0, description="θ, rate of return")
     std: float = Field(1.0, gt=0, description="s, stationary deviation, model units")
     duration: float = Field(5.0, gt=0, description="T")
+
+    @model_validator(mode="after")
+    def _ends_in_order(self) -> Self:
+        if self.t_data >= self.duration:
+            raise ValueError(f"t_data {self.t_data} must be before duration {self.duration}")
+        return self
 
     def times(self) -> tuple[float, float]:
         return self.duration, self.t_data

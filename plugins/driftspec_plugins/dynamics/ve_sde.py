@@ -3,7 +3,8 @@
     α(t) = 1,   p(x_t | x_0) = N(x_0, σ(t)² I),   prior N(0, σ_max² I)
 
 At t = 0 it has the noise σ_min: the data themselves are never reached. Its ladder of σ is σ(t) at equal steps of t, a
-geometric sequence. Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019; Song et al. 2021.
+geometric sequence. Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019; Song et
+al. 2021.
 """
 
 from __future__ import annotations

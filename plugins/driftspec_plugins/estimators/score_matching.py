@@ -1,26 +1,72 @@
 """Score matching: fit s(x) ≈ ∇log π(x) without knowing π.
 
-    ½ E_π ‖s - ∇log π‖² = E_π [½ ‖s‖² + tr(∇s)] + const
+    ½ E_π ‖s - ∇log π‖² = E_π [½ ‖s‖² + tr(∇s)] + const,   at the optimum -½ E_π ‖∇log π‖²
 
-The trace is exact, or Hutchinson's: then it is sliced score matching, in its variance-reduced form E[½ ‖s‖² + vᵀ(∇s)v] or
-plain, E[½ (vᵀs)² + vᵀ(∇s)v]. The proof drops a boundary term, so π must have no hard edges. Hyvärinen, *Estimation of
-Non-Normalized Statistical Models by Score Matching*, 2005; Song, Garg, Shi, Ermon, *Sliced Score Matching*, 2019.
+The trace is exact, or Hutchinson's: then it is sliced score matching, in its variance-reduced form E[½ ‖s‖² + vᵀ(∇s)v]
+or plain, E[½ (vᵀs)² + vᵀ(∇s)v]. The proof drops a boundary term, so π must have no hard edges. An SDE is fitted at
+times uniform over its own: x_t from its noise kernel, or, with `paths`, by simulating it forward from the data.
+Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score Matching*, 2005; Song, Garg, Shi, Ermon, *Sliced
+Score Matching*, 2019.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from driftspec.component import Need, default
-from driftspec.components import Estimator, Loss, Trace
+from driftspec.components import Estimator, Loss, Setting, Trace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from driftspec.model import Model
     from driftspec.streams import Streams
+
+
+class Paths(BaseModel):
+    """x_t by Euler-Maruyama from x at t_data: every row has a time of its own and takes `steps` equal steps to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    steps: int = Field(100, ge=1, description="Euler-Maruyama steps from the data to x_t")
+    check_every: int = Field(
+        20, ge=1, description="training steps from one comparison with twice the steps to the next (term path_error)"
+    )
+
+    def simulate(self, model: Model, x: Tensor, t: Tensor, generator: Generator, compare: bool) -> tuple[Tensor, float]:
+        """x_t (B, d) from x at t_data, and the root mean square of its distance to a path of twice the steps.
+
+        Both paths are driven by one Wiener process; without `compare` there is one path, and no distance.
+        """
+        import torch
+
+        rows, n = len(x), 2 * self.steps if compare else self.steps
+        chance = (
+            torch.randn(rows, x.shape[1], generator=generator, dtype=torch.float64).to(x).div(math.sqrt(n))
+            for _ in range(n)
+        )
+        coarse = fine = x
+        with torch.no_grad():
+            for number in range(self.steps):
+                first = next(chance)
+                if compare:
+                    second = next(chance)
+                    fine = self._step(model, fine, t, 2 * number, n, first)
+                    fine = self._step(model, fine, t, 2 * number + 1, n, second)
+                    first = first + second
+                coarse = self._step(model, coarse, t, number, self.steps, first)
+        return coarse, float((coarse - fine).square().sum(1).mean().sqrt()) if compare else math.nan
+
+    def _step(self, model: Model, x: Tensor, t: Tensor, number: int, of: int, unit: Tensor) -> Tensor:
+        """One of `of` steps from t_data to t, h = (t - t_data)/of; `unit` is the increment of a path of length 1."""
+        span = t - model.t_data
+        now = model.t_data + span * (number / of)
+        g = model.dynamics.diffusion(now)[:, None] * span.abs().sqrt()[:, None]
+        return x + model.drift(now, x) * (span / of)[:, None] + g * unit
 
 
 class ScoreMatching(Estimator):
@@ -32,6 +78,9 @@ class ScoreMatching(Estimator):
     form: Literal["variance_reduced", "sliced"] = Field(
         "variance_reduced", description="½ ‖s‖², or with probes ½ (vᵀs)² (sliced: unbiased too, noisier)"
     )
+    paths: Paths | None = Field(
+        None, description="simulate x_t from the data, for an SDE without a noise kernel; null: its kernel"
+    )
 
     @model_validator(mode="after")
     def _slices_need_probes(self) -> Self:
@@ -40,19 +89,46 @@ class ScoreMatching(Estimator):
         return self
 
     def needs(self) -> tuple[Need, ...]:
+        drift = () if self.paths is None else (Need("dynamics", ("drift",), "to simulate paths"),)
         return (
             Need("data", ("samples",), "to learn from"),
             Need("dynamics", ("score",), "to fit"),
+            *drift,
             Need("dynamics", ("smooth",), "the loss holds ∇s: an activation C1 for a score, C2 for an energy"),
+            Need("data", ("smooth",), "at hard edges the loss has no minimum: denoise, or stop early", "warning"),
         )
 
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        first, last = around.dynamics.times()
+        if first == last and self.paths is not None:
+            yield "paths", f"'paths' lead through time, and {around.dynamics.label} has none"
+        if first != last and self.paths is None and "noise_kernel" not in around.dynamics.offers():
+            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has no noise kernel"
+
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        t = batch.new_tensor(model.t_data)
-        probe = self.trace.probe(batch, streams.generator("probes"))
-        s, divergence = self.trace.divergence(lambda y: model.score(t, y), batch, probe)
+        t, x, terms = self._noised(model, batch, streams)
+        probe = self.trace.probe(x, streams.generator("probes"))
+        s, divergence = self.trace.divergence(lambda y: model.score(t, y), x, probe)
         if self.form == "sliced" and probe is not None:
             half = (probe * s).sum(-1).square().mean(0) / 2
         else:
             half = s.square().sum(1) / 2
-        terms = {"half_square": float(half.detach().mean()), "trace": float(divergence.detach().mean())}
+        terms |= {"half_square": float(half.detach().mean()), "trace": float(divergence.detach().mean())}
         return Loss((half + divergence).mean(), terms, state)
+
+    def _noised(self, model: Model, x: Tensor, streams: Streams) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """(t () or (B,), x_t (B, d), terms): the data themselves where the dynamics has no time."""
+        import torch
+
+        t_prior, t_data = model.dynamics.times()
+        if t_prior == t_data:
+            return x.new_tensor(t_data), x, {}
+        u = torch.rand(len(x), generator=streams.generator("times"), dtype=torch.float64)
+        t = (t_data + u * (t_prior - t_data)).to(x)
+        generator = streams.generator("noise")
+        if self.paths is not None:
+            compare = streams.step % self.paths.check_every == 0
+            noised, error = self.paths.simulate(model, x, t, generator, compare)
+            return t, noised, {"path_error": error} if compare else {}
+        alpha, sigma = (value[:, None] for value in model.dynamics.kernel(t))
+        return t, alpha * x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x), {}

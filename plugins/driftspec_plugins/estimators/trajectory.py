@@ -1,9 +1,9 @@
 """A neural ODE fitted to observed trajectories: a loss on z(t_k), its gradient through the solver or by the adjoint.
 
-    L = 1/K Σ_k ‖z(t_k) - y_k‖²,   dz/dt = f(z, t; θ),   z(t_0) = y_0
+    L = 1/(K-1) Σ_{k>0} ‖z(t_k) - y_k‖²,   dz/dt = f(z, t; θ),   z(t_0) = y_0
 
-By Pontryagin's principle the gradient needs no stored path: a_z = ∂L/∂z obeys da_z/dt = -a_zᵀ ∂f/∂z, solved back in time
-and raised by ∂L/∂z(t_k) at each observation; ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen, Rubanova, Bettencourt, Duvenaud 2018.
+By Pontryagin's principle the gradient needs no stored path: a_z = ∂L/∂z obeys da_z/dt = -a_zᵀ ∂f/∂z, solved back in
+time and raised by ∂L/∂z(t_k) at each observation; ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen, Rubanova, Bettencourt, Duvenaud 2018.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Trajectory(Estimator):
     type = "trajectory"
 
     solver: Solver = default(
-        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8, "gradient": "adjoint"}, "integrates from observation to observation"
+        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8, "gradient": "adjoint"},
+        "integrates from observation to observation",
     )
     at: Literal["all", "end"] = Field("all", description="compare at every observation, or at the last alone")
     distance: Literal["squared", "absolute"] = Field("squared", description="‖z - y‖² or ‖z - y‖")
@@ -43,18 +44,16 @@ class Trajectory(Estimator):
         )
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        """The loss on trajectories (B, K, d) observed at model.times (K,)."""
-        value, evaluations = trajectory_loss(self, self.solver, model, batch)
-        return Loss(value, {}, state, evaluations)
+        """The loss on trajectories (B, K, d) observed at model.times (K,), over which the ODE runs."""
+        import torch
 
+        from driftspec import flow
 
-def trajectory_loss(estimator: Trajectory, solver: Solver, model: Model, batch: Tensor) -> tuple[Tensor, int]:
-    """(L (), evaluations), the ODE solved by `solver`."""
-    from driftspec import flow
-
-    times, observed = model.observed_at(), batch[:, 1:]
-    if estimator.at == "end":
-        times, observed = times[[0, -1]], batch[:, -1:]
-    path, evaluations = flow.trajectory(model, batch[:, 0], times, solver)
-    squared = (path[1:].transpose(0, 1) - observed).square().sum(-1)
-    return (squared if estimator.distance == "squared" else squared.sqrt()).mean(), evaluations
+        times, observed = model.observed_at(), batch[:, 1:]
+        if self.at == "end":
+            times, observed = times[[0, -1]], batch[:, -1:]
+        z, paths = flow.trajectory(model, batch[:, 0], times, self.solver)
+        apart = z[1:].transpose(0, 1) - observed
+        distance = apart.square().sum(-1) if self.distance == "squared" else torch.linalg.vector_norm(apart, dim=-1)
+        evaluations = sum(path.evaluations for path in paths)
+        return Loss(distance.mean(), {}, state, evaluations, lambda: flow.stats(paths))

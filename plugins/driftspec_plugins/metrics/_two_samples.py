@@ -32,19 +32,23 @@ class TwoSamples(Metric):
     def compared(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
         """Draws (n, d) and data (m, d), float64, in the data's own units; m < n where the test rows are few."""
         drawn, data = evaluation.draws(self.samples), evaluation.reference(self.samples)
-        for rows, what in ((drawn, "draws"), (data, "data rows")):
-            broken = int((~rows.isfinite()).any(1).sum())
-            if broken:
-                raise RunFailed(f"{self.label}: {broken} of {len(rows)} {what} are not finite", "non_finite")
-            if len(rows) < FEWEST:
-                raise RunFailed(f"{self.label} compares at least {FEWEST} rows, and there are {len(rows)} {what}")
-        return drawn, data
+        return checked(self, drawn, "draws"), checked(self, data, "data rows")
 
     def paired(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
         """The same cut to one length, for a metric whose bias depends on it: value and floor share the bias."""
         drawn, data = self.compared(evaluation)
         n = min(len(drawn), len(data))
         return drawn[:n], data[:n]
+
+
+def checked(metric: Metric, rows: Tensor, what: str) -> Tensor:
+    """Rows (n, d) as they are. RunFailed where one is not finite, or they are too few."""
+    broken = int((~rows.isfinite()).any(1).sum())
+    if broken:
+        raise RunFailed(f"{metric.label}: {broken} of {len(rows)} {what} are not finite", "non_finite")
+    if len(rows) < FEWEST:
+        raise RunFailed(f"{metric.label} compares at least {FEWEST} rows, and there are {len(rows)} {what}")
+    return rows
 
 
 def root(power: float, variance: float, p: int) -> tuple[float, float]:

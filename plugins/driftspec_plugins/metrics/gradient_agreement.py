@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from driftspec.component import Need
-from driftspec.components import Measured, Metric
+from driftspec.components import Estimator, Measured, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,46 +22,48 @@ if TYPE_CHECKING:
 
 
 class GradientAgreement(Metric):
-    """Relative difference of the loss's gradient by the estimator's solver and by the same solver told `against`."""
+    """Relative difference of the estimator's gradients by the adjoint and by backpropagation, all else being equal."""
 
     type = "gradient_agreement"
 
-    against: Literal["backprop", "adjoint"] = Field("backprop", description="how the second gradient is taken")
+    against: Literal["backprop", "adjoint"] = Field(
+        "backprop", description="the gradient that counts as right, which the other one is compared with"
+    )
     points: int = Field(50, ge=1, description="test rows in the loss, the first ones")
 
     def needs(self) -> tuple[Need, ...]:
-        return (
-            Need("estimator", ("solver_gradient",), "a loss through a solver that differentiates in both ways"),
-            Need("dynamics", ("trainable",), "to have parameters"),
-        )
+        why = "the loss's gradient in both ways, by a solver that has the key 'gradient', such as dopri5"
+        return (Need("estimator", ("solver_gradient",), why), Need("dynamics", ("trainable",), "to have parameters"))
 
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch
+        from torch.nn.functional import cosine_similarity
 
         from driftspec import flow
 
         estimator: Any = evaluation.experiment.spec.estimator  # its solver is what `solver_gradient` promises
-        model = evaluation.model
         rows = evaluation.experiment.rows(evaluation.test(self.points))
-        other = estimator.model_copy(update={"solver": estimator.solver.model_copy(update={"gradient": self.against})})
-        gradients, counts = [], []
-        for one in (estimator, other):
-            model.module.zero_grad(set_to_none=True)
-            state = one.start(model, evaluation.streams.under("start"))
-            loss = one.loss(model, rows, state, evaluation.streams.at(1))
-            loss.value.backward()
-            gradients.append(torch.cat([g.detach().flatten() for p in model.parameters() if (g := p.grad) is not None]))
-            counts.append(loss.evaluations)
-        model.module.zero_grad(set_to_none=True)
-        first, second = gradients
-        drift = flow.drift(model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
+        other = "adjoint" if self.against == "backprop" else "backprop"
+        right, counts = _gradient(evaluation, estimator, self.against, rows)
+        found, more_counts = _gradient(evaluation, estimator, other, rows)
+        drift = flow.drift(evaluation.model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
         details = {
-            "gradient_norm": float(second.norm()), "cosine": _cosine(first, second), "evaluations": counts,
+            "gradient_norm": float(right.norm()),
+            "cosine": float(cosine_similarity(found, right, dim=0)),
+            "evaluations": {self.against: counts, other: more_counts},
             "drift": {"mean": float(drift.mean()), "max": float(drift.max())},
-        }  # fmt: skip
-        value = float((first - second).norm() / second.norm())
+        }
+        value = float((found - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
         return Measured(value, None, "relative", len(rows), details, "both gradients are deterministic")
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
+def _gradient(evaluation: Evaluation, estimator: Estimator, by: str, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """∂L/∂θ as one vector, and what it took."""
+    import torch
+
+    solver: Any = estimator.nested()["solver"]
+    told = estimator.model_copy(update={"solver": solver.model_copy(update={"gradient": by})})
+    model, scope = evaluation.model, evaluation.streams
+    loss = told.loss(model, rows, told.start(model, scope.under("start")), scope.at(1))
+    gradients = torch.autograd.grad(loss.value, model.parameters(), materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients]), {"forward": loss.evaluations, **loss.stats()}

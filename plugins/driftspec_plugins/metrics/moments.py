@@ -1,58 +1,116 @@
-"""Means and covariances of the run's draws against those of data, each as a z-score: z = (m - m') / √(se² + se'²).
+"""Means and covariances of the run's draws against known ones or data, each as a z-score: z = (m - m') / √(se² + se'²).
 
-se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n, for independent rows. The value is the largest
-|z| of all. By chance alone it grows with the moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the floor.
+se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n, with n the rows of data and for chains with
+several draws the effective sample size of what is averaged; exact moments (a target's, or with `predicted` those that
+the sampler's own bias leads to) have se' = 0. The value is the largest |z| of all. By chance alone it grows with the
+moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from driftspec.components import Measured
-from driftspec.errors import RunFailed, nearest
-from driftspec_plugins.metrics._two_samples import TwoSamples
+from driftspec.component import Need
+from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.errors import RunFailed
+from driftspec_plugins.metrics._chains import chosen, mean_size
+from driftspec_plugins.metrics._two_samples import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.evaluate import Evaluation
 
+    Estimates = tuple[Tensor, Tensor]  # d means and d(d + 1)/2 covariances, and their standard errors
 
-class Moments(TwoSamples):
-    """The largest |z| over the means and covariances of the run's draws, against data."""
+
+class Moments(Metric):
+    """The largest |z| over the means and covariances of the run's draws, against exact ones or data."""
 
     type = "moments"
+    draws_wanted = "samples"
+    reads_chains = True
 
+    samples: int | None = Field(
+        None, ge=10, description="draws compared, the run's first ones in whole chains, with as many data; null: all"
+    )
     of: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names of the columns whose moments are compared; null: all"
+        None, min_length=1, description="names of the reported quantities (columns) whose moments are compared; null: all"
+    )
+    predicted: bool = Field(
+        False, description="compare with what the sampler predicts of itself, its bias included, not with the target"
     )
 
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("data", ("samples", "log_prob", "energy"), "to compare with"),)
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        law = around.law
+        if self.predicted and around.sampler is not None:
+            if around.data is not None or not isinstance(law, Distribution):
+                yield "predicted", f"{around.sampler.label} predicts moments of a target alone, and the spec has none"
+            elif not around.sampler.predicts(law):
+                yield "predicted", f"{around.sampler.label} does not predict the moments of its draws from {law.label}"
+        elif law is not None and "samples" not in law.offers() and not _known(law):
+            yield "of", f"nothing to compare with: the moments of {law.label} are not known, nor can it be drawn from"
+
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = self.compared(evaluation)
-        names, columns = self._chosen(evaluation.dataset.columns)
-        compared = moments(drawn[:, columns], data[:, columns], names)
+        drawn, names = evaluation.reported(_cut(evaluation.chains(), self.samples))
+        columns = chosen(self, self.of, names)
+        drawn, names = drawn[..., columns], tuple(names[column] for column in columns)
+        rows = checked(self, drawn.flatten(0, 1), "draws")
+        theirs, against, floor = self._reference(evaluation, columns, len(rows))
+        compared = compare(chain_estimates(drawn), theirs, names)
         worst = max(compared, key=lambda name: abs(compared[name].z))
         details = {
-            "floor": evaluation.floor(lambda a, b: largest(moments(a[:, columns], b[:, columns], names)), len(drawn)),
-            "against": len(data),
+            "floor": floor,
+            "against": against,
             "worst": worst,
             "moments": {name: asdict(moment) for name, moment in compared.items()},
         }
         reason = "a z-score is measured in standard errors already; its floor is what chance gives"
-        return Measured(largest(compared), None, "standard errors", len(drawn), details, reason)
+        most = compared[worst]
+        line = f"{worst} {most.value:.5g} against {most.reference:.5g}: z = {most.z:+.2f}, of {len(compared)} the largest"
+        return Measured(largest(compared), None, "standard errors", len(rows), details, reason, line)
 
-    def _chosen(self, columns: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-        """Names and positions of the columns compared. RunFailed for a name that is not there."""
-        chosen = tuple(columns) if self.of is None else self.of
-        for name in chosen:
-            if name not in columns:
-                text = f"{self.label}: of: no column '{name}'; one of {', '.join(columns)}{nearest(name, columns)}"
-                raise RunFailed(text)
-        return chosen, [list(columns).index(name) for name in chosen]
+    def _reference(
+        self, evaluation: Evaluation, columns: list[int], n: int
+    ) -> tuple[Estimates, int | str, float | None]:
+        """What is compared with, what that is, and the floor."""
+        law, sampler = evaluation.law, evaluation.experiment.spec.sampler if evaluation.law is not None else None
+        if self.predicted:
+            if law is None or sampler is None or not sampler.predicts(law):
+                raise RunFailed(f"{self.label}: no sampler predicts the moments of these draws")
+            return exact(*sampler.predicted(law), columns), f"predicted by {sampler.label}", None
+        known = None if law is None else law.moments()
+        if law is not None and known is not None:
+            theirs, fresh = exact(*known, columns), evaluation.fresh(n, "floor first")
+            if fresh is None:
+                return theirs, f"exact moments of {law.label}", None
+            ours = estimates(evaluation.reported(fresh)[0][:, columns])
+            return theirs, f"exact moments of {law.label}", largest(compare(ours, theirs, [str(c) for c in columns]))
+        names = [str(column) for column in columns]
+
+        def distance(a: Tensor, b: Tensor) -> float:
+            first, second = (evaluation.reported(rows)[0][:, columns] for rows in (a, b))
+            return largest(moments(first, second, names))
+
+        data = evaluation.reported(checked(self, evaluation.reference(n), "data rows"))[0][:, columns]
+        return estimates(data), len(data), evaluation.floor(distance, n)
+
+
+def _known(law: object) -> bool:
+    return isinstance(law, Distribution) and type(law).moments is not Distribution.moments
+
+
+def _cut(chains: Tensor, n: int | None) -> Tensor:
+    """The first n draws in whole chains, or of one chain."""
+    each = chains.shape[1]
+    return chains if n is None else chains[:1, :n] if n < each else chains[: n // each]
 
 
 @dataclass(frozen=True)
@@ -67,7 +125,12 @@ class Moment:
 
 def moments(x: Tensor, reference: Tensor, names: Sequence[str]) -> dict[str, Moment]:
     """`mean x1`, ..., `variance x1`, ..., `covariance x1 x2`, ... for x (n, d) and reference (m, d)."""
-    (ours, our_error), (theirs, their_error) = estimates(x), estimates(reference)
+    return compare(estimates(x), estimates(reference), names)
+
+
+def compare(first: Estimates, second: Estimates, names: Sequence[str]) -> dict[str, Moment]:
+    """The same from estimates with their standard errors."""
+    (ours, our_error), (theirs, their_error) = first, second
     stderr = (our_error.square() + their_error.square()).sqrt()
     z = (ours - theirs) / stderr
     labels = [f"mean {name}" for name in names]
@@ -92,6 +155,32 @@ def estimates(x: Tensor) -> tuple[Tensor, Tensor]:
     covariances_error = torch.maximum(spread.sqrt(), rounding * size[:, None] * size + tiny)
     values = torch.cat((x.mean(0), (products * n / (n - 1))[above]))
     return values, torch.cat((means_error, covariances_error[above]))
+
+
+def chain_estimates(x: Tensor) -> Estimates:
+    """The same of chains x (chains, draws, d), with standard errors by the effective size of what is averaged."""
+    import torch
+
+    rows = x.flatten(0, 1)
+    values, errors = estimates(rows)
+    if x.shape[1] == 1:
+        return values, errors
+    d = x.shape[-1]
+    centred = x - rows.mean(0)
+    first, second = torch.triu_indices(d, d).unbind()
+    averaged = [centred[..., i] for i in range(d)]
+    averaged += [centred[..., i] * centred[..., j] for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+    sizes = torch.tensor([mean_size(one.numpy()) for one in averaged], dtype=torch.float64)
+    return values, errors * (len(rows) / sizes).sqrt()
+
+
+def exact(mean: Tensor, covariance: Tensor, columns: list[int]) -> Estimates:
+    """Moments that are known, of some columns; no standard errors."""
+    import torch
+
+    above = torch.triu_indices(len(columns), len(columns)).unbind()
+    values = torch.cat((mean[columns], covariance[columns][:, columns][above]))
+    return values, torch.zeros_like(values)
 
 
 def largest(compared: dict[str, Moment]) -> float:

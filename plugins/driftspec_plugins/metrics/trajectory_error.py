@@ -1,8 +1,8 @@
 """Trajectory error: the mean squared distance between observations and the path from each first observation.
 
-    1/(n K) Σ_i Σ_k ‖z_i(t_k) - y_ik‖²,   z_i(t_0) = y_i0
+    1/(n (K-1)) Σ_i Σ_{k>0} ‖z_i(t_k) - y_ik‖²,   z_i(t_0) = y_i0
 
-A perfect field still misses by the noise of both ends: d σ² (1 + mean ‖∂z(t_k)/∂z(t_0)‖²_F / d).
+A perfect field still misses by the noise of both ends: d σ² (1 + mean ‖∂z(t_k)/∂z(t_0)‖²_F / d). That is its floor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class TrajectoryError(Metric):
 
     type = "trajectory_error"
 
-    solver: Solver = default({"type": "dopri5", "rtol": 1e-6, "atol": 1e-8}, "integrates from observation to observation")
+    solver: Solver = default(
+        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8}, "integrates from observation to observation"
+    )
 
     def needs(self) -> tuple[Need, ...]:
         return (
@@ -38,11 +40,13 @@ class TrajectoryError(Metric):
         observed = evaluation.test()
         start = evaluation.experiment.rows(observed[:, 0])
         with torch.no_grad():
-            path, evaluations = flow.trajectory(evaluation.model, start, evaluation.model.observed_at(), self.solver)
-        predicted = evaluation.transform.to_data(path.cpu()).transpose(0, 1)
+            z, paths = flow.trajectory(evaluation.model, start, evaluation.model.observed_at(), self.solver)
+        predicted = evaluation.transform.to_data(z.cpu()).transpose(0, 1)
         squared = (predicted - observed)[:, 1:].square().sum(-1)
         each = squared.mean(1)
-        details = {"at_end": float(squared[:, -1].mean()), "evaluations": evaluations}
-        stderr = float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else None
-        reason = None if stderr is not None else "a single held-out trajectory"
-        return Measured(float(each.mean()), stderr, "squared data units", len(each), details, reason)
+        details = {"at_end": float(squared[:, -1].mean()), "evaluations": sum(path.evaluations for path in paths)}
+        known = getattr(evaluation.experiment.spec.data, "noise_floor", None)  # where the data know their own path
+        if known is not None:
+            details["floor"] = known()
+        stderr = float(each.std()) / math.sqrt(len(each))
+        return Measured(float(each.mean()), stderr, "squared data units", len(each), details)

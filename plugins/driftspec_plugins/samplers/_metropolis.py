@@ -6,6 +6,7 @@ Metropolis, Rosenbluth, Rosenbluth, Teller, Teller 1953; Hastings 1970. A member
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from pydantic import Field
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.component import Need
+from driftspec.components import Distribution
+from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,28 +37,50 @@ class Metropolis(ChainSampler):
     """The loop's step for every method that proposes: accept or reject, and in burn-in adapt each chain's own step."""
 
     step: float = Field(gt=0, description="size of a step (mala: η of x + (η/2) s + √η ε; hmc: length of a leapfrog)")
-    adapt: bool = Field(False, description="each chain moves its own step towards `target` while it burns in")
+    adapt: bool = Field(
+        False,
+        description="each chain moves its own step towards the rate `target` during burn_in, "
+        "or the first half of `steps`; then it stays",
+    )
     target: float = Field(0.574, gt=0, lt=1, description="rate of acceptance that adaptation aims at")
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("energy", "log_prob"), "to accept or reject: log p up to a constant"),)
 
-    def begin(self, model: Model, x: Tensor) -> Here:
-        return Here(*model.log_density_and_score(x), x.new_full((len(x),), math.log(self.step)), 0)
+    def offers(self) -> frozenset[str]:
+        return super().offers() | {"acceptance"}
 
-    def propose(
-        self, model: Model, x: Tensor, here: Here, chance: Noise
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def predicts(self, law: Distribution) -> bool:
+        return type(law).moments is not Distribution.moments
+
+    def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        """The target's own: the step has no bias."""
+        moments = law.moments()
+        if moments is None:
+            raise RunFailed(f"{self.label}: the moments of {law.label} are not known")
+        return moments
+
+    def begin(self, model: Model, x: Tensor, asked: int) -> Here:
+        """RunFailed where log p has no value at a chain's start: every proposal would be taken, or none."""
+        log_p, slope = model.log_density_and_score(x)
+        bad = (~(log_p.isfinite() & slope.isfinite().all(1)))[:asked].nonzero().flatten()
+        if len(bad):
+            where = f"chain {int(bad[0])} begins where log p is {float(log_p[bad[0]])} or has no slope"
+            raise RunFailed(f"{self.label}: {where}: give another start", "bad_start", 0)
+        return Here(log_p, slope, x.new_full((len(x),), math.log(self.step)), 0)
+
+    def propose(self, model: Model, x: Tensor, here: Here, chance: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(y (B, d), log p(y) (B,), ∇log p(y) (B, d), log r (B,))."""
         raise NotImplementedError
 
     def advance(self, model: Model, x: Tensor, state: Here, chance: Noise, warming: bool) -> Moved:
-        """Accept or reject. A proposal that is not finite is rejected, and counted."""
+        """Accept or reject. A proposal that is no number is rejected, and counted; one of density 0 just rejected."""
         import torch
 
         y, log_p, slope, log_ratio = self.propose(model, x, state, chance)
-        finite = log_ratio.isfinite() & slope.isfinite().all(1)
-        log_ratio = torch.where(finite, log_ratio, -torch.inf)
+        nowhere = log_p == -torch.inf
+        broken = ~nowhere & ~(log_p.isfinite() & log_ratio.isfinite() & slope.isfinite().all(1))
+        log_ratio = log_ratio.masked_fill(nowhere | broken, -torch.inf)
         accepted = chance.uniform.log() < log_ratio
         log_step = state.log_step
         if self.adapt and warming:  # Robbins and Monro: gains whose sum is infinite and whose squares' sum is not
@@ -66,8 +91,12 @@ class Metropolis(ChainSampler):
             log_step,
             state.number + 1,
         )
-        ones = torch.ones_like(log_p)
-        counts = {"non_finite_proposals": ones * ~finite}
+        counts = {"non_finite_proposals": broken.long()}
         if not warming:
-            counts |= {"accepted": ones * accepted, "proposed": ones}
+            counts |= {"accepted": accepted.long(), "proposed": torch.ones_like(accepted, dtype=torch.long)}
         return Moved(torch.where(accepted[:, None], y, x), here, counts)
+
+    def rates(self, state: Here, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Acceptance after burn-in, and the steps that adaptation came to."""
+        accepted = {"acceptance": counts["accepted"] / counts["proposed"]} if "proposed" in counts else {}
+        return {**accepted, "step": state.log_step.exp()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from driftspec.chains import Noise, noise
+from driftspec.chains import Noise, noise, padded
 from driftspec.component import Need
 from driftspec.components import Draws, Sampler
 from driftspec.errors import RunFailed
@@ -38,7 +39,7 @@ class TimeSteps(Sampler):
         return torch.linspace(*self.ends(model), self.steps + 1, dtype=torch.float64)
 
     def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        """Where chains begin (whole blocks, d): the prior."""
+        """Where chains begin (at least `chains`, d): the prior. The place to refuse what cannot work."""
         return model.first("prior", chains, streams)
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
@@ -52,14 +53,16 @@ class TimeSteps(Sampler):
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         import torch
 
-        x = self.begin(model, count, streams)
+        x = self.begin(model, count, streams)[: padded(count)]
         chance = noise(streams.under("chains"), len(x), x)
         times = self.grid(model).to(x.device)
         with torch.no_grad():
-            for number, (t, after) in enumerate(zip(times[:-1], times[1:], strict=True), 1):
+            for number, (t, after) in enumerate(itertools.pairwise(times), 1):
                 x = self.advance(model, x, t, after, chance)
-                if not bool(x.isfinite().all()):
+                if not bool(x[:count].isfinite().all()):
                     text = f"{self.label}: samples are no longer finite after step {number}, t = {float(after):.4g}"
                     raise RunFailed(text, "diverged", number)
             x = self.finish(model, x, times[-1])
+        if not bool(x[:count].isfinite().all()):
+            raise RunFailed(f"{self.label}: samples are no longer finite at the end", "diverged", len(times) - 1)
         return Draws(x[:count, None, :], {"steps": len(times) - 1})

@@ -2,8 +2,8 @@
 
     x' = x + (η_i/2) s(x, σ_i) + √η_i ε,   η_i = η (σ_i/σ_L)²,   σ_1 > ... > σ_L the dynamics' ladder
 
-Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019. The last state still carries the
-noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, σ_L): Jolicoeur-Martineau et al. 2021.
+Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019. The last state still carries
+the noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, σ_L): Jolicoeur-Martineau et al. 2021.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.model import Model
+    from driftspec.streams import Streams
 
 
 class AnnealedLangevin(TimeSteps):
@@ -35,7 +36,10 @@ class AnnealedLangevin(TimeSteps):
     denoise: bool = Field(True, description="end with the mean x + σ_L² s(x, σ_L)")
 
     def needs(self) -> tuple[Need, ...]:
-        return (Need("dynamics", ("noise_kernel",), "for its levels of noise"), Need("dynamics", ("score",), "to climb"))
+        return (
+            Need("dynamics", ("noise_kernel",), "for its levels of noise"),
+            Need("dynamics", ("score",), "to climb"),
+        )
 
     def grid(self, model: Model) -> Tensor:
         """The ladder's times, highest σ first, and the lowest once more: a level is a step."""
@@ -45,11 +49,16 @@ class AnnealedLangevin(TimeSteps):
         times = torch.linspace(*model.dynamics.times(), self.steps, dtype=torch.float64) if ladder is None else ladder
         return torch.cat([times, times[-1:]])
 
+    def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
+        """Before the first step: at η ≥ 4 σ_L² steps at a σ above the data's deviations diverge."""
+        limit = 4 * float(model.dynamics.kernel(self.grid(model)[-1])[1]) ** 2
+        if self.step >= limit:
+            text = f"{self.label}: step {self.step:g} is past stability, 4 σ_L² = {limit:.6g}: take a smaller one"
+            raise RunFailed(text, "unstable", 0)
+        return super().begin(model, chains, streams)
+
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
-        lowest = model.dynamics.kernel(self.grid(model)[-1])[1]
-        sigma = model.dynamics.kernel(t)[1]
-        if self.step >= 4 * lowest**2:
-            raise RunFailed(f"{self.label}: step {self.step} is past stability, 4 σ_L² = {float(4 * lowest**2):.3g}", "unstable")
+        lowest, sigma = (model.dynamics.kernel(time)[1] for time in (self.grid(model)[-1], t))
         eta = (self.step * (sigma / lowest) ** 2).to(x)
         for _ in range(self.steps_per_level):
             x = x + eta / 2 * model.score(t.to(x), x) + eta.sqrt() * next(chance).normal

@@ -3,8 +3,8 @@
     forwards     x' = x + f h + g √h ε
     backwards    x' = x - (f - g² s) h + g √h ε,   s = ∇log p_t       (Anderson, *Reverse-time diffusion*, 1982)
 
-Maruyama 1955. The weak error falls in proportion to h. Backwards the last step adds no noise by default: at t_data the noise
-g²h of a step would be part of the samples' variance.
+Maruyama 1955. The weak error falls in proportion to h. Backwards the last step adds no noise by default: at t_data the
+noise g²h of a step would be part of the samples' variance.
 """
 
 from __future__ import annotations

@@ -32,7 +32,10 @@ class Heun(TimeSteps):
     rho: float = Field(7.0, gt=0, description="ρ: the larger, the more levels are low; 7 as in EDM")
 
     def needs(self) -> tuple[Need, ...]:
-        return (Need("dynamics", ("noise_kernel",), "for its levels of noise"), Need("dynamics", ("velocity",), "to follow"))
+        return (
+            Need("dynamics", ("noise_kernel",), "for its levels of noise"),
+            Need("dynamics", ("velocity",), "to follow"),
+        )
 
     def grid(self, model: Model) -> Tensor:
         """Times at which σ/α is on EDM's levels, found on a fine table."""

@@ -29,9 +29,7 @@ class HMC(Metropolis):
     leapfrogs: int = Field(10, ge=1, description="L, leapfrog steps in a proposal")
     target: float = Field(0.651, gt=0, lt=1, description="rate of acceptance that adaptation aims at")
 
-    def propose(
-        self, model: Model, x: Tensor, here: Here, chance: Noise
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def propose(self, model: Model, x: Tensor, here: Here, chance: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """L leapfrog steps from a fresh momentum."""
         h = here.log_step.exp()[:, None]
         y, v, log_p, slope = x, chance.normal, here.log_p, here.slope

@@ -8,12 +8,15 @@ climbs to a mode. Roberts, Tweedie 1996; Welling, Teh 2011. Many libraries call 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.component import Need
+from driftspec.components import Distribution, Setting
+from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,36 @@ class Langevin(ChainSampler):
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("score",), "to climb"),)
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from super().problems(around)
+        smallest = around.dynamics.smallest_variance()
+        if smallest is not None and self.step >= 4 * smallest:
+            text = f"'step' is {self.step:g}: on a normal law of smallest variance {smallest:.6g}"
+            yield "step", f"{text} it diverges from {4 * smallest:.6g} on (4 σ²_min): take a smaller one"
+
+    def predicts(self, law: Distribution) -> bool:
+        return law.smallest_variance() is not None
+
+    def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        """m and V = τ Σ (I - (η/4) Σ⁻¹)⁻¹ of a normal target, where the step's drift and its noise are in balance.
+
+        Chains with one draw have made k steps from a start of mean m₀ and covariance V₀; where those are known it is
+        m + Aᵏ (m₀ - m) and V + Aᵏ (V₀ - V) Aᵏ, A = I - (η/2) Σ⁻¹.
+        """
+        import torch
+
+        moments = law.moments()
+        if moments is None or not self.predicts(law):
+            raise RunFailed(f"{self.label} predicts the moments of a normal target alone, not of {law.label}")
+        mean, covariance = moments
+        unit, inverse = torch.eye(len(mean), dtype=torch.float64), torch.linalg.inv(covariance)
+        balance = self.temperature * torch.linalg.inv(unit - self.step / 4 * inverse) @ covariance
+        first = self.start.moments() if isinstance(self.start, Distribution) else None
+        if self.chains is not None or first is None:
+            return mean, balance
+        power = torch.linalg.matrix_power(unit - self.step / 2 * inverse, self.before())
+        return mean + power @ (first[0] - mean), balance + power @ (first[1] - balance) @ power
 
     def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
         """x' = x + (η/2) s(x) + √(τη) ε."""

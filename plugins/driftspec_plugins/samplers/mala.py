@@ -1,10 +1,10 @@
-"""MALA, the Metropolis-adjusted Langevin algorithm: a Langevin step proposes, and is accepted so that p is exactly kept.
+"""MALA, the Metropolis-adjusted Langevin algorithm: a Langevin step, accepted or not so that p is exactly kept.
 
     y = x + (η/2) ∇log p(x) + √η ε
     r = p(y) q(x|y) / (p(x) q(y|x)),   q(y|x) = N(x + (η/2) ∇log p(x), η I)
 
-Roberts, Tweedie, *Exponential convergence of Langevin distributions*, 1996. The best rate of acceptance in high dimension
-is 0.574: Roberts, Rosenthal 1998.
+Roberts, Tweedie, *Exponential convergence of Langevin distributions*, 1996. The best rate of acceptance in high
+dimension is 0.574: Roberts, Rosenthal 1998.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ class MALA(Metropolis):
 
     type = "mala"
 
-    def propose(
-        self, model: Model, x: Tensor, here: Here, chance: Noise
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def propose(self, model: Model, x: Tensor, here: Here, chance: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One Langevin step; log r from the densities of the step and of its return."""
         eta = here.log_step.exp()[:, None]
         y = x + eta / 2 * here.slope + eta.sqrt() * chance.normal

@@ -3,9 +3,9 @@
     predictor    x' = x - (f - g² s) h + g √h ε
     corrector    x' = x + (η/2) s(x, t) + √η ε,   η(t) = 4 (snr σ(t))²
 
-Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021. There the corrector's step is scaled by the norms of a batch's score
-and noise; here it depends on t alone: a step that looks at a sample's own score biases it, and one that looks at the batch
-makes each sample depend on the rest.
+Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021. There the corrector's step is scaled by the norms of a batch's
+score and noise; here it depends on t alone: a step that looks at a sample's own score biases it, and one that looks at
+the batch makes each sample depend on the rest.
 """
 
 from __future__ import annotations

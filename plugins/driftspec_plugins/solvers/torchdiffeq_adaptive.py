@@ -1,7 +1,10 @@
 """Adaptive Runge-Kutta pairs: two orders from the same stages, whose difference chooses the length of each step.
 
-    dopri5   order 5(4), 7 stages, the last of which is the next step's first   J. R. Dormand, P. J. Prince 1980
-    dopri8   order 8(7), 13 stages                                              P. J. Prince, J. R. Dormand 1981
+    adaptive_heun   order 2(1), 2 stages                                                K. Heun 1900
+    fehlberg2       order 2(1), 3 stages                                                E. Fehlberg 1969
+    bosh3           order 3(2), 4 stages, the last of which is the next step's first    P. Bogacki, L. F. Shampine 1989
+    dopri5          order 5(4), 7 stages, likewise                                      J. R. Dormand, P. J. Prince 1980
+    dopri8          order 8(7), 13 stages                                               P. J. Prince, J. R. Dormand 1981
 
 The error of a step is measured sample by sample, as the root mean square of error/(atol + rtol |y|) over the sample's
 state and integrals, and the worst sample decides: no point hides behind its batch.
@@ -14,12 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from driftspec.components import Path, Solver
-from driftspec.errors import SolveFailed
+from driftspec_plugins.solvers._torchdiffeq import System
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,54 +67,49 @@ class Adaptive(Solver):
 
         `stats` is filled in as things happen: the adjoint's evaluations appear with the backward pass.
         """
-        import torch
+        system = _Controlled(f, rates, x, t0, t1, self.max_evaluations)
+        return system.solve(x, lambda y: self._integrate(system, y, params))
 
-        ends = torch.stack([torch.as_tensor(t, dtype=torch.float64, device=x.device) for t in (t0, t1)])
-        system = _System(f, rates, x.shape[1], ends, self.max_evaluations)
-        y = system.start(x)
-        try:
-            if ends[0] == ends[1] or not len(x):
-                y = y + (ends[1] - ends[0]).to(y.dtype) * system.slope(ends[0].to(y.dtype), y)
-            elif self.gradient == "adjoint":
-                closed_over = [*params, *(t for t in (t0, t1) if isinstance(t, torch.Tensor))]
-                y = self._adjoint(system, y, ends, closed_over)
-            else:
-                y = self._forward(system, y, ends)
-            status = "ok" if y.isfinite().all() else "non_finite"
-        except _Stopped as stopped:
-            y, status = torch.full_like(y, torch.nan), stopped.status
-        system.forwards = False
-        state, integrals = y[:, : x.shape[1]], y[:, x.shape[1] :]
-        return Path(state, integrals, system.evaluations, status, system.stats)
-
-    def _forward(self, system: _System, y: Tensor, ends: Tensor) -> Tensor:
+    def _integrate(self, system: _Controlled, y: Tensor, params: Sequence[Tensor]) -> Tensor:
         from torchdiffeq import odeint
 
+        ends = system.ends.detach()
+        start, end = ends[:1], ends[1:]
         # Without step_t a solver runs past the end and interpolates back.
-        options = {"norm": system.worst, "step_t": ends[1:].detach()}
-        return odeint(system, y, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[-1]
-
-    def _adjoint(self, system: _System, y: Tensor, ends: Tensor, closed_over: Sequence[Tensor]) -> Tensor:
-        from torchdiffeq import odeint_adjoint
-
-        # Of two decreasing times torchdiffeq turns the sign, and that of `options`, but not of `adjoint_options`.
-        start = ends[:1].detach() * (1 if ends[0] < ends[1] else -1)
-        solution = odeint_adjoint(
-            system,
+        options = {"norm": system.worst, "step_t": end}
+        forwards = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        if self.gradient == "backprop":
+            return odeint(system, y, system.ends, **forwards)[-1]
+        return system.adjoint(
             y,
-            ends,
-            rtol=self.rtol,
-            atol=self.atol,
-            method=self.method,
-            options={"norm": system.worst, "step_t": ends[1:].detach()},
+            params,
+            **forwards,
             adjoint_rtol=self.adjoint_rtol,
             adjoint_atol=self.adjoint_atol,
-            adjoint_options={"norm": system.worst_adjoint, "step_t": start},
-            adjoint_params=tuple({id(p): p for p in closed_over if p.requires_grad}.values()),
+            # Of two decreasing times torchdiffeq turns the sign, and that of `options`, but not of `adjoint_options`.
+            adjoint_options={"norm": system.worst_adjoint, "step_t": start if start < end else -start},
         )
-        if solution.grad_fn is not None:
-            solution.grad_fn.register_prehook(system.before_backward)
-        return solution[-1]
+
+
+class AdaptiveHeun(Adaptive):
+    """Order 2, error by order 1. Heun, *Neue Methoden zur approximativen Integration*, 1900."""
+
+    type = method = "adaptive_heun"
+    order = 2
+
+
+class Fehlberg2(Adaptive):
+    """Order 2, error by order 1. Fehlberg, *Low-order classical Runge-Kutta formulas with stepsize control*, 1969."""
+
+    type = method = "fehlberg2"
+    order = 2
+
+
+class Bosh3(Adaptive):
+    """Order 3, error by order 2. Bogacki and Shampine, *A 3(2) pair of Runge-Kutta formulas*, 1989."""
+
+    type = method = "bosh3"
+    order = 3
 
 
 class Dopri5(Adaptive):
@@ -128,53 +126,13 @@ class Dopri8(Adaptive):
     order = 8
 
 
-class _Stopped(SolveFailed):
-    """Ends a solve from within: forwards it becomes a status, backwards it reaches whoever asked for gradients."""
+class _Controlled(System):
+    """A system whose steps are chosen: the norms that choose, and a name for every end torchdiffeq would assert."""
 
-
-class _System:
-    """dy/dt of y = (state, integrals) as torchdiffeq calls it: counted, within [t0, t1], stopped by name."""
-
-    def __init__(self, f: VectorField, rates: Rates | None, d: int, ends: Tensor, budget: int):
-        self.f, self.rates, self.d, self.budget = f, rates, d, budget
-        self.earliest, self.latest = sorted(ends.tolist())
-        self.t0 = ends[0].detach()
-        self.forwards = True
-        self.evaluations = self.spent = 0
+    def __init__(self, *given: Any):
+        super().__init__(*given)
         self.failed = False
-        self.stats = {"rejected": 0, "evaluations_backward": 0, "rejected_backward": 0}
-
-    def start(self, x: Tensor) -> Tensor:
-        """(x, 0) (B, d+m), the integrals counted by asking for the rates once."""
-        import torch
-
-        if self.rates is None:
-            return x
-        with torch.no_grad():
-            m = self.rates(self.t0.to(x.dtype), x)[1].shape[1]
-        self.evaluations = self.spent = 1
-        return torch.cat([x, x.new_zeros(len(x), m)], 1)
-
-    def slope(self, t: Tensor, y: Tensor) -> Tensor:
-        """(f, r) (B, d+m)."""
-        import torch
-
-        if self.spent >= self.budget:
-            self.stop("budget")
-        self.spent += 1
-        if self.forwards:
-            self.evaluations += 1
-        else:
-            self.stats["evaluations_backward"] += 1
-        x = y[:, : self.d]
-        return self.f(t, x) if self.rates is None else torch.cat(self.rates(t, x), 1)
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        # The search for a first step, and rounding to float32, may look past an end.
-        out = self.slope(t.clamp(self.earliest, self.latest), y)
-        if not self.forwards and not out.requires_grad:  # the adjoint differentiates even what is constant
-            out = out + 0 * y
-        return out
+        self.stats |= {"rejected": 0, "rejected_backward": 0}
 
     def worst(self, rows: Tensor) -> Tensor:
         """max over samples of the root mean square over a sample's columns, ()."""
@@ -209,15 +167,3 @@ class _System:
 
     def callback_reject_step_adjoint(self, *_: Any) -> None:
         self.stats["rejected_backward"] += 1
-
-    def before_backward(self, _: Any) -> None:
-        """A new budget for each backward pass; none for a second derivative, which would silently be zero."""
-        import torch
-
-        if torch.is_grad_enabled():
-            raise SolveFailed("the adjoint gives first derivatives only: use gradient: backprop", "failed")
-        self.spent = 0
-
-    def stop(self, status: str) -> NoReturn:
-        what = "the ODE" if self.forwards else "the adjoint ODE"
-        raise _Stopped(f"solving {what} ended with status {status} after {self.spent} evaluations", status)

@@ -1,0 +1,36 @@
+"""Effective sample size: how many independent draws the chains' draws are worth, for the quantity worth least.
+
+    ESS = M N / τ, by normal scores of ranks (bulk); beside it the ESS of the 5 % and 95 % quantiles (tail)
+
+Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021. Of chains with one draw each it is their number: they are independent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from driftspec.components import Measured
+from driftspec_plugins.metrics._chains import FEWEST, OfQuantities, as_arrays, bulk, tail
+
+if TYPE_CHECKING:
+    from driftspec.evaluate import Evaluation
+
+
+class ESS(OfQuantities):
+    """The smallest bulk ESS of the reported quantities, and of each bulk and tail."""
+
+    type = "ess"
+    reads_chains = True
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        values, names = self.quantities(evaluation)
+        chains, draws = values.shape[:2]
+        details: dict[str, object] = {"chains": chains, "draws": draws}
+        if draws < FEWEST:
+            reason = "chains are independent of each other: their number counts, and is no estimate"
+            return Measured(float(chains), None, "draws", chains * draws, details, reason)
+        each = {name: {"bulk": bulk(x), "tail": tail(x)} for name, x in as_arrays(values, names).items()}
+        worst = min(each, key=lambda name: each[name]["bulk"])
+        details |= {"worst": worst, "quantities": each}
+        reason = "it says how large the standard errors of others are, and is given none of its own"
+        return Measured(each[worst]["bulk"], None, "draws", chains * draws, details, reason)

@@ -1,0 +1,49 @@
+"""R-hat: the spread of all draws against that within chains; 1 where the chains have forgotten where they began.
+
+    R-hat = √(V/W), V the variance of all chains together, W the mean within one, of halves of chains, by normal scores
+
+Gelman, Rubin 1992; in the rank-normalised form of Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, who ask for less
+than 1.01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from driftspec.components import Measured, Setting
+from driftspec_plugins.metrics._chains import FEWEST, OfQuantities, as_arrays, r_hat
+
+if TYPE_CHECKING:
+    from driftspec.evaluate import Evaluation
+
+
+class RHat(OfQuantities):
+    """The largest R-hat of the reported quantities."""
+
+    type = "r_hat"
+    reads_chains = True
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if around.sampler is not None and around.count is not None:
+            chains, draws = around.sampler.layout(around.count)
+            if chains < 2 or draws < FEWEST:
+                text = f"it compares at least 2 chains of {FEWEST} draws; {around.sampler.label} makes {chains}"
+                yield "of", f"{text} of {draws}: a sampler with 'chains' makes several draws each"
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        values, names = self.quantities(evaluation)
+        chains, draws = values.shape[:2]
+        details: dict[str, object] = {"chains": chains, "draws": draws}
+        if chains < 2 or draws < FEWEST:
+            reason = f"R-hat compares at least 2 chains of {FEWEST} draws, and there are {chains} of {draws}"
+            return Measured(None, None, "", chains * draws, details, reason)
+        each = {name: r_hat(x) for name, x in as_arrays(values, names).items()}
+        details["quantities"] = each
+        known = {name: value for name, value in each.items() if value is not None}
+        if len(known) < len(each):
+            still = ", ".join(name for name in each if name not in known)
+            return Measured(None, None, "", chains * draws, details, f"nothing moves within the chains: {still}")
+        details["worst"] = max(known, key=lambda name: known[name])
+        reason = "it is compared with 1.01, and is given no standard error"
+        return Measured(max(known.values()), None, "", chains * draws, details, reason)

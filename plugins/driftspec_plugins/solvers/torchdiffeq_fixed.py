@@ -1,0 +1,104 @@
+"""Methods of N equal steps, whose gradient may be taken by the adjoint equation too, in steps of its own.
+
+    euler            order 1: x' = x + h f(t, x)                                                        L. Euler 1768
+    midpoint         order 2: x' = x + h f(t + h/2, x + h/2 f(t, x))                                    C. Runge 1895
+    heun3            order 3: x' = x + h/4 (k1 + 3 k3), stages at 0, 1/3 and 2/3                        K. Heun 1900
+    explicit_adams   order 4: x' = x + h/24 (55 f_0 - 59 f_1 + 37 f_2 - 9 f_3), f_k of k steps ago      J. C. Adams 1883
+
+The integrands r are integrated beside the state, by the same sum. By backpropagation the gradient is exact for the
+steps taken; by the adjoint, da_y/dt = -a_yᵀ ∂f/∂y and da_θ/dt = -a_yᵀ ∂f/∂θ solved back from t1 (Pontryagin 1962; Chen
+et al. 2018), it is that of the ODE, with an error of the method's order, and no step is kept. Stepping is torchdiffeq's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from driftspec.components import FixedSteps, Path
+from driftspec_plugins.solvers._torchdiffeq import System
+from driftspec_plugins.solvers.rk4 import spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.components import Rates, VectorField
+
+
+class EqualSteps(FixedSteps):
+    """N equal steps of one method; every evaluation is of f and, where there are any, of the rates."""
+
+    method: ClassVar[str]
+    """The method's name in torchdiffeq."""
+    options: ClassVar[Mapping[str, Any]] = {}
+    """What the method is told there."""
+
+    gradient: Literal["backprop", "adjoint"] = Field(
+        "backprop",
+        description="through the steps (exact for them), or by the adjoint equation (memory independent of steps)",
+    )
+    adjoint_steps: int | None = Field(None, ge=1, description="steps of the adjoint solve; null: as many as forwards")
+
+    def solve(
+        self,
+        f: VectorField,
+        x: Tensor,
+        t0: float | Tensor,
+        t1: float | Tensor,
+        rates: Rates | None = None,
+        steps: int | None = None,
+        params: Sequence[Tensor] = (),
+    ) -> Path:
+        """State and integrals as one system (B, d+m), in N = `steps`. `params` counts for the adjoint only."""
+        n, system = self.steps if steps is None else steps, System(f, rates, x, t0, t1)
+        return system.solve(x, lambda y: self._integrate(system, y, n, params))
+
+    def _integrate(self, system: System, y: Tensor, n: int, params: Sequence[Tensor]) -> Tensor:
+        from torchdiffeq import odeint
+
+        options = {**self.options, "grid_constructor": _grid(n)}
+        if self.gradient == "backprop":
+            return odeint(system, y, system.ends, method=self.method, options=options)[-1]
+        back = {**self.options, "grid_constructor": _grid(self.adjoint_steps or n)}
+        return system.adjoint(y, params, method=self.method, options=options, adjoint_options=back)
+
+
+def _grid(n: int) -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """Times (n+1,) float64 from t[0] to t[-1], with the graph of both."""
+    import torch
+
+    def grid(f: Any, y: Tensor, t: Tensor) -> Tensor:
+        return spread(t[0], t[-1], torch.arange(n + 1, dtype=torch.float64, device=t.device) / n)
+
+    return grid
+
+
+class Euler(EqualSteps):
+    """Order 1, N evaluations. Euler, *Institutiones calculi integralis*, 1768."""
+
+    type = method = "euler"
+    order = 1
+
+
+class Midpoint(EqualSteps):
+    """Order 2, 2 N evaluations. Runge, *Über die numerische Auflösung von Differentialgleichungen*, 1895."""
+
+    type = method = "midpoint"
+    order = 2
+
+
+class Heun3(EqualSteps):
+    """Order 3, 3 N evaluations. Heun, *Neue Methoden zur approximativen Integration*, 1900."""
+
+    type = method = "heun3"
+    order = 3
+
+
+class ExplicitAdams(EqualSteps):
+    """Order 4, N + 6 evaluations for N > 1: three Runge-Kutta steps begin. Bashforth and Adams, 1883."""
+
+    type = method = "explicit_adams"
+    options: ClassVar[Mapping[str, Any]] = {"max_order": 5}  # torchdiffeq counts one more than the order
+    order = 4

@@ -1,0 +1,280 @@
+"""The adjoint against backpropagation, finite differences and closed forms; torchdiffeq's methods by name and order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from benchmarks.memory import gradient_step
+from problems import MATRICES, Cubic, DrivenSine, Linear, Planar, Problem, Sine, TimeAffine, points, tensor
+
+from driftspec import flow
+from driftspec.components import Solver
+from driftspec.errors import SolveFailed
+from driftspec_plugins.estimators.exact_trace import ExactTrace
+
+T0, T1 = 0.2, 1.5
+FIXED = ("euler", "midpoint", "heun3", "explicit_adams")
+PAIRS = ("adaptive_heun", "fehlberg2", "bosh3")
+over = pytest.mark.parametrize
+
+
+def made(name, gradient="backprop", **keys):
+    return Solver.make({"type": name, "gradient": gradient, **keys})
+
+
+def slope(counts, errors):
+    return np.polyfit(np.log(counts), np.log([float(e) for e in errors]), 1)[0]
+
+
+def by_trace(f):
+    def rates(t, x):
+        value, divergence = ExactTrace().divergence(lambda y: f(t, y), x)
+        return value, divergence[:, None]
+
+    return rates
+
+
+# --------------------------------------------------------------------------------------------------------------- orders
+
+
+@over("problem", [TimeAffine(), DrivenSine(), Planar()], ids=["time_affine", "driven_sine", "planar"])
+@over("name", FIXED)
+def test_fixed_steps_converge_with_their_order(name, problem):
+    """State and integral, forwards and backwards in time: log error against log N has slope -order ± 0.3."""
+    solver, x = made(name), points(20, problem.d, seed=1)
+    counts = [32, 64, 128, 256]
+    for t0, t1 in ((T0, T1), (T1, T0)):
+        paths = [solver.solve(problem.f, x, t0, t1, problem.rates, n) for n in counts]
+        state = [(p.state - problem.flow(x, t0, t1)).abs().mean() for p in paths]
+        integral = [(p.integrals[:, 0] - problem.log_det(x, t0, t1)).abs().mean() for p in paths]
+        for errors in (state, integral):
+            assert abs(slope(counts, errors) + solver.order) < 0.3, (t0, errors)
+        assert max(state[-1], integral[-1]) < 0.05
+
+
+@over("name, stages, more", [("euler", 1, 0), ("midpoint", 2, 0), ("heun3", 3, 0), ("explicit_adams", 1, 6)])
+def test_evaluations_of_fixed_steps(name, stages, more):
+    problem, x = Planar(), points(4, 3)
+    assert made(name).solve(problem.f, x, T0, T1, steps=12).evaluations == 12 * stages + more
+    with_rates = made(name, steps=12).solve(problem.f, x, T0, T1, problem.rates)
+    assert with_rates.evaluations == 12 * stages + more + 1  # one counts the integrands
+
+
+@over("name", PAIRS)
+def test_adaptive_pairs_converge_with_their_order(name):
+    """Against evaluations the error falls by the order; and it follows the tolerance."""
+    problem, x = Planar(), points(20, 3, seed=2)
+    exact = torch.cat([problem.flow(x, T0, T1), problem.log_det(x, T0, T1)[:, None]], 1)
+    tolerances, errors, counts = [1e-4, 1e-5, 1e-6, 1e-7], [], []
+    for tolerance in tolerances:
+        solver = made(name, rtol=tolerance, atol=tolerance)
+        path = solver.solve(problem.f, x, T0, T1, problem.rates).require()
+        errors.append(float((torch.cat([path.state, path.integrals], 1) - exact).abs().max()))
+        counts.append(path.evaluations)
+    assert abs(slope(counts, errors) + solver.order) < 0.3, (counts, errors)
+    assert all(error < 100 * tolerance for error, tolerance in zip(errors, tolerances)), errors
+
+
+# ------------------------------------------------------------------------------------------------------------ gradients
+
+
+def planar_gradient(solver, steps=None):
+    """∂/∂(x, t0, t1, u, w) of a weighted log p, and its closed form."""
+    weights = torch.linspace(-1, 2, 8, dtype=torch.float64)
+    leaves = [v.requires_grad_() for v in (points(8, 3, seed=3), tensor(T0)[0], tensor(T1)[0])]
+    leaves += [tensor(0.9, -0.5, 1.2).requires_grad_(), tensor(0.8, 1.1, 0.6).requires_grad_()]
+    x, t_prior, t_data, u, w = leaves
+    problem = Planar(u, w)
+    path = solver.solve(problem.f, x, t_data, t_prior, by_trace(problem.f), steps, (u, w)).require()
+    log_p = -(path.state.square().sum(1) + 3 * math.log(2 * math.pi)) / 2 + path.integrals[:, 0]
+    exact = weights @ problem.log_p(x, t_prior, t_data)
+    found, closed = torch.autograd.grad(weights @ log_p, leaves), torch.autograd.grad(exact, leaves)
+    return torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in closed])
+
+
+@over("gradient", ["backprop", "adjoint"])
+@over("name", FIXED)
+def test_gradients_of_fixed_steps_converge_with_their_order(name, gradient):
+    """In x, both ends of time and every parameter the field closes over."""
+    counts = [32, 64, 128]
+    both = [planar_gradient(made(name, gradient), n) for n in counts]
+    errors = [(found - closed).abs().max() for found, closed in both]
+    assert abs(slope(counts, errors) + made(name).order) < 0.3, errors
+    assert both[0][1].abs().min() > 1e-3
+
+
+@over("gradient", ["backprop", "adjoint"])
+@over("name", PAIRS)
+def test_gradients_of_adaptive_pairs(name, gradient):
+    found, closed = planar_gradient(made(name, gradient, rtol=1e-6, atol=1e-6))
+    torch.testing.assert_close(found, closed, rtol=1e-4, atol=1e-4)
+
+
+@over("name", FIXED)
+def test_the_adjoint_less_backpropagation_falls_at_the_solvers_order(name):
+    """The first is the ODE's gradient in N steps back, the second that of N steps forwards."""
+    counts = [32, 64, 128]
+    differences = []
+    for n in counts:
+        adjoint, backprop = (planar_gradient(made(name, g), n)[0] for g in ("adjoint", "backprop"))
+        differences.append((adjoint - backprop).abs().max())
+    assert abs(slope(counts, differences) + made(name).order) < 0.3, differences
+
+
+@over("name, falls", [("euler", 1), ("midpoint", 3), ("heun3", 3)])
+def test_the_state_solved_back_drifts_at_the_solvers_order(name, falls):
+    """A step back of even order undoes the leading error of the step forwards: there it is one order better."""
+    model, x, counts = tiny.known(Planar(), (T0, T1)), points(20, 3), [16, 32, 64, 128]
+    drifts = [flow.drift(model, x, made(name, steps=n)).mean() for n in counts]
+    assert abs(slope(counts, drifts) + falls) < 0.3, drifts
+
+
+def test_the_adjoint_may_have_steps_of_its_own():
+    same, finer = (planar_gradient(made("heun3", "adjoint", adjoint_steps=n), 16)[0] for n in (16, 256))
+    own, closed = planar_gradient(made("heun3", "adjoint"), 16)
+    assert torch.equal(same, own)
+    assert 0 < (finer - closed).norm() < (own - closed).norm()
+
+
+def test_the_adjoint_itself_at_an_interior_time():
+    """a_z(t) = ∂L/∂z(t), by central differences of L in z(t) and by a closed form: e^{Aᵀ(T - t)} a_z(T)."""
+    solver, t = made("dopri8", "adjoint", rtol=1e-10, atol=1e-10), 0.7
+    linear = Linear(MATRICES[5])
+    for problem in (DrivenSine(), Planar(), TimeAffine(), linear):
+        z = problem.flow(points(4, problem.d, seed=5), T0, t).requires_grad_()
+        weights = points(4, problem.d, seed=6)
+
+        def loss(z, problem=problem, weights=weights):
+            end = solver.solve(problem.f, z, t, T1).require().state
+            return (weights * end + end**3 / 3).sum()
+
+        (a,) = torch.autograd.grad(loss(z), z)
+        for i in range(problem.d):
+            step = 1e-4 * torch.eye(problem.d, dtype=z.dtype)[i]
+            for row in (0, 3):
+                shift = torch.zeros_like(z)
+                shift[row] = step
+                difference = (loss(z.detach() + shift) - loss(z.detach() - shift)) / 2e-4
+                assert abs(difference - a[row, i]) < 2e-6 * a.abs().max()
+    end = linear.flow(z.detach(), t, T1)
+    closed = (weights + end**2) @ torch.linalg.matrix_exp(linear.a * (T1 - t))
+    torch.testing.assert_close(a, closed, rtol=1e-7, atol=1e-7)
+
+
+@over("body", [("dopri5", {"rtol": 1e-9, "atol": 1e-9}), ("heun3", {"steps": 400})], ids=["dopri5", "heun3"])
+@over("gradient", ["backprop", "adjoint"])
+def test_a_trajectorys_gradient_reaches_a_condition_and_learnable_times(gradient, body):
+    """dz/dt = s A (z - c): z(t_k) = c + e^{s A t_k} (z - c), its gradients in A, the context c, z and every t_k."""
+    solver = made(body[0], gradient, **body[1])
+    a, c = MATRICES[2], tensor(0.3, -0.2).requires_grad_()
+    times, z = tensor(0.1, 0.4, 1.1, 1.3).requires_grad_(), points(6, 2).requires_grad_()
+    model = tiny.flow_of(lambda t, y: (y - c) @ a.T, 2)
+    (scale,) = model.parameters()
+    weights = points(24, 2, seed=1).view(4, 6, 2)
+    states, paths = flow.trajectory(model, z, times, solver, params=(c,))
+    exact = torch.stack([c + (z - c) @ torch.linalg.matrix_exp(scale * a * (t - times[0])).T for t in times])
+    torch.testing.assert_close(states, exact, rtol=1e-6, atol=1e-6)
+    leaves = (scale, c, times, z)
+    found = torch.autograd.grad((weights * states.square()).sum(), leaves)
+    closed = torch.autograd.grad((weights * exact.square()).sum(), leaves)
+    for mine, theirs in zip(found, closed):
+        assert theirs.abs().min() > 1e-3
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    back = flow.stats(paths)["evaluations_backward"]
+    assert back > 3 * 400 if gradient == "adjoint" and body[0] == "heun3" else (back > 0) == (gradient == "adjoint")
+
+
+def test_a_gradient_that_a_context_would_lose_without_params():
+    c = tensor(0.3, -0.2).requires_grad_()
+    model = tiny.flow_of(lambda t, y: y - c, 2)
+    states, _ = flow.trajectory(model, points(3, 2), tensor(0.0, 1.0), made("dopri5", "adjoint"))
+    assert torch.autograd.grad(states.sum(), c, allow_unused=True) == (None,)
+
+
+# ------------------------------------------------------------------------------------------------------------- statuses
+
+
+@over("gradient", ["backprop", "adjoint"])
+@over("name", FIXED)
+def test_fixed_steps_name_what_is_not_finite_and_keep_the_other_rows(name, gradient):
+    path = made(name, gradient).solve(lambda t, x: x * x, tensor([-0.3], [1e200]), 0.0, 2.0, steps=20)
+    assert path.status == "non_finite" and not path.state[1].isfinite()
+    assert abs(path.state[0] + 0.3 / 1.6) < 0.02
+    with pytest.raises(SolveFailed, match="non_finite"):
+        path.require()
+
+
+@over("name", ["midpoint", "dopri5"])
+def test_an_adjoint_that_is_not_finite_has_a_name(name):
+    """√|x| at 0 has no derivative. A loss that is not finite itself is not blamed on the solve."""
+    x = tensor([0.0]).requires_grad_()
+    path = made(name, "adjoint").solve(lambda t, y: y.abs().sqrt(), x, 0.0, 1.0).require()
+    with pytest.raises(SolveFailed, match="adjoint ODE ended with status non_finite"):
+        path.state.sum().backward()
+    if name == "midpoint":
+        path = made(name, "adjoint").solve(lambda t, y: -y, x, 0.0, 1.0).require()
+        (path.state.sum() * math.nan).backward()
+        assert bool(x.grad.isnan())
+
+
+@over("name", [*FIXED, *PAIRS])
+def test_solvers_of_one_shape(name):
+    """No time, no rows, float32, and no second derivative through an adjoint."""
+    problem, solver = Planar(), made(name, "adjoint")
+    still = solver.solve(problem.f, points(4, 3), T1, T1, problem.rates)
+    assert torch.equal(still.state, points(4, 3)) and not still.integrals.any()
+    assert solver.solve(problem.f, points(0, 3), T0, T1, problem.rates).integrals.shape == (0, 1)
+    short = Planar(problem.u.float(), problem.w.float())
+    x = points(4, 3).float()
+    path = solver.solve(short.f, x, T0, T1, short.rates, steps=64)
+    assert path.state.dtype == path.integrals.dtype == torch.float32
+    assert (path.state - problem.flow(points(4, 3), T0, T1)).abs().max() < 0.05
+    path = solver.solve(short.f, x.requires_grad_(), T0, T1, steps=4)
+    with pytest.raises(SolveFailed, match="first derivatives only"):
+        torch.autograd.grad(path.state.sum(), x, create_graph=True)
+
+
+# ----------------------------------------------------------------------------------------------- limits and memory
+
+
+@over("problem", [Sine(), DrivenSine(), Planar(), Cubic()], ids=["sine", "driven_sine", "planar", "cubic"])
+def test_the_discrete_limit_of_a_determinant_is_a_trace(problem: Problem):
+    """Σ log |det(I + h J)| over N residual layers x + h f(x) less Σ h tr J, and less ∫ tr J dt, fall with slope 1."""
+    x0, counts = points(20, problem.d, scale=0.8), [32, 64, 128, 256]
+    to_traces, to_integral = [], []
+    for n in counts:
+        x, h = x0, (T1 - T0) / n
+        determinants, traces = torch.zeros(20, dtype=x.dtype), torch.zeros(20, dtype=x.dtype)
+        for k in range(n):
+            t = tensor(T0 + k * h)[0]
+            jacobian = torch.func.vmap(torch.func.jacrev(lambda y, t=t: problem.f(t, y[None])[0]))(x)
+            determinants += torch.linalg.slogdet(torch.eye(problem.d, dtype=x.dtype) + h * jacobian)[1]
+            value, divergence = ExactTrace().divergence(lambda y, t=t: problem.f(t, y), x)
+            traces += h * divergence
+            x = x + h * value
+        to_traces.append((determinants - traces).abs().mean())
+        to_integral.append((determinants - problem.log_det(x0, T0, T1)).abs().mean())
+    for errors in (to_traces, to_integral):
+        assert abs(slope(counts, errors) + 1) < 0.3, errors
+        assert errors[0] > 1e-4
+
+
+def test_the_adjoints_memory_does_not_grow_with_the_steps():
+    """The highest moment of what autograd holds, in bytes: exact, and the same anywhere."""
+    for name in ("heun3", "midpoint", "dopri5"):
+        peaks = {}
+        for gradient in ("adjoint", "backprop"):
+            keys = {"rtol": 1e-4, "atol": 1e-4} if name == "dopri5" else {}
+            tight = {"rtol": 1e-7, "atol": 1e-7} if name == "dopri5" else {}
+            few = gradient_step(made(name, gradient, **keys), 8, 64, 16)
+            many = gradient_step(made(name, gradient, **tight), 64, 64, 16)
+            peaks[gradient] = few.peak, many.peak
+            assert few.now == many.now == 0
+        few, many = peaks["adjoint"]
+        assert 0 < few and many < 1.1 * few, peaks
+        few, many = peaks["backprop"]
+        assert many > (6 if name != "dopri5" else 2) * few, peaks
