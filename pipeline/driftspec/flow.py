@@ -49,7 +49,7 @@ class Solved:
 
 @dataclass(frozen=True)
 class LogProb:
-    """log p of each point in model units, the error its solver makes, and the latent point it came from."""
+    """log p of each point in model units, the error its solver makes in it or in z, and the latent z it came from."""
 
     log_prob: Tensor  # (B,)
     error: Tensor  # (B,)
@@ -96,13 +96,14 @@ def log_prob(
         path = _by_blocks(one, rows)
         z, traces = torch.cat([p.state for p in path]), torch.cat([p.integrals for p in path])
         log_p = prior.log_prob(z)[:, None] + traces
-        return torch.cat([log_p.mean(1, keepdim=True), log_p, z], 1), sum(p.evaluations for p in path)
+        return torch.cat([log_p.mean(1, keepdim=True), z, log_p], 1), sum(p.evaluations for p in path)
 
     with torch.no_grad():
-        solved = _refined(solve, len(x), solver, slice(0, 1), compare)
-    value, each, z = solved.value[:, 0], solved.value[:, 1 : 1 + columns], solved.value[:, 1 + columns :]
+        # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
+        solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
+    value, z, each = solved.value.split([1, model.dim, columns], 1)
     stderr = each.std(1) / columns**0.5 if columns > 1 else None
-    return LogProb(value, solved.error, z, stderr, solved.converged, solved.evaluations)
+    return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
 
 
 def trajectory(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     LogDensity = Callable[[torch.Tensor], torch.Tensor]
 
 DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
-GRID, DEPTH = 80, 12.0  # points a side; nats below the highest that the map still tells apart
+GRID, DEPTH = 64, 12.0  # points a side; nats below the highest that the map still tells apart
 SHOWN, TIMES = 4000, 24
 
 
@@ -70,18 +70,17 @@ def draw(
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:
     """Samples of a run without data, and draws from its target if it can be drawn from."""
     target = experiment.spec.dynamics.nested().get("target")
-    if not isinstance(target, Distribution):
+    if not isinstance(target, Distribution) or "samples" not in target.offers():
         return
-    data, generator = None, experiment.streams.under("plots").generator("target")
-    if "samples" in target.offers():
-        data = target.sample(min(SHOWN, len(samples)), generator, samples.shape[1]).numpy()
+    generator = experiment.streams.under("plots").generator("target")
+    data = target.sample(min(SHOWN, len(samples)), generator, samples.shape[1]).numpy()
     columns = target.columns() or [f"x{i + 1}" for i in range(samples.shape[1])]
     shown = samples[:: max(1, len(samples) // SHOWN)]  # of every chain some
     if samples.shape[1] == 1:
         log_p = target.log_prob if "log_prob" in target.offers() else None
-        yield "density", _png(_histogram(shown if data is None else data, shown, log_p, columns[0]))
+        yield "density", _png(_histogram(data, shown, log_p, columns[0]))
     else:
-        yield "samples", _png(_samples(shown if data is None else data, shown, _box(shown), columns))
+        yield "samples", _png(_samples(data, shown, _box(data), columns))
 
 
 def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
@@ -92,7 +91,8 @@ def _log_density(experiment: Experiment, model: Model, solver: Solver | None) ->
 
     def log_p(x: torch.Tensor) -> torch.Tensor:
         streams = experiment.streams.under("plots")
-        scored = flow.log_prob(model, experiment.rows(x), solver, trace, streams)
+        compare = solver.start_steps() is not None  # a picture asks no adaptive solver for its error
+        scored = flow.log_prob(model, experiment.rows(x), solver, trace, streams, compare)
         return scored.log_prob.double().cpu() + experiment.transform.log_det()
 
     return log_p
@@ -185,8 +185,9 @@ def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float,
     figure, axes = _figure(len(maps), box)
     for panel, (title, values) in zip(axes, maps.items(), strict=True):
         image = panel.imshow(
-            values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma"
-        )
+            values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma",
+            interpolation="bilinear",
+        )  # fmt: skip
         _dress(panel, title, box, experiment.dataset.columns)
     figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")
     return figure

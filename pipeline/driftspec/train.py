@@ -191,7 +191,7 @@ def _step_named(step: int) -> Iterator[None]:
 
 
 def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tree is that of a training's end: the last step, or early stopping's patience at its end."""
+    """Whether a checkpoint's tree is the end of a training: the last step, or the end of early stopping's patience."""
     stopping = settings.early_stopping
     patience_over = stopping is not None and tree["best"]["checks_since"] >= stopping.patience
     return tree["step"] >= settings.steps or patience_over

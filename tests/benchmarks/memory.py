@@ -6,7 +6,12 @@ MiB that autograd holds at the highest moment of a forward and a backward pass: 
 once while it lives. That number is the same on every machine. Field [x, t]-64-64-64-2 of tanh, 512 points, float32, one
 likelihood with the exact trace (d backward passes, no closed form) from t = 1 to 0. Measured:
 
-FIGURES
+    MiB, steps:               16       64      256
+    adjoint, heun3           1.9      1.9      1.9
+    backprop, heun3         90.3    361.2   1444.6
+    backprop, lobatto       56.4    219.8    873.4
+
+The adjoint holds one evaluation's graph, whatever N; `lobatto` differentiates the divergence at nodes alone.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ class _Held:
     """What autograd keeps in a tensor's place."""
 
     def __init__(self, tensor: Tensor):
-        self.tensor = tensor
+        self.tensor = tensor.detach()  # with its graph it would hold itself
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -104,7 +105,7 @@ def test_a_points_log_p_by_an_adaptive_solver_stays_within_ten_tolerances() -> N
 def test_a_sample_is_a_function_of_its_number(dtype: torch.dtype) -> None:
     model, sampler = random_flow([17, 33], 3, dtype, gain=3.0), Sampler.make("ode")
     draws = [sampler.draw(model, count, STREAMS).flat() for count in (1, 7, 300, 1000)]
-    for few, more in zip(draws, draws[1:]):
+    for few, more in itertools.pairwise(draws):
         assert torch.equal(few, more[: len(few)])
     assert len(draws[-1].unique(dim=0)) == 1000
 
@@ -117,6 +118,13 @@ def test_probes_belong_to_the_point() -> None:
     assert torch.equal(every.log_prob[:7], few.log_prob)
     assert every.not_converged == 0 and every.probe_stderr is not None
     assert float(every.error.max()) < 1e-2 * float(every.probe_stderr.mean())
+
+
+def test_each_point_has_probes_of_its_own() -> None:
+    """One point 600 times, over three blocks."""
+    model, trace = random_flow([33, 17], 3, gain=3.0), Trace.make({"type": "hutchinson", "noise": "gaussian"})
+    made = scored(model, points(1, 3).float().expand(600, 3), trace=trace).log_prob
+    assert len(made.unique()) == 600
 
 
 # Probes ------------------------------------------------------------------------------------------------------------
@@ -197,7 +205,9 @@ def loss(model: Model, x: Tensor, steps: int | None, at: int = 1, solver: object
     return trace.loss(model, x, {"steps": steps}, STREAMS.at(at))
 
 
-@pytest.mark.parametrize("solver, steps", [("lobatto", 30), ("rk4", 30), ({"type": "dopri5", "rtol": 1e-8}, None)], ids=str)
+@pytest.mark.parametrize(
+    "solver, steps", [("lobatto", 30), ("rk4", 30), ({"type": "dopri5", "rtol": 1e-8}, None)], ids=str
+)
 def test_the_loss_and_its_gradient_are_the_closed_forms(solver: object, steps: int | None) -> None:
     problem, x = regular()["sine"], points(200, 1)
     model = known(problem)

@@ -156,7 +156,11 @@ def values(records: list[Record]) -> list[tuple[int, float]]:
 
 
 def test_the_validation_loss_has_the_same_noise_at_every_check() -> None:
-    still = ("estimator=hutchinson", "train.optimizer={type: sgd, lr: 1e-30}", "train.early_stopping={every: 2, patience: 9}")
+    still = (
+        "estimator=hutchinson",
+        "train.optimizer={type: sgd, lr: 1e-30}",
+        "train.early_stopping={every: 2, patience: 9}",
+    )
     checks = values(steps(training(*still), 6))
     assert [step for step, _ in checks] == [2, 4, 6]
     assert len({value for _, value in checks}) == 1
@@ -164,7 +168,7 @@ def test_the_validation_loss_has_the_same_noise_at_every_check() -> None:
 
 def test_the_validation_loss_is_the_averaged_models_over_every_row() -> None:
     made = training("train.ema=0.5", "train.early_stopping={every: 4, patience: 9}", "train.batch_size=48")
-    (_, value), = values(steps(made, 4))
+    ((_, value),) = values(steps(made, 4))
     rows = made.validation_rows
     assert len(rows) == 200  # not a multiple of the batch
     one = made.estimator.loss(made.averaged(), rows, made.state, Streams(0).at(1)).value
@@ -259,7 +263,9 @@ def test_a_validation_loss_that_is_no_number_ends_training(scripted: Registry) -
     made = training("train.early_stopping={every: 2}")
     with pytest.raises(RunFailed, match="step 2: validation loss nan"):
         steps(made, 4, lambda model: math.nan)
-    failing = training("train.early_stopping={every: 2}", "estimator={type: scripted, how: solve, at: 1}", registry=scripted)
+    failing = training(
+        "train.early_stopping={every: 2}", "estimator={type: scripted, how: solve, at: 1}", registry=scripted
+    )
     with pytest.raises(SolveFailed, match="step 1:"):
         steps(failing, 4)
 

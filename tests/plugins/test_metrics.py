@@ -91,7 +91,9 @@ def test_probes_give_the_exact_value_within_what_they_state() -> None:
     assert stated < 0.2 * float(exact.stderr or 0) and "probe_stderr" not in exact.details
     assert random.details["confirmed"] == {"points": 0, "difference": None, "status": "random trace"}
     assert f"; probes ± {_short(stated)}; solver error" in str(random.line)
-    one = measured(tiny.experiment("evaluate=[{type: nll, trace: hutchinson}]", FLOAT64), tiny.random_flow([8], 2, torch.float64))
+    one = measured(
+        tiny.experiment("evaluate=[{type: nll, trace: hutchinson}]", FLOAT64), tiny.random_flow([8], 2, torch.float64)
+    )
     assert "probe_stderr" not in one.details and "probes" not in str(one.line)
 
 
@@ -128,7 +130,9 @@ def test_the_hardest_points_are_confirmed_in_float64(monkeypatch: pytest.MonkeyP
 def test_a_solver_that_is_wrong_is_not_confirmed() -> None:
     """One step and no refinement: the error is stated, and dopri8 does not agree."""
     coarse = "{type: lobatto, steps: 1, tolerance: 1e6, max_steps: 2}"
-    wrong = measured(tiny.experiment(f"evaluate=[{{type: nll, solver: {coarse}}}]"), tiny.random_flow([16], 2, gain=4.0))
+    wrong = measured(
+        tiny.experiment(f"evaluate=[{{type: nll, solver: {coarse}}}]"), tiny.random_flow([16], 2, gain=4.0)
+    )
     difference = wrong.details["confirmed"]["difference"]
     assert difference > 1e-3 and f"dopri8 differs by {_short(difference)})" in str(wrong.line)
     limited = "{type: lobatto, max_steps: 20, tolerance: 1e-9}"
@@ -211,7 +215,7 @@ def test_a_metric_more_changes_no_other() -> None:
 
 def test_test_rows_are_wanted_before_they_are_missing() -> None:
     made = tiny.experiment("data.split=[1.0, 0.0, 0.0]", "evaluate=[nll]")
-    with pytest.raises(RunFailed, match="at least 2, and data.split leaves 0"):
+    with pytest.raises(RunFailed, match=r"at least 2, and data\.split leaves 0"):
         measured(made, made.model)
 
 
@@ -245,7 +249,9 @@ def test_the_round_trip_is_measured_in_the_datas_units() -> None:
     results = []
     for std in (1.0, 1000.0):
         data = f"data={{type: gaussian, mean: [0.0, 0.0], std: {std}, samples: 1000, standardize: scale}}"
-        results.append(measured(tiny.experiment(data, coarse, FLOAT64), tiny.random_flow([16], 2, torch.float64, gain=4.0)))
+        results.append(
+            measured(tiny.experiment(data, coarse, FLOAT64), tiny.random_flow([16], 2, torch.float64, gain=4.0))
+        )
     assert results[1].value == pytest.approx(1000 * results[0].value, rel=1e-6)
 
 
@@ -288,7 +294,7 @@ def test_the_estimate_and_its_jackknife_are_the_definitions() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.6])
 def test_the_distance_is_unbiased_and_its_error_is_its_spread(shift: float) -> None:
-    """400 repetitions. At a distance of 0 the estimate is degenerate: unbiased, with an error that is stated too large."""
+    """400 repetitions. At a distance of 0 the estimate is degenerate: unbiased, with too large an error stated."""
     pairs = [
         energy.energy_distance(points(60, 2, seed=2 * i), points(50, 2, seed=2 * i + 1) + shift) for i in range(400)
     ]

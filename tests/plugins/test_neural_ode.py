@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -50,7 +51,9 @@ def test_the_closed_divergence_is_the_jacobians_trace(network: object) -> None:
         field = model.field(t)
         assert field.divergence is not None
         value, divergence = field.divergence(x)
-        rows = [torch.func.jacrev(lambda y, s=s: model.velocity(s, y[None])[0])(y).trace() for s, y in zip(t.expand(40), x)]
+        rows = [
+            torch.func.jacrev(lambda y, s=s: model.velocity(s, y[None])[0])(y).trace() for s, y in zip(t.expand(40), x)
+        ]
         torch.testing.assert_close(value, model.velocity(t, x))
         torch.testing.assert_close(divergence, torch.stack(rows))
 
@@ -134,7 +137,10 @@ def test_a_strangers_module_is_a_function_of_the_seed_too() -> None:
         torch.rand(3)
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models)))
     assert not isinstance(models[0].module, Bound)
-    assert flow.log_prob(models[0], points(3, 2), Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS).not_converged == 0
+    assert (
+        flow.log_prob(models[0], points(3, 2), Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS).not_converged
+        == 0
+    )
 
 
 def test_draws_have_the_density_that_is_scored() -> None:
@@ -143,7 +149,8 @@ def test_draws_have_the_density_that_is_scored() -> None:
     drawn = Sampler.make("ode").draw(model, 6000, STREAMS)
     assert drawn.values.shape == (6000, 1, 1) and drawn.stats["not_converged"] == 0
     edges = drawn.flat()[:, 0].quantile(torch.linspace(0.01, 0.99, 31, dtype=torch.float64))
-    fine = torch.cat([torch.linspace(float(a), float(b), 21, dtype=torch.float64) for a, b in zip(edges, edges[1:])])
+    pairs = itertools.pairwise(edges.tolist())
+    fine = torch.cat([torch.linspace(a, b, 21, dtype=torch.float64) for a, b in pairs])
     log_p = flow.log_prob(model, fine[:, None], Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS).log_prob
     expected = 6000 * torch.trapezoid(log_p.exp().reshape(30, 21), fine.reshape(30, 21))
     fresh = Sampler.make("ode").draw(model, 6000, STREAMS.under("fresh")).flat()[:, 0].contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import quadratic
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from driftspec import build
+from driftspec.cli import main
 from driftspec.components import Dynamics, Estimator
 from driftspec.model import Model
 from driftspec.streams import Streams
@@ -223,7 +225,7 @@ def test_the_spec_is_valid_and_what_cannot_work_is_said_before_a_run() -> None:
     assert "'setps' in estimator.paths" in small_spec.said(SPEC, "estimator.paths={setps: 3}")[0]
 
 
-def test_hard_edges_are_a_warning_and_not_an_error() -> None:
+def test_hard_edges_are_a_warning_and_not_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edgy = SPEC.replace("{type: moons, samples: 500, noise: 0.05}", "{type: checkerboard, samples: 500}")
     (problem,) = build.check(small_spec.loaded(edgy))
     assert problem.severity == "warning"
@@ -233,3 +235,9 @@ def test_hard_edges_are_a_warning_and_not_an_error() -> None:
     assert str(problem).endswith("data 'checkerboard' is not smooth (a.yaml:3:7)")
     assert build.errors([problem]) == []
     assert small_spec.said(edgy, "estimator={type: denoising, sigma: 0.1}") == []
+    path = tmp_path / "edgy.yaml"
+    path.write_text(edgy)
+    assert main(["validate", str(path)]) == 0
+    said = capsys.readouterr()
+    assert "valid" in said.out
+    assert "warning[X301]" in said.err

@@ -1,6 +1,6 @@
 """Mixtures of round Gaussians, which a curve blurred by Gaussian noise also is, once its parameter is integrated.
 
-    log p(x) = log Σ_k w_k N(x; m_k, σ_k² I)
+log p(x) = log Σ_k w_k N(x; m_k, σ_k² I)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The normal law N(m, Σ).
 
-    log p(x) = -½ (x - m)ᵀ Σ⁻¹ (x - m) - ½ log det Σ - (d/2) log 2π,    entropy (d/2) log 2πe + ½ log det Σ.
+log p(x) = -½ (x - m)ᵀ Σ⁻¹ (x - m) - ½ log det Σ - (d/2) log 2π,    entropy (d/2) log 2πe + ½ log det Σ.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     R-hat = √(V/W),   V = (1 - 1/N) W + var(chain means),   W = mean variance within a chain
     ESS   = M N / τ,   τ = -1 + 2 Σ_t (ρ_2t + ρ_2t+1),   ρ_t = 1 - (W - mean autocovariance at lag t)/V
 
-Chains are split in halves first: M chains of N draws; V and the sum of τ's pairs are cut where a pair turns negative, and
-the pairs made to fall (Geyer 1992). `bulk` reads the draws' normal scores, Φ⁻¹((rank - 3/8)/(n + 1/4)), which exist for
-every law; `tail` the indicators of the 5 % and 95 % quantiles; R-hat the larger one of the scores' and of those of the
-distances to the median. Vehtari, Gelman, Simpson, Carpenter, Bürkner, *Rank-Normalization, Folding, and Localization: An
-Improved R-hat for Assessing Convergence of MCMC*, 2021. As in ArviZ, to rounding.
+Chains are split in halves first: M chains of N draws. The sum of τ is cut where a pair ρ_2t + ρ_2t+1 turns negative,
+and its pairs are made to fall (Geyer 1992). `bulk` reads the draws' normal scores, Φ⁻¹((rank - 3/8)/(n + 1/4)), which
+have moments for every law; `tail` the indicators of the 5 % and 95 % quantiles; R-hat is the larger one of the scores'
+and of those of the distances to the median. Vehtari, Gelman, Simpson, Carpenter, Bürkner, *Rank-Normalization, Folding,
+and Localization: An Improved R-hat for Assessing Convergence of MCMC*, 2021. As in ArviZ, to rounding.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class Acceptance(Metric):
             "non_finite_proposals": draws.stats.get("non_finite_proposals"),
         }
         if steps is not None:
-            details |= {"step": float(steps.mean()), "step_lowest": float(steps.min()), "step_highest": float(steps.max())}
+            details |= {"step": float(steps.mean())}
+            details |= {"step_lowest": float(steps.min()), "step_highest": float(steps.max())}
         n = int(draws.stats["proposed"])
         if len(each) < 2:
             return Measured(float(each[0]), None, "", n, details, "one chain: proposals in a row are not independent")

@@ -2,7 +2,8 @@
 
     ESS = M N / τ, by normal scores of ranks (bulk); beside it the ESS of the 5 % and 95 % quantiles (tail)
 
-Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021. Of chains with one draw each it is their number: they are independent.
+Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021. Of chains with one draw each it is their number: they are
+independent.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class GradientAgreement(Metric):
         drift = flow.drift(evaluation.model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
         details = {
             "gradient_norm": float(right.norm()),
-            "cosine": float(cosine_similarity(found, right, dim=0)),
+            "cosine": float(cosine_similarity(found.double(), right.double(), dim=0)),
             "evaluations": {self.against: counts, other: more_counts},
             "drift": {"mean": float(drift.mean()), "max": float(drift.max())},
         }

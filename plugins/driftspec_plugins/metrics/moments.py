@@ -39,7 +39,7 @@ class Moments(Metric):
         None, ge=10, description="draws compared, the run's first ones in whole chains, with as many data; null: all"
     )
     of: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names of the reported quantities (columns) whose moments are compared; null: all"
+        None, min_length=1, description="names of the reported quantities whose moments are compared; null: all"
     )
     predicted: bool = Field(
         False, description="compare with what the sampler predicts of itself, its bias included, not with the target"
@@ -74,7 +74,8 @@ class Moments(Metric):
         }
         reason = "a z-score is measured in standard errors already; its floor is what chance gives"
         most = compared[worst]
-        line = f"{worst} {most.value:.5g} against {most.reference:.5g}: z = {most.z:+.2f}, of {len(compared)} the largest"
+        line = f"{worst} {most.value:.5g} against {most.reference:.5g}: z = {most.z:+.2f}"
+        line += f", of {len(compared)} the largest"
         return Measured(largest(compared), None, "standard errors", len(rows), details, reason, line)
 
     def _reference(

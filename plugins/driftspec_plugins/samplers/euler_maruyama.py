@@ -3,8 +3,8 @@
     forwards     x' = x + f h + g √h ε
     backwards    x' = x - (f - g² s) h + g √h ε,   s = ∇log p_t       (Anderson, *Reverse-time diffusion*, 1982)
 
-Maruyama 1955. The weak error falls in proportion to h. Backwards the last step adds no noise by default: at t_data the
-noise g²h of a step would be part of the samples' variance.
+Maruyama 1955. The weak error falls in proportion to h. The last step backwards adds its noise like every other: left
+out, g²h would be missing from every variance (4 % of 0.7 where g² = 3 and h = 0.008). Without it come sharper pictures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class EulerMaruyama(TimeSteps):
     direction: Literal["reverse", "forward"] = Field(
         "reverse", description="generate from the prior, or noise the data: training rows carried to t_prior"
     )
-    last_noise: bool = Field(False, description="whether the last step backwards adds noise too")
+    last_noise: bool = Field(
+        True, description="whether the last step backwards adds noise too; without, all variances are g²h too small"
+    )
 
     def needs(self) -> tuple[Need, ...]:
         if self.direction == "forward":

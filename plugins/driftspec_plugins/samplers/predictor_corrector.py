@@ -33,14 +33,18 @@ class PredictorCorrector(TimeSteps):
     corrector_steps: int = Field(1, ge=0, description="Langevin steps at each time")
     snr: float = Field(0.16, gt=0, description="signal-to-noise ratio of a corrector step: η(t) = 4 (snr σ(t))²")
 
+    last_noise: bool = Field(
+        True, description="false: the last step is the predictor's mean alone, and all variances are g²h too small"
+    )
+
     def needs(self) -> tuple[Need, ...]:
         return (*super().needs(), Need("dynamics", ("noise_kernel",), "for σ(t) of the corrector's step"))
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
         h, g = t - after, model.dynamics.diffusion(t)
-        last = bool(after == model.dynamics.times()[1])
+        last = not self.last_noise and bool(after == model.dynamics.times()[1])
         x = x - h.to(x) * (model.drift(t.to(x), x) - (g * g).to(x) * model.score(t.to(x), x))
-        if last:  # no noise at the end: it would be part of the samples' variance
+        if last:
             return x
         x = x + (g * h.sqrt()).to(x) * next(chance).normal
         eta = 4 * (self.snr * model.dynamics.kernel(after)[1]) ** 2

@@ -7,7 +7,7 @@
 
 The integrands r are integrated beside the state, by the same sum. By backpropagation the gradient is exact for the
 steps taken; by the adjoint, da_y/dt = -a_yᵀ ∂f/∂y and da_θ/dt = -a_yᵀ ∂f/∂θ solved back from t1 (Pontryagin 1962; Chen
-et al. 2018), it is that of the ODE, with an error of the method's order, and no step is kept. Stepping is torchdiffeq's.
+et al. 2018), it is that of the ODE, with an error of the method's order, and no step is kept. torchdiffeq steps.
 """
 
 from __future__ import annotations
