@@ -3,8 +3,8 @@
     run = driftspec.run("specs/cnf_moons.yaml", overrides={"train.steps": 200})
     run.metrics["nll"], run.sample(100), run.log_prob(x)
 
-A spec, a script and the command give the same bytes. Arrays in and out are in the data's own units, and an answer comes as
-what was asked with: numpy for numpy, torch for torch.
+A spec, a script and the command give the same bytes. Arrays in and out are in the data's own units, and an answer comes
+as what was asked with: numpy for numpy, torch for torch.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from driftspec import source, spec
-from driftspec import run as runs
+from driftspec import runs, source, spec
 from driftspec.build import Experiment, build, capabilities
 from driftspec.component import Component
 from driftspec.components import Metric, Sampler, Solver, Trace
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.registry import Registry, discover
+from driftspec.session import Run as Session
+from driftspec.stages import evaluated_tree, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def _registry(plugins: Sequence[Plugin]) -> Registry:
 class Run:
     """A trained model with its spec, its metrics and its directory. B points, d dimensions, data units throughout."""
 
-    def __init__(self, opened: runs.Run):
+    def __init__(self, opened: Session):
         self._run = opened
         self.path: Path = opened.path
         """The run directory."""
@@ -98,11 +99,11 @@ class Run:
 
     @cached_property
     def _tree(self) -> dict[str, Any]:
-        return runs.evaluated_tree(self._run)
+        return evaluated_tree(self._run)
 
     @cached_property
     def _model(self) -> Model:
-        return runs.fitted(self._experiment, self._tree)
+        return fitted(self._experiment, self._tree)
 
     @property
     def module(self) -> nn.Module:
@@ -110,7 +111,7 @@ class Run:
         return self._model.module
 
     def sample(self, n: int, seed: int | None = None) -> NDArray[np.float32]:
-        """(n, d) float32, or chains × draws in a row. Sample i is a function of (seed, i): by default the run's own seed."""
+        """(n, d) float32, chain by chain. Sample i is a function of (seed, i), the seed by default the run's own."""
         import numpy as np
 
         streams = self._experiment.streams if seed is None else replace(self._experiment.streams, seed=seed)
@@ -206,7 +207,8 @@ class Run:
         """The metric that scores the data in this run, or the one its dynamics names: it holds a solver and a trace."""
         named = [Metric.make(name, self._run.registry) for name in self.spec.dynamics.default_metrics]
         for metric in [*(self.spec.evaluate or ()), *named]:
-            if isinstance(getattr(metric, "solver", None), Solver) and isinstance(getattr(metric, "trace", None), Trace):
+            solver, trace = getattr(metric, "solver", None), getattr(metric, "trace", None)
+            if isinstance(solver, Solver) and isinstance(trace, Trace):
                 return metric
         raise RunFailed(f"neither the spec nor {self.spec.dynamics.label} names a metric that scores data")
 

@@ -116,9 +116,10 @@ class Distribution(Data):
         return None
 
     def offers(self) -> frozenset[str]:
-        drawn = type(self).sample is not Distribution.sample
-        known = type(self).log_prob is not Distribution.log_prob
-        return frozenset((["samples"] if drawn else []) + (["log_prob" if self.normalized else "energy"] if known else []))
+        offered = {"samples"} if type(self).sample is not Distribution.sample else set()
+        if type(self).log_prob is not Distribution.log_prob:
+            offered.add("log_prob" if self.normalized else "energy")
+        return frozenset(offered)
 
     def read(self, files: Files, generator: Generator) -> Table:
         values = self.sample(self.samples, generator)
@@ -165,7 +166,7 @@ class Dynamics(Component):
     """What a spec without `evaluate` measures."""
 
     def times(self) -> tuple[float, float]:
-        """(t_prior, t_data): the end of time where the prior is, and the end where the data are; both 0 without a time."""
+        """(t_prior, t_data): the ends of time where the prior is, and where the data are; both 0 without a time."""
         return 0.0, 0.0
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
@@ -225,7 +226,8 @@ class Path:
     def require(self, what: str = "the ODE") -> Self:
         """Itself, or SolveFailed with the status by name."""
         if self.status != "ok":
-            raise SolveFailed(f"solving {what} ended with status {self.status} after {self.evaluations} evaluations", self.status)
+            text = f"solving {what} ended with status {self.status} after {self.evaluations} evaluations"
+            raise SolveFailed(text, self.status)
         return self
 
 
@@ -273,7 +275,7 @@ class FixedSteps(Solver):
         "in training (default 1e-2 there) N moves to hold it on the batch's mean",
     )
     max_steps: int = Field(
-        1024, ge=2, description="largest N (default 96 in training); a point that needs more is reported as not converged"
+        1024, ge=2, description="largest N (default 96 in training); a point that needs more counts as not converged"
     )
 
     def start_steps(self) -> int | None:
@@ -440,7 +442,7 @@ class Sampler(Component):
 
     kind = "sampler"
     BLOCK: ClassVar[int] = 256
-    """Noise is drawn in whole blocks of this many samples, a generator each, and cut: no sample depends on the count."""
+    """Noise is drawn in whole blocks of this many samples, a generator each: no sample depends on the count."""
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         """`count` samples: whole blocks by `draw_block`, one draw a chain, cut to the count."""

@@ -74,9 +74,7 @@ def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> 
         return _refined(solve, len(x), solver, slice(None))
 
 
-def log_prob(
-    model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Streams, compare: bool = True
-) -> LogProb:
+def log_prob(model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Streams, compare: bool = True) -> LogProb:
     """log p(x) (B,) for x (B, d). Point i has its own probes, a function of (streams, i): the same for N and 2N.
 
     Without `compare` the solver runs once as it stands, and the error is left open (inf).
@@ -101,7 +99,7 @@ def log_prob(
     with torch.no_grad():
         # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
         solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
-    value, z, each = solved.value.split([1, model.dim, columns], 1)
+    value, z, each = torch.split(solved.value, [1, model.dim, columns], 1)
     stderr = each.std(1) / columns**0.5 if columns > 1 else None
     return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
 

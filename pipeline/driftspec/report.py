@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from driftspec.source import dump
 
 if TYPE_CHECKING:
-    from driftspec.run import Run
+    from driftspec.session import Run
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222 }

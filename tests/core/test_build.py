@@ -266,7 +266,7 @@ def test_without_a_document_a_problem_has_no_place(tmp_path: Path) -> None:
 def test_checking_a_spec_imports_neither_torch_nor_numpy() -> None:
     code = (
         "import sys; from small_spec import TEXT, said; assert said(TEXT) == []; "
-        "heavy = ('torch', 'numpy', 'matplotlib', 'subprocess', 'driftspec.run'); "
+        "heavy = ('torch', 'numpy', 'matplotlib', 'subprocess', 'driftspec.runs'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     here = Path(__file__).parents[1]

@@ -117,7 +117,7 @@ def test_validate_is_quick_and_imports_no_torch(write: Write) -> None:
     specs = [write()]
     code = (
         "import sys; from driftspec.cli import main; main(sys.argv[1:]); "
-        "print([m for m in ('torch', 'numpy', 'matplotlib', 'subprocess', 'driftspec.run') if m in sys.modules])"
+        "print([m for m in ('torch', 'numpy', 'matplotlib', 'subprocess', 'driftspec.runs') if m in sys.modules])"
     )
     used = []
     for _ in range(3):

@@ -20,7 +20,7 @@ from driftspec import plots, report
 from driftspec.build import Experiment
 from driftspec.model import Model
 from driftspec.registry import Registry
-from driftspec.run import start
+from driftspec.runs import start
 
 ALL = ("train", "evaluate", "sample")
 RECORDS = [{"step": step, "loss": 1 / step, "validation": 2 / step} for step in range(10, 60, 10)]

@@ -24,9 +24,11 @@ from driftspec.build import build
 from driftspec.errors import Interrupted, RunFailed, SpecError, UsageError
 from driftspec.files import Files
 from driftspec.registry import Registry, discover
-from driftspec.run import Observer, Run, again, evaluated_tree, fitted, opened, resume, start
 from driftspec.run_dir import RunDir
+from driftspec.runs import again, opened, resume, start
+from driftspec.session import Observer, Run
 from driftspec.spec import Changes
+from driftspec.stages import evaluated_tree, fitted
 
 PLUGIN = '''
 """Rows saved as .npy, and a velocity that leaves every bound."""

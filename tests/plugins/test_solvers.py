@@ -138,9 +138,7 @@ def test_adaptive_error_follows_the_tolerance(solver):
     x = points(20, 3, seed=2)
     exact = problem.log_p(x, T0, T1)
     tolerances = [1e-5, 1e-6, 1e-7, 1e-8, 1e-9]
-    errors = [
-        float((log_p(solver(rtol=tol, atol=tol), problem, x, T0, T1) - exact).abs().max()) for tol in tolerances
-    ]
+    errors = [float((log_p(solver(rtol=tol, atol=tol), problem, x, T0, T1) - exact).abs().max()) for tol in tolerances]
     assert all(error < 20 * tol for error, tol in zip(errors, tolerances)), errors
     assert abs(np.polyfit(np.log(tolerances), np.log(errors), 1)[0] - 1) < 0.4, errors
 

@@ -18,7 +18,7 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.run import again, opened
+    from driftspec.runs import again, opened
 
     if args.data is not None:
         data = opened(args.run, registry).spec.data

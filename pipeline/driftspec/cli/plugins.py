@@ -37,9 +37,8 @@ def main(words: list[str]) -> int:
 
 def _table(registry: Registry) -> dict[str, Any]:
     """{kind: {name: who provides it}}."""
-    return {
-        kind: {name: ", ".join(map(str, registry.providers[kind, name])) for name in registry.names(kind)} for kind in KINDS
-    }
+    who = registry.providers
+    return {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
 
 
 def _listed(table: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from driftspec.run import Observer, Run
+from driftspec.session import Observer, Run
 
 if TYPE_CHECKING:
     from driftspec.components import Measured

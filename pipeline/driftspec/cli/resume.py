@@ -12,7 +12,7 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.run import resume
+    from driftspec.runs import resume
 
     done = resume(args.run, options.registry(args), Progress(args.quiet), ["run-spec", "resume", *words])
     print(result(done, args.format))

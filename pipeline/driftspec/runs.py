@@ -1,0 +1,218 @@
+"""Runs from their beginning to their end: a new one, an interrupted one resumed, a finished one measured another way.
+
+A run directory is enough to go on from: `resume` takes the newest checkpoint, `again` measures or samples a finished
+run in another way and leaves the answer in a directory of its own, with `parent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftspec import provenance, source, spec
+from driftspec.build import Experiment, build, check, errors
+from driftspec.components import Distribution, Metric
+from driftspec.errors import Problem, RunFailed, SpecError, UsageError
+from driftspec.files import Files
+from driftspec.registry import Registry
+from driftspec.run_dir import RunDir
+from driftspec.session import Observer, Run, recorded, resume_command
+from driftspec.stages import carry_out, evaluated_tree, is_trained
+
+if TYPE_CHECKING:
+    from driftspec.train import Training
+
+STAGES = ("train", "evaluate", "sample")
+MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "data.path")
+"""What a finished run can be given anew: none of it was trained."""
+
+
+def start(
+    loaded: spec.Loaded,
+    registry: Registry,
+    *,
+    out: Path | None = None,
+    stages: Sequence[str] = STAGES,
+    observer: Observer | None = None,
+    argv: Sequence[str] = (),
+    allow_outside: bool = False,
+) -> Run:
+    """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
+    if found := errors(check(loaded)):
+        raise SpecError(found)
+    experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
+    if loaded.spec.train is None:
+        stages = [stage for stage in stages if stage != "train"]
+    _check_rows(loaded, experiment, stages)
+    training = _training(experiment, stages)
+    known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
+    run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
+    with recorded(run) as stop:
+        carry_out(run, experiment, training, None, stop)
+    return run
+
+
+def resume(path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()) -> Run:
+    """Go on with an interrupted, failed or killed run from its newest checkpoint, to the same bytes."""
+    with RunDir.open(path).lock():
+        run = opened(path, registry, observer)
+        if run.info["status"] == "finished":
+            raise UsageError(f"'{path}' is finished: nothing to resume")
+        tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
+        if run.info["parent"] is not None:
+            tree = evaluated_tree(run if tree else opened(run.info["parent"], registry))
+            experiment, training = _refitted(run.loaded, run.info, tree), None
+        else:
+            files = Files(run.loaded.root, run.info["allow_outside"])
+            experiment = build(run.spec, files, document=run.loaded.document)
+            _same_data(experiment, run.info, str(path))
+            training = _training(experiment, run.info["stages"])
+            if training is not None and tree is not None:
+                training.restore(tree)
+        step = tree["step"] if tree else 0
+        run.directory.cut_records(step)
+        once_more = {"argv": list(argv), "at": provenance.now(), "from": step, "skipped": list(run.directory.skipped)}
+        run.info["resumed"] = [*run.info.get("resumed", []), once_more]
+        run.info.pop("error", None)
+        with recorded(run, locked=True) as stop:
+            carry_out(run, experiment, training, tree, stop)
+    return run
+
+
+def again(
+    path: str | Path,
+    registry: Registry,
+    changes: spec.Changes,
+    stages: Sequence[str],
+    *,
+    out: Path | None = None,
+    observer: Observer | None = None,
+    argv: Sequence[str] = (),
+) -> Run:
+    """Measure or sample a run's trained model in another way; the answer has a directory of its own."""
+    parent = opened(path, registry)
+    tree = evaluated_tree(parent) if parent.directory.checkpoints() else None
+    if tree is None or not is_trained(parent):
+        raise UsageError(f"'{path}' is not trained to its end yet: go on with: {resume_command(parent)}")
+    _check_changes(changes)
+    document = changes.apply(parent.loaded.document)
+    text = source.dump(document.data).encode()
+    loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
+    if found := errors(check(loaded)):
+        raise SpecError(found)
+    if "sample" in stages and loaded.spec.sample is None:
+        raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
+    known = {key: parent.info[key] for key in ("allow_outside", "data_seed", "columns", "every_row")}
+    if loaded.spec.data == parent.spec.data:
+        known["data_digest"] = parent.info["data_digest"]
+    else:  # rows of another file were not trained on: all of them are measured
+        known["every_row"] = True
+    experiment = _refitted(loaded, {**known, "stages": stages}, tree)
+    _check_rows(loaded, experiment, stages)
+    known["parent"] = str(parent.path.resolve())
+    run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
+    with recorded(run) as stop:
+        carry_out(run, experiment, None, tree, stop)
+    return run
+
+
+def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> Run:
+    """An existing run, its resolved spec read and checked again."""
+    directory = RunDir.open(path)
+    info = directory.read_json("run.json")
+    document = source.parse(directory.read_bytes("resolved.yaml"), str(directory.path / "resolved.yaml"))
+    text = directory.read_bytes("spec.yaml")
+    loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(info["root"]))
+    return Run(loaded, registry, directory, info, observer or Observer())
+
+
+def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:
+    from driftspec.train import Training
+
+    return Training(experiment) if "train" in stages else None
+
+
+def _check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str]) -> None:
+    """Rows for the metrics to read: said before training, not after it."""
+    data, train = loaded.spec.data, loaded.spec.train
+    if data is None:
+        return
+
+    def need(rows: str, metrics: Sequence[Metric]) -> Iterator[Problem]:
+        reading = [m.label for m in metrics if getattr(m, "reads_test_rows", not isinstance(data, Distribution))]
+        if reading and (left := len(getattr(experiment.dataset, rows))) < 2:
+            place = loaded.document.place(("data",), key=True)
+            text = f"{', '.join(reading)} reads {rows} rows, at least 2: 'split' in data leaves {left}"
+            yield Problem("X303", text, place, source=loaded.document.source_line(place))
+
+    measuring = loaded.spec.evaluate or () if "evaluate" in stages else ()
+    watching = (train.monitor,) if train is not None and train.monitor is not None and "train" in stages else ()
+    if found := [*need("test", measuring), *need("validation", watching)]:
+        raise SpecError(found)
+
+
+def _check_changes(changes: spec.Changes) -> None:
+    """UsageError for a key that was trained."""
+    names = [*(text.partition("=")[0].removesuffix("+") for text in changes.sets), *changes.unsets]
+    for name in [*names, *(path for _, path, _ in changes.options)]:
+        if not any(name == section or name.startswith(f"{section}.") for section in MAY_CHANGE):
+            raise UsageError(f"'{name}' was trained and cannot be set; a finished run takes {', '.join(MAY_CHANGE)}")
+
+
+def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, Any]) -> Experiment:
+    """The experiment of a checkpoint. Data are read to be measured, split as they were for training; or just drawn."""
+    from driftspec.dataset import prepare
+    from driftspec.streams import Streams
+
+    files, data = Files(loaded.root, info["allow_outside"]), loaded.spec.data
+    experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
+    if data is not None and info["every_row"]:
+        data = data.model_copy(update={"split": (0.0, 0.0, 1.0)})
+    if data is not None and ("evaluate" in info["stages"] or isinstance(data, Distribution)):
+        dataset = prepare(data, files, Streams(info["data_seed"]).under("data"), experiment.transform)
+        if dataset.dim != experiment.model.dim:
+            text = f"{data.label} has {dataset.dim} columns, the model was trained on {experiment.model.dim}"
+            raise SpecError(Problem("X304", text))
+        vars(experiment)["dataset"] = dataset
+        if "data_digest" in info:
+            _same_data(experiment, info, "the run")
+    return experiment
+
+
+def _same_data(experiment: Experiment, info: Mapping[str, Any], who: str) -> None:
+    now = experiment.dataset.digest if experiment.spec.data is not None else None
+    if info["data_digest"] != now:
+        was = info["data_digest"]
+        raise RunFailed(f"the data file is not the one '{who}' was trained on (sha256 {now}, was {was})")
+
+
+def _new(
+    loaded: spec.Loaded, registry: Registry, experiment: Experiment, out: Path | None, observer: Observer | None,
+    argv: Sequence[str], stages: Sequence[str], known: Mapping[str, Any],
+) -> Run:  # fmt: skip
+    """A directory of its own with the spec as given, the spec resolved and run.json."""
+    dataset = vars(experiment).get("dataset")  # none where a run is sampled from without its data
+    digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
+    directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC))
+    info = {
+        "status": "running", **provenance.origin(loaded.spec, registry, argv), "stages": list(stages),
+        "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
+        "dim": experiment.model.dim,
+        "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
+        "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
+    }  # fmt: skip
+    run = Run(loaded, registry, directory, info, observer or Observer())
+    run.save_info()
+    directory.write_bytes("spec.yaml", loaded.text)
+    directory.write_text("resolved.yaml", source.dump(loaded.spec.resolved()))
+    run.observer.started(directory, loaded.spec)
+    return run
+
+
+def _columns(given: spec.Spec, dim: int) -> list[str]:
+    """Names of the coordinates where no data have been read: a target's own."""
+    target = given.dynamics.nested().get("target")
+    named = target.columns() if isinstance(target, Distribution) else ()
+    return list(named) or [f"x{i + 1}" for i in range(dim)]
