@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from driftspec.cli import VERBS, main
+from driftspec.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,12 +43,38 @@ def test_the_readmes_table_of_commands_is_the_verbs() -> None:
 def test_the_readmes_spec_and_plugin_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(blocks("yaml")[0])
-    (tmp_path / "orthogonal.py").write_text(blocks("python")[0])
+    (tmp_path / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
     few = [*SHORT, "--set", "data.samples=2600", "--set", "evaluate=[nll]"]
     assert main(["my.yaml", *few]) == 0
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
     assert main(["my.yaml", *few, *plugin]) == 0
     assert len(list(tmp_path.glob("runs/my_flow/*/report.html"))) == 2
+
+
+def test_the_readmes_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = next(block for block in blocks("python") if "driftspec.run" in block)
+    assert '"train.steps": 100' in script
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    exec(script.replace('"train.steps": 100', '"train.steps": 3, "train.schedule": "constant", "data.samples": 3000'))
+
+
+def lecture() -> list[list[str]]:
+    """The rows of the README's table of the lecture, cell by cell."""
+    table = README.split("| lecture |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+@pytest.mark.parametrize("row", lecture(), ids=lambda row: row[0][:30])
+def test_a_row_of_the_lectures_table_holds(row: list[str], registry: Registry) -> None:
+    _, _, components, spec, number, test = row
+    for component in re.findall(r"`([^`]+)`", components):
+        kind, name = component.split("/")
+        assert registry.look_up(kind, name)[0] is not None, component
+    header = "".join(re.findall(r"(?m)^#.*\n", (ROOT / "specs" / f"{spec.strip('`')}.yaml").read_text()))
+    assert number in re.sub(r"\n# ?", " ", header), "the spec's own header promises the number"
+    file, _, function = test.strip("`").partition("::")
+    assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), test
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)

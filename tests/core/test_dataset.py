@@ -72,7 +72,7 @@ def test_rows_to_be_measured_need_no_training_rows() -> None:
 def test_rows_that_stand_in_training_and_test_are_counted() -> None:
     made = prepare(Rows(), FILES, STREAMS)
     assert made.repeated() == 0
-    test = torch.cat([made.train[:3], made.train[:1], made.validation[:4], made.test[:2]])
+    test = torch.cat([made.train[:3], made.train[:1], made.validation[:5], made.test[:2]])
     assert replace(made, test=test).repeated() == 4
 
 

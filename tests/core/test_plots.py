@@ -92,7 +92,7 @@ def test_a_solve_that_fails_costs_its_picture_alone() -> None:
 
 def test_the_mapped_density_is_in_the_datas_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """The map of exp(log p) has the mass 1 over its box, whatever the units."""
-    made = tiny.experiment("data={type: gaussian, mean: [50.0, 0.0], std: [10.0, 0.1], standardize: scale}")
+    made = tiny.experiment("data={type: gaussian, mean: [50.0, 0.0], std: [10.0, 0.5], standardize: scale}")
     seen = []
     density = plots._density
 

@@ -114,16 +114,21 @@ def test_the_truth_line() -> None:
 
 def test_the_hardest_points_are_confirmed_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, torch.dtype, str]] = []
+    rows, errors = [], []
     plain = flow.log_prob
 
     def spied(model: Model, x: Tensor, solver: Data, *rest: object, **keys: bool) -> flow.LogProb:
         asked.append((len(x), x.dtype, solver.type))
-        return plain(model, x, solver, *rest, **keys)  # type: ignore[arg-type]
+        scored = plain(model, x, solver, *rest, **keys)  # type: ignore[arg-type]
+        rows.append(x.double())
+        errors.append(scored.error)
+        return scored
 
     monkeypatch.setattr(flow, "log_prob", spied)
     model = tiny.random_flow([16], 2, gain=3.0)
     result = measured(tiny.experiment("evaluate=[nll]"), model)
     assert asked == [(200, torch.float32, "lobatto"), (2, torch.float64, "dopri8")]
+    assert torch.equal(rows[1], rows[0][errors[0].topk(2).indices])
     assert 0 < result.details["confirmed"]["difference"] < 1e-3
 
 
@@ -211,6 +216,15 @@ def test_a_metric_more_changes_no_other() -> None:
         for made in (alone, more)
     ]
     assert results[0] == results[1]
+
+
+def test_each_metric_has_streams_of_its_own() -> None:
+    """Under two names the same distance is taken to other data."""
+    one, other = "{type: energy_distance, samples: 50}", "{type: energy_distance, samples: 50, name: other}"
+    made = tiny.experiment(f"evaluate=[{one}, {other}]")
+    drawn = tiny.evaluation(made, made.model, points(50, 2).float()).drawn
+    results = dict(evaluate(made, made.model, drawn))
+    assert results["energy_distance"].value != results["other"].value
 
 
 def test_test_rows_are_wanted_before_they_are_missing() -> None:
@@ -315,10 +329,11 @@ def test_rows_far_from_the_origin_have_the_same_distance() -> None:
 
 
 def test_a_runs_first_draws_are_compared_with_data_and_the_floor() -> None:
-    made = tiny.experiment(GAUSSIAN, "evaluate=[{type: energy_distance, samples: 400}]", "sample.count=900")
+    metric = "evaluate=[{type: energy_distance, samples: 400}]"
+    made = tiny.experiment(GAUSSIAN, metric, "sample.count=900", "data.standardize=scale", "data.mean=[5.0, -0.3]")
     truth = made.spec.data
     assert truth is not None
-    rows = made.transform.to_model(points(900, 2) @ torch.linalg.cholesky(tensor(*COVARIANCE)).T + tensor(0.5, -0.3))
+    rows = made.transform.to_model(points(900, 2) @ torch.linalg.cholesky(tensor(*COVARIANCE)).T + tensor(5.0, -0.3))
     result = measured(made, made.model, rows)
     assert result.n == 400 and result.details["against"] == 400
     assert result.stderr is not None and abs(result.value) < 4 * result.stderr
@@ -327,6 +342,15 @@ def test_a_runs_first_draws_are_compared_with_data_and_the_floor() -> None:
     changed[400:] += 100
     assert measured(made, made.model, changed) == result
     assert measured(made, made.model, rows + 1).value > 10 * result.stderr
+
+
+def test_the_floor_is_the_distance_of_two_fresh_sets() -> None:
+    """Over 30 seeds its mean is the distance of equal laws, 0; one set taken twice would be below."""
+    floors = []
+    for seed in range(30):
+        made = tiny.experiment("evaluate=[{type: energy_distance, samples: 60}]", f"seed={seed}", "data.samples=100")
+        floors.append(measured(made, made.model, points(60, 2).float()).details["floor"])
+    assert abs(tiny.z_score(torch.tensor(floors, dtype=torch.float64))) < 4
 
 
 def test_a_trained_samplers_draws_have_the_flows_law() -> None:
