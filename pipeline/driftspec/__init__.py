@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError
 
 __version__ = "0.1.0"
+
+# Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
+# nothing. Read at the process's first product, hence here and not beside the products.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _HOMES = {
     "DriftspecError": "errors", "PluginError": "errors", "Run": "api", "RunFailed": "errors", "SolveFailed": "errors",

@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def _experiment(self) -> Experiment:
-        files = Files(self._run.loaded.root, self._run.info["allow_outside"])
+        files = Files(self._run.loaded.root, allow_outside=True)  # the run was allowed its file where it was made
         return build(self.spec, files, fitted=self._tree)
 
     @cached_property

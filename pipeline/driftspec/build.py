@@ -115,7 +115,7 @@ def _metrics(spec: Spec) -> Found:
 
 def _draws(metric: Metric) -> int:
     """How many of the run's own draws it reads."""
-    return 0 if metric.draws_wanted is None else int(getattr(metric, metric.draws_wanted) or 0)
+    return metric.wanted()
 
 
 def _needs(spec: Spec, document: Document) -> Found:
@@ -130,6 +130,8 @@ def _needs(spec: Spec, document: Document) -> Found:
         lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
         for need in () if lends else component.needs():
             other = there.get(need.kind)
+            if other is not None and need.unless in capabilities(other):
+                continue
             if (other is None or capabilities(other).isdisjoint(need.any_of)) and not said.get(need.kind):
                 same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
                 if not any(path[: len(outer)] == outer for outer, _, _ in same):
@@ -186,7 +188,8 @@ def _laws(spec: Spec, dim: int | None = None) -> Found:
 
 def _own(spec: Spec) -> Found:
     """What samplers, estimators and metrics themselves find wrong with what stands around them."""
-    around = Setting(spec.dynamics, spec.data, spec.sampler, None if spec.sample is None else spec.sample.count)
+    count = None if spec.sample is None else spec.sample.count
+    around = Setting(spec.dynamics, spec.data, spec.sampler, count, spec.estimator)
     for path, component in {("sampler",): spec.sampler, **spec.components()}.items():
         if isinstance(component, Sampler | Metric | Estimator):
             inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's

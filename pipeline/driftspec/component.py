@@ -42,6 +42,7 @@ class Need:
     any_of: tuple[str, ...]
     why: str = ""
     severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
+    unless: str = ""  # no need where the other offers this
 
 
 class Component(BaseModel):

@@ -111,6 +111,14 @@ class Distribution(Data):
         """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
         return None
 
+    def normals(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weights (K,), means (K, d) and covariances (K, d, d), float64, of a mixture of normal laws; else None."""
+        return None
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        """The number (B,) of the mode that each row of x (B, d) lies near, -1 for none, of a law with separate modes."""
+        raise NotImplementedError
+
     def smallest_variance(self) -> float | None:
         """Of a normal law the smallest variance along any direction, known without torch; None of every other law."""
         return None
@@ -429,6 +437,7 @@ class Setting:
     data: Data | None = None
     sampler: Sampler | None = None
     count: int | None = None  # sample.count
+    estimator: Estimator | None = None
 
     @property
     def law(self) -> Data | None:
@@ -509,6 +518,10 @@ class Metric(Component):
 
     def key(self) -> str:
         return self.name or self.type
+
+    def wanted(self) -> int:
+        """How many of the run's own draws it reads."""
+        return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         """(key, message) of each number that cannot work with what is around."""

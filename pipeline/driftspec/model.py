@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,10 +17,6 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from driftspec.components import Data, Distribution, Dynamics, Network, Rates, Trace
     from driftspec.streams import Streams
-
-# Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
-# nothing. Read at the process's first product, so it comes too late where one was made before this import.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 class Bound(nn.Module):

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import __version__
@@ -45,9 +46,10 @@ def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any
 
 
 def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:
-    """Who provides the components of this spec: a distribution's version, or a file's sha256."""
+    """Who provides the components of this spec, with its version, and every one-file plugin with its sha256."""
     found = (registry.provider(c.kind, c.spelling) for c in spec.components().values())
-    return {p.distribution: p.digest or p.version for p in sorted((p for p in found if p is not None), key=str)}
+    named = {p.distribution: p.version for p in sorted((p for p in found if p is not None), key=str) if not p.digest}
+    return {**named, **{Path(file).name: digest for file, digest in registry.files.items()}}
 
 
 def _git() -> dict[str, Any] | None:

@@ -45,6 +45,9 @@ def start(
     experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
     if loaded.spec.train is None:
         stages = [stage for stage in stages if stage != "train"]
+    elif "train" not in stages:
+        text = "a new run of this spec begins with train; a trained one is measured by run-spec evaluate RUN"
+        raise UsageError(f"{text} and drawn from by run-spec sample RUN")
     _check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
@@ -65,7 +68,7 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
             tree = evaluated_tree(run if tree else opened(run.info["parent"], registry))
             experiment, training = _refitted(run.loaded, run.info, tree), None
         else:
-            files = Files(run.loaded.root, run.info["allow_outside"])
+            files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
             experiment = build(run.spec, files, document=run.loaded.document)
             _same_data(experiment, run.info, str(path))
             training = _training(experiment, run.info["stages"])
@@ -166,7 +169,7 @@ def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, A
     from driftspec.dataset import prepare
     from driftspec.streams import Streams
 
-    files, data = Files(loaded.root, info["allow_outside"]), loaded.spec.data
+    files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
     experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
     if data is not None and info["every_row"]:
         data = data.model_copy(update={"split": (0.0, 0.0, 1.0)})

@@ -156,9 +156,9 @@ def test_one_probe_states_no_standard_error_of_its_own() -> None:
 @pytest.mark.parametrize(
     "solver, statuses",
     [
-        ("lobatto", {"non_finite"}),
-        ("dopri5", {"non_finite", "step_underflow"}),
-        ({"type": "dopri5", "max_evaluations": 12}, {"budget"}),
+        ("lobatto", ["non_finite"]),
+        ("dopri5", ["non_finite", "step_underflow"]),
+        ({"type": "dopri5", "max_evaluations": 12}, ["budget"]),
     ],
     ids=str,
 )

@@ -97,4 +97,21 @@ def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
     return mean, between + blur * torch.eye(m.shape[1], dtype=torch.float64)
 
 
-__all__ = ["chunks", "entropy", "log_prob", "moments", "sample", "score"]
+def normals(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (K,), means (K, d) and covariances σ_k² I (K, d, d)."""
+    import torch
+
+    m, s, w = (torch.as_tensor(a, dtype=torch.float64) for a in (means, std, weights))
+    return w, m, s.square().expand(len(w))[:, None, None] * torch.eye(m.shape[1], dtype=torch.float64)
+
+
+def mode_of(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
+    """The component (B,) of the nearest mean in its own deviations, -1 where that is farther than √d + 2 of them."""
+    import torch
+
+    m, s = (torch.as_tensor(a, dtype=torch.float64, device=x.device) for a in (means, std))
+    away, nearest = (torch.cdist(x.double(), m) / s).min(1)
+    return nearest.masked_fill(away > x.shape[1] ** 0.5 + 2, -1)
+
+
+__all__ = ["chunks", "entropy", "log_prob", "mode_of", "moments", "normals", "sample", "score"]

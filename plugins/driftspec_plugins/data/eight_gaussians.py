@@ -52,6 +52,16 @@ class EightGaussians(Distribution):
 
         return _mixture.moments(*_arrays(self.radius, self.std))
 
+    def normals(self) -> tuple[Tensor, Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.normals(*_arrays(self.radius, self.std))
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.mode_of(x, *_arrays(self.radius, self.std))
+
 
 @functools.cache
 def _arrays(radius: float, std: float) -> tuple[Array, Array, Array]:

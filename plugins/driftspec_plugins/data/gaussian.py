@@ -112,6 +112,11 @@ class Gaussian(Distribution):
         mean, root = self._moments(torch.empty(0, d, dtype=torch.float64))
         return mean.clone(), root @ root.T if root.ndim == 2 else root.square().diag()
 
+    def normals(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """One component of weight 1; None while d is open."""
+        known = self.moments()
+        return None if known is None else (known[0].new_ones(1), known[0][None], known[1][None])
+
     def smallest_variance(self) -> float | None:
         """The smallest eigenvalue of Σ."""
         import numpy as np

@@ -83,6 +83,16 @@ class GaussianMixture(Distribution):
 
         return _mixture.moments(*_arrays(self.means, self.std, self.weights))
 
+    def normals(self) -> tuple[Tensor, Tensor, Tensor]:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.normals(*_arrays(self.means, self.std, self.weights))
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.mode_of(x, *_arrays(self.means, self.std, self.weights))
+
 
 def _one_each(given: tuple[float, ...], info: ValidationInfo, key: str) -> None:
     means = info.data.get("means")

@@ -50,6 +50,15 @@ class Rings(Distribution):
 
         return _rings.moments(*self._law())
 
+    def mode_of(self, x: Tensor) -> Tensor:
+        """The nearest circle, within 3 σ."""
+        import torch
+
+        radii, std = self._law()
+        r = torch.linalg.vector_norm(x.double(), dim=1)
+        away, nearest = (r[:, None] - r.new_tensor(radii)).abs().min(1)
+        return nearest.masked_fill(away > 3 * std, -1)
+
     def _law(self) -> tuple[tuple[float, ...], float]:
         """Radii and deviation in the units of x."""
         return tuple(SCALE * k / self.rings for k in range(1, self.rings + 1)), self.noise

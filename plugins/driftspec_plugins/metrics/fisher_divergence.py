@@ -1,0 +1,144 @@
+"""Fisher divergence: ½ E_π ‖s(x) - ∇log π(x)‖², zero only for the score of π. What score matching minimises.
+
+Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score Matching*, 2005.
+
+`of: data` compares with the score of the data's own law, by its closed form or by differentiating its log p. A model
+that denoises fits the score of the noised law instead, of α x + σ ε: for a mixture of normal laws a mixture too,
+
+    Σ_k w_k N(α m_k, α² C_k + σ² I),
+
+and `of: noised` compares with it at noised rows. σ and the noise are in model units. The value is in the data's own
+units, where ∇_x = Wᵀ ∇_u; beside it the same in model units, in which losses are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from driftspec.component import Need
+from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.errors import RunFailed
+from driftspec_plugins.metrics._scores import finite, mean, score_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.evaluate import Evaluation
+
+    Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
+
+
+class FisherDivergence(Metric):
+    """½ E ‖s - ∇log π‖² over held-out rows of data whose score is known, of the data or of the noised data."""
+
+    type = "fisher_divergence"
+    reads_test_rows: ClassVar[bool] = True
+
+    of: Literal["data", "noised"] = Field("data", description="the law whose score is the truth")
+    sigma: float | None = Field(
+        None, gt=0, description="of: noised: σ, model units; null: the noise kernel's at t_data, or the estimator's"
+    )
+    points: int | None = Field(None, ge=2, description="test rows read; null: all")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("score",), "to compare"),
+            Need("data", ("log_prob",), "whose gradient is the truth"),
+            Need("data", ("samples",), "to have test rows"),
+            Need("data", ("smooth",), "at hard edges ∇log p has no value"),
+        )
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if self.of == "data":
+            if self.sigma is not None:
+                yield "sigma", "'sigma' belongs to of: noised"
+            return
+        law = around.data
+        if isinstance(law, Distribution) and type(law).normals is Distribution.normals:
+            text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal laws has"
+            yield "of", f"{text}: take of: data"
+        if self.sigma is None and _noise(around.dynamics, around.estimator) is None:
+            yield "of", "neither the dynamics nor the estimator says how much noise: give sigma"
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        import torch
+
+        x, law, matrix = evaluation.test(self.points), evaluation.truth, evaluation.transform.matrix
+        if law is None:
+            raise RunFailed(f"{self.label}: the score of the data is not known")
+        u = evaluation.transform.to_model(x)
+        details: dict[str, Any] = {"of": self.of}
+        if self.of == "data":
+            truth = _model(law.score(x), matrix)
+        else:
+            alpha, sigma = self._level(evaluation)
+            noise = torch.randn(u.shape, generator=evaluation.streams.generator("noise"), dtype=torch.float64)
+            u = alpha * u + sigma * noise
+            truth = normals_score(u, noised(self._normals(law), evaluation, alpha, sigma))
+            details |= {"sigma": sigma, "alpha": alpha}
+        u = evaluation.model.like(u).double().cpu()
+        gap = finite(self, score_at(evaluation.model, u) - finite(self, truth, "the data's score"), "the score")
+        value, stderr = mean((gap @ matrix).square().sum(1) / 2)
+        inner, inner_stderr = mean(gap.square().sum(1) / 2)
+        size = float((truth @ matrix).square().sum(1).mean()) / 2
+        details |= {"model_units": inner, "model_units_stderr": inner_stderr, "relative": value / size}
+        line = f"Fisher divergence {value:.4g} ± {stderr:.2g}, {value / size:.2%} of ½ E‖∇log p‖² = {size:.4g}"
+        return Measured(value, stderr, "1/data units²", len(u), details, line=line)
+
+    def _normals(self, law: Distribution) -> Normals:
+        found = law.normals()
+        if found is None:
+            raise RunFailed(f"{self.label}: the score of {law.label} with noise has no closed form")
+        return found
+
+    def _level(self, evaluation: Evaluation) -> tuple[float, float]:
+        spec = evaluation.experiment.spec
+        level = _noise(evaluation.model.dynamics, spec.estimator) if self.sigma is None else (1.0, self.sigma)
+        if level is None:
+            raise RunFailed(f"{self.label}: nothing says how much noise: give sigma")
+        return level
+
+
+def _noise(dynamics: Any, estimator: Any) -> tuple[float, float] | None:
+    """(α, σ) of the law that the score is of."""
+    sigma = getattr(estimator, "sigma", None)
+    if isinstance(sigma, float):
+        return 1.0, sigma
+    if "noise_kernel" not in dynamics.offers():
+        return None
+    import torch
+
+    alpha, sigma = dynamics.kernel(torch.tensor(dynamics.times()[1], dtype=torch.float64))
+    return float(alpha), float(sigma)
+
+
+def _model(score: Tensor, matrix: Tensor) -> Tensor:
+    """∇_u (n, d) from ∇_x (n, d): W⁻ᵀ ∇_x."""
+    import torch
+
+    return torch.linalg.solve(matrix.T, score.T).T
+
+
+def noised(law: Normals, evaluation: Evaluation, alpha: float, sigma: float) -> Normals:
+    """The law of α u + σ ε, with u in model units."""
+    import torch
+
+    weights, means, covariances = law
+    matrix = evaluation.transform.matrix
+    blur = sigma**2 * torch.eye(len(matrix), dtype=torch.float64)
+    return weights, alpha * evaluation.transform.to_model(means), alpha**2 * matrix @ covariances @ matrix.T + blur
+
+
+def normals_score(x: Tensor, law: Normals) -> Tensor:
+    """∇log Σ_k w_k N(x; m_k, C_k) (n, d) = Σ_k r_k C_k⁻¹ (m_k - x), r_k the share of component k in p(x)."""
+    import torch
+
+    weights, means, covariances = law
+    away = means[:, None] - x  # (K, n, d)
+    pull = torch.linalg.solve(covariances, away.transpose(1, 2)).transpose(1, 2)
+    log_share = weights.log()[:, None] - torch.linalg.slogdet(covariances).logabsdet[:, None] / 2
+    log_share = log_share - (away * pull).sum(-1) / 2
+    return (log_share.softmax(0)[..., None] * pull).sum(0)
