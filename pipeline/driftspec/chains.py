@@ -9,7 +9,7 @@ rounds a row by its company. So a chain is the same alone and among others, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -152,6 +152,19 @@ class ChainSampler(Sampler):
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
         x = model.first(self.start, chains, streams)[: padded(chains)]
         return self._run(model, x, chains, draws, self.warm_up(), streams.under("chains"))
+
+    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """Each as the draw of a shorter chain: its noise is the same."""
+        import torch
+
+        shorter = (self.model_copy(update={"steps": number}) for number in after)
+        return torch.stack([one.draw(model, count, streams).values[:, 0] for one in shorter])
+
+    def begins(self, around: Setting) -> Distribution | Literal["data", "prior"] | None:
+        """Where chains begin: `start`, or what an open one stands for; None is N(0, I)."""
+        if self.start is not None:
+            return self.start
+        return "prior" if "prior" in around.dynamics.offers() else "data" if around.data is not None else None
 
     def carry(self, model: Model, x: Tensor, streams: Streams) -> Draws:
         """The chains that stand at x (n, d), `before()` steps on; no step adapts."""

@@ -446,6 +446,18 @@ class Setting:
         return self.data if self.data is not None else target if isinstance(target, Data) else None
 
 
+@dataclass(frozen=True)
+class Course:
+    """The way of chains that follow an SDE: equal steps of time, from 0 to `duration`, and the law they begin in.
+
+    `data` and `prior` are those of the spec, None is N(0, I).
+    """
+
+    start: Distribution | Literal["data", "prior"] | None
+    duration: float
+    steps: int
+
+
 class Sampler(Component):
     """model -> draws, chains kept apart. Sample i is a function of (seed, i)."""
 
@@ -477,6 +489,22 @@ class Sampler(Component):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         """(key, message) of each number that cannot work with what is around."""
         yield from ()
+
+    def course(self, around: Setting) -> Course:
+        """From where, how long and in how many steps chains follow the SDE of `motion`. Offered as `motion`."""
+        raise NotImplementedError
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw that steps approximate, t passed since the start."""
+        raise NotImplementedError
+
+    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """(K, count, d): where the chains of `draw` stand after these numbers of steps, which rise."""
+        raise NotImplementedError
+
+    def halved(self) -> Self:
+        """The same with twice the steps, each half as long: what the step itself does to the law."""
+        raise NotImplementedError
 
     def predicts(self, law: Distribution) -> bool:
         """Whether `predicted` knows the moments of draws from this target."""

@@ -298,3 +298,13 @@ def test_problems_are_models(registry: object) -> None:
     model = known(problem)
     x = points(5, 2)
     assert torch.equal(model.velocity(torch.tensor(0.0), x), problem.f(torch.tensor(0.0), x))
+
+
+def test_no_point_converges_by_chance() -> None:
+    """Of 2,000 points some agree in log p at N and 2N to the tolerance while both are wrong; not so in z as well."""
+    model = random_flow([32, 32], 2, torch.float64, gain=6.0)
+    x = 1.5 * torch.randn(2000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    by_default = flow.log_prob(model, x, Solver.make("lobatto"), EXACT, STREAMS)
+    finely = flow.log_prob(model, x, Solver.make({"type": "lobatto", "steps": 400}), EXACT, STREAMS, compare=False)
+    assert by_default.not_converged == 0
+    assert float((by_default.log_prob - finely.log_prob).abs().max()) < 5e-4

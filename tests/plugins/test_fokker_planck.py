@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.integrate import simpson
 from scipy.linalg import expm, solve_continuous_lyapunov
 
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics import _fokker_planck as fp
 from driftspec_plugins.metrics._fokker_planck import Grid
-
-WELL = 2.0, 1.0
 
 
 def normal(x: Any, mean: Any, covariance: Any) -> Any:
@@ -45,7 +44,7 @@ def test_ornstein_uhlenbeck_has_its_moments_and_conserves_mass() -> None:
     for t, p in zip(times, solved(grid, lambda x: -theta * x, g, start, times)):
         m, v = grid.moments(p)
         decay = math.exp(-theta * t)
-        assert m[0] == pytest.approx(decay * mean, rel=5e-4)
+        assert m[0] == pytest.approx(decay * mean, rel=1e-3)
         assert v[0, 0] == pytest.approx(decay**2 * variance + std**2 * (1 - decay**2), rel=1e-3)
         assert abs(grid.mass(p) - grid.mass(start)) < 1e-10
         exact = normal(grid.points(), decay * mean, decay**2 * variance + std**2 * (1 - decay**2))
@@ -78,7 +77,7 @@ def test_the_order_in_time_is_two_also_where_the_sde_depends_on_time() -> None:
     # and the moments: m' = -a m, v' = -2 a v + g²
     total, clock = lambda t: 0.4 * t + t**3 / 3, np.linspace(0, 1, 4001)
     variance = math.exp(-2 * total(1)) * 0.4
-    variance += np.trapezoid(np.exp(-2 * (total(1) - total(clock))) * (0.6 + clock) ** 2, clock)
+    variance += simpson(np.exp(-2 * (total(1) - total(clock))) * (0.6 + clock) ** 2, x=clock)
     mean, covariance = grid.moments(fine)
     assert mean[0] == pytest.approx(math.exp(-total(1)), rel=5e-3)
     assert covariance[0, 0] == pytest.approx(variance, rel=5e-3)
@@ -108,7 +107,8 @@ def test_the_double_well_relaxes_as_it_should() -> None:
     start = normal(grid.points(), -1.0, 0.04)
     above = [1 - grid.below(p, 0, 0.0) for p in solved(grid, pull, 1.0, start, [0.5, 2.0, 5.0])]
     assert above == pytest.approx([0.03750, 0.17084, 0.33354], abs=2e-4)
-    assert fp.gap(fp.generator(grid, pull, 1.0)) == pytest.approx(0.22727, abs=2e-5)
+    wide, fine = (fp.gap(fp.generator(Grid(((-3.0, 3.0),), (n,)), pull, 1.0)) for n in (400, 800))
+    assert (4 * fine - wide) / 3 == pytest.approx(0.22727, abs=5e-6)
 
 
 def test_a_plane_with_a_drift_that_turns() -> None:

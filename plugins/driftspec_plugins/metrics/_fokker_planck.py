@@ -178,10 +178,10 @@ def evolve(
 
 def march(rate: Callable[[float], Any], p: Array, t: float, after: float, steps: int) -> Array:
     """`steps` equal steps of TR-BDF2."""
-    from scipy.sparse import eye_array
+    from scipy.sparse import identity
     from scipy.sparse.linalg import splu
 
-    h, unit = (after - t) / steps, eye_array(len(p), format="csc")
+    h, unit = (after - t) / steps, identity(len(p), format="csc")
     factored: tuple[Any, Any] = None, None
 
     def solve(matrix: Any, right: Array) -> Array:

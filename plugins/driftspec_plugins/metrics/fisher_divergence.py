@@ -60,7 +60,8 @@ class FisherDivergence(Metric):
         if isinstance(law, Distribution) and type(law).normals is Distribution.normals:
             text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal laws has"
             yield "of", f"{text}: take of: data"
-        if self.sigma is None and _noise(around.dynamics, around.estimator) is None:
+        told = isinstance(getattr(around.estimator, "sigma", None), float) or "noise_kernel" in around.dynamics.offers()
+        if self.sigma is None and not told:
             yield "of", "neither the dynamics nor the estimator says how much noise: give sigma"
 
     def measure(self, evaluation: Evaluation) -> Measured:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
@@ -50,19 +50,36 @@ class TimeSteps(Sampler):
         """What is made of the last state."""
         return x
 
+    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        import torch
+
+        with torch.no_grad():
+            way = enumerate(self._walk(model, count, streams, self.grid(model)))
+            return torch.stack([x[:count] for number, x in way if number in after])
+
+    def halved(self) -> Self:
+        return self.model_copy(update={"steps": 2 * self.steps})
+
+    def _walk(self, model: Model, count: int, streams: Streams, times: Tensor) -> Iterator[Tensor]:
+        """The chains and their padding at each of the times."""
+        x = self.begin(model, count, streams)[: padded(count)]
+        chance = noise(streams.under("chains"), len(x), x)
+        yield x
+        for number, (t, after) in enumerate(itertools.pairwise(times.to(x.device)), 1):
+            x = self.advance(model, x, t, after, chance)
+            if not bool(x[:count].isfinite().all()):
+                text = f"{self.label}: samples are no longer finite after step {number}, t = {float(after):.4g}"
+                raise RunFailed(text, "diverged", number)
+            yield x
+
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         import torch
 
-        x = self.begin(model, count, streams)[: padded(count)]
-        chance = noise(streams.under("chains"), len(x), x)
-        times = self.grid(model).to(x.device)
+        times = self.grid(model)
         with torch.no_grad():
-            for number, (t, after) in enumerate(itertools.pairwise(times), 1):
-                x = self.advance(model, x, t, after, chance)
-                if not bool(x[:count].isfinite().all()):
-                    text = f"{self.label}: samples are no longer finite after step {number}, t = {float(after):.4g}"
-                    raise RunFailed(text, "diverged", number)
-            x = self.finish(model, x, times[-1])
+            for x in self._walk(model, count, streams, times):
+                pass
+            x = self.finish(model, x, times[-1].to(x.device))
         if not bool(x[:count].isfinite().all()):
             raise RunFailed(f"{self.label}: samples are no longer finite at the end", "diverged", len(times) - 1)
         return Draws(x[:count, None, :], {"steps": len(times) - 1})

@@ -9,18 +9,20 @@ out, g²h would be missing from every variance (4 % of 0.7 where g² = 3 and h =
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from driftspec.chains import Noise
 from driftspec.component import Need
+from driftspec.components import Course, Setting
 from driftspec_plugins.samplers._time_steps import TimeSteps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import VectorField
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -41,6 +43,26 @@ class EulerMaruyama(TimeSteps):
         if self.direction == "forward":
             return (Need("dynamics", ("drift",), "to step the SDE"), Need("data", ("samples",), "to begin with"))
         return super().needs()
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"motion"} if self.last_noise or self.direction == "forward" else ())
+
+    def course(self, around: Setting) -> Course:
+        t_prior, t_data = around.dynamics.times()
+        if self.direction == "forward":
+            return Course("data", t_prior, self.steps)
+        return Course("prior", abs(t_prior - t_data), self.steps)
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """f and g at time t; backwards g² s - f and g at t_prior - t."""
+        if self.direction == "forward":
+            return model.drift, model.dynamics.diffusion
+        t_prior, g = model.dynamics.times()[0], model.dynamics.diffusion
+
+        def back(t: Tensor, x: Tensor) -> Tensor:
+            return (g(t_prior - t) ** 2).to(x) * model.score(t_prior - t, x) - model.drift(t_prior - t, x)
+
+        return back, lambda t: g(t_prior - t)
 
     def ends(self, model: Model) -> tuple[float, float]:
         t_prior, t_data = model.dynamics.times()

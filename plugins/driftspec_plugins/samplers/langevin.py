@@ -8,19 +8,20 @@ climbs to a mode. Roberts, Tweedie 1996; Welling, Teh 2011. Many libraries call 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.component import Need
-from driftspec.components import Distribution, Setting
+from driftspec.components import Course, Distribution, Setting
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import VectorField
     from driftspec.model import Model
 
 
@@ -32,6 +33,9 @@ class Langevin(ChainSampler):
     step: float = Field(gt=0, description="η, the lecture's: x + (η/2) s + √η ε; model units squared")
     temperature: float = Field(1.0, ge=0, description="τ: the law is p^{1/τ}; 0 climbs to a mode")
 
+    def offers(self) -> frozenset[str]:
+        return super().offers() | ({"motion"} if self.chains is None else set())
+
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("score",), "to climb"),)
 
@@ -41,6 +45,20 @@ class Langevin(ChainSampler):
         if smallest is not None and self.step >= 4 * smallest:
             text = f"'step' is {self.step:g}: on a normal law of smallest variance {smallest:.6g}"
             yield "step", f"{text} it diverges from {4 * smallest:.6g} on (4 σ²_min): take a smaller one"
+
+    def course(self, around: Setting) -> Course:
+        """Time k η."""
+        return Course(self.begins(around), self.step * self.before(), self.before())
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """½ s(x) and √τ."""
+        import torch
+
+        g = math.sqrt(self.temperature)
+        return lambda t, x: model.score(x.new_tensor(model.t_data), x) / 2, lambda t: torch.full_like(t, g)
+
+    def halved(self) -> Self:
+        return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
 
     def predicts(self, law: Distribution) -> bool:
         return law.smallest_variance() is not None
