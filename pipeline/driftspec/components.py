@@ -116,7 +116,7 @@ class Distribution(Data):
         return None
 
     def mode_of(self, x: Tensor) -> Tensor:
-        """The number (B,) of the mode that each row of x (B, d) lies near, -1 for none, of a law with separate modes."""
+        """The mode (B,) that each row of x (B, d) lies near, -1 for none; of laws with separate modes."""
         raise NotImplementedError
 
     def smallest_variance(self) -> float | None:
@@ -520,7 +520,11 @@ class Sampler(Component):
 
 @dataclass(frozen=True)
 class Measured:
-    """One number with its standard error, or the reason why none: `stderr_reason` for both."""
+    """One number with its standard error, or the reason why none: `stderr_reason` for both.
+
+    `details["curves"]`, where it is there, is drawn: a list of `{"title", "axis", "x", "density", "edges",
+    "histogram"}`, a density at points x beside the histogram of what should have it, one longer in edges than in bars.
+    """
 
     value: float | None
     stderr: float | None

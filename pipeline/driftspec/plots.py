@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from driftspec import flow
 from driftspec.build import Experiment, capabilities
-from driftspec.components import Distribution, Solver, Trace
+from driftspec.components import Distribution, Measured, Solver, Trace
 from driftspec.errors import SolveFailed
 from driftspec.model import Model
 
@@ -39,10 +39,14 @@ def draw(
     stages: Sequence[str],
     records: Sequence[Mapping[str, Any]],
     samples: Array | None,
+    measured: Mapping[str, Measured] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """(name, PNG) of each picture that the stages give something for. A solve that fails costs its picture alone."""
     if records:
         yield "loss", _png(_loss(records))
+    for name, result in (measured or {}).items():
+        if curves := result.details.get("curves"):
+            yield f"{name}_curves", _png(_curves(curves))
     # Data that lie in a file are there only if the run has read them.
     dataset = experiment.dataset if "dataset" in vars(experiment) else None
     if experiment.spec.data is None and samples is not None and model.dim <= 2:
@@ -127,6 +131,17 @@ def _box(x: Array) -> tuple[float, float, float, float]:
 def _dress(axes: Axes, title: str, box: tuple[float, ...], columns: Sequence[str]) -> None:
     axes.set(title=title, xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1])
     axes.set_aspect("equal")
+
+
+def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """A metric's densities and the histograms they are compared with, a panel each (see `Measured`)."""
+    figure, axes = _figure(len(curves))
+    for panel, curve in zip(axes, curves, strict=True):
+        panel.stairs(curve["histogram"], curve["edges"], color=DRAWN, label="particles")
+        panel.plot(curve["x"], curve["density"], color=DATA, label="density")
+        panel.set(title=curve["title"], xlabel=curve["axis"], ylabel="p")
+    axes[0].legend(frameon=False)
+    return figure
 
 
 def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:

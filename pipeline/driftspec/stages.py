@@ -120,7 +120,7 @@ def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Dr
     from driftspec import plots, report
 
     samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
-    for name, png in plots.draw(experiment, model, run.info["stages"], run.directory.records(), samples):
+    for name, png in plots.draw(experiment, model, run.info["stages"], run.directory.records(), samples, run.measured):
         run.directory.write_bytes(f"plots/{name}.png", png)
     run.directory.write_text("report.html", report.page(run))
 

@@ -22,7 +22,7 @@ from driftspec.files import Files
 from driftspec.model import Model
 from driftspec.registry import Registry, discover
 from driftspec_plugins.metrics import energy_distance as energy
-from driftspec_plugins.metrics.nll import _short
+from driftspec_plugins.metrics._likelihood import short as _short
 
 A = tensor([0.4, 1.3], [-0.6, 0.2])
 COVARIANCE = [[1.5, 0.6], [0.6, 0.8]]

@@ -141,7 +141,9 @@ def gap(matrix: Any) -> float:
     from scipy.linalg import eigh_tridiagonal
 
     n, off = matrix.shape[0], np.sqrt(matrix.diagonal(1) * matrix.diagonal(-1))
-    return -float(eigh_tridiagonal(matrix.diagonal(), off, eigvals_only=True, select="i", select_range=(n - 2, n - 2))[0])
+    return -float(
+        eigh_tridiagonal(matrix.diagonal(), off, eigvals_only=True, select="i", select_range=(n - 2, n - 2))[0]
+    )
 
 
 @dataclass(frozen=True)

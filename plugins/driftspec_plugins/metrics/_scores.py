@@ -24,7 +24,7 @@ def score_at(model: Model, u: Tensor) -> Tensor:
 
     u = model.like(u)
     with torch.no_grad():
-        parts = [model.score(part.new_tensor(model.t_data), part) for part in u.split(BLOCK)]
+        parts = [model.score(part.new_tensor(model.t_data), part) for part in torch.split(u, BLOCK)]
     return torch.cat(parts).double().cpu()
 
 

@@ -73,7 +73,7 @@ class FisherDivergence(Metric):
         u = evaluation.transform.to_model(x)
         details: dict[str, Any] = {"of": self.of}
         if self.of == "data":
-            truth = _model(law.score(x), matrix)
+            truth = _model(law.score(x).detach(), matrix)
         else:
             alpha, sigma = self._level(evaluation)
             noise = torch.randn(u.shape, generator=evaluation.streams.generator("noise"), dtype=torch.float64)

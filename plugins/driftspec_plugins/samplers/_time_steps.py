@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
@@ -77,8 +78,7 @@ class TimeSteps(Sampler):
 
         times = self.grid(model)
         with torch.no_grad():
-            for x in self._walk(model, count, streams, times):
-                pass
+            (x,) = collections.deque(self._walk(model, count, streams, times), maxlen=1)
             x = self.finish(model, x, times[-1].to(x.device))
         if not bool(x[:count].isfinite().all()):
             raise RunFailed(f"{self.label}: samples are no longer finite at the end", "diverged", len(times) - 1)

@@ -1,0 +1,167 @@
+"""What likelihood metrics share: log p of the test rows, in nats and the data's own units, and its errors.
+
+A flow's log p comes from a solve, which each point's own error, another solver and the way back vouch for; an energy
+model's is -E - log Z, as good as its Z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from driftspec.component import Need, default
+from driftspec.components import Metric, Setting, Solver, Trace
+from driftspec.errors import SolveFailed
+from driftspec_plugins.metrics._log_z import Integral
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.evaluate import Evaluation
+    from driftspec.flow import LogProb
+
+AGREES = 1e-3
+"""Nats within which the confirming solver counts as agreeing: a tenth of what a KL of 0.01 would show."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """log p (n,) float64 of the test rows x (n, d), and how it was found."""
+
+    x: Tensor
+    log_p: Tensor
+    details: dict[str, Any]
+    told: str  # the end of a line
+    common: float = 0.0  # a standard error that all rows share: that of log Z
+
+    def mean(self, values: Tensor) -> tuple[float, float]:
+        """Mean of what log p enters (n,), and its standard error."""
+        value, stderr = mean(values)
+        return value, math.hypot(stderr, self.common)
+
+
+class Likelihood(Metric):
+    """A metric of log p_model at test rows."""
+
+    reads_test_rows: ClassVar[bool] = True
+
+    solver: Solver = default("lobatto", "integrates log p")
+    trace: Trace = default("exact_trace", "the divergence's estimate; probes give each point a standard error")
+    points: int | None = Field(None, ge=2, description="test rows scored; null: all")
+    confirm: Solver = default(
+        {"type": "dopri8", "rtol": 1e-8, "atol": 1e-8}, "scores the hardest 1 % again, in float64"
+    )
+    log_z: Integral = Field(Integral(), description="how Z of an energy model is found")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("log_prob", "energy"), "to score data"),
+            Need(
+                "dynamics",
+                ("smooth",),
+                "log p holds a derivative of the network: its activation must be C1",
+                unless="energy",
+            ),
+            Need("data", ("samples",), "to have test rows"),
+        )
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        for _, text in self.log_z.unfit(around):
+            yield "log_z", text
+
+    def scored(self, evaluation: Evaluation) -> Scored:
+        """log p of the first `points` test rows."""
+        x = evaluation.test(self.points)
+        u = evaluation.experiment.rows(x)
+        return (self._by_energy if "energy" in evaluation.model.own else self._by_solve)(evaluation, x, u)
+
+    def _by_energy(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
+        """-E - log Z."""
+        import torch
+
+        model = evaluation.model.double()
+        log_z = self.log_z.of(model, evaluation.streams.under("log_z"))
+        with torch.no_grad():
+            log_p = torch.cat(
+                [-model.dynamics.energy(model.module, part) for part in torch.split(u.double(), 8192)]
+            ).cpu()
+        log_p = log_p - log_z.value + evaluation.transform.log_det()
+        details = {"log_z": {"value": log_z.value, "stderr": log_z.stderr, **log_z.details}}
+        return Scored(x, log_p, details, log_z.told(), log_z.stderr or 0.0)
+
+    def _by_solve(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
+        """By the instantaneous change of variables."""
+        import torch
+
+        from driftspec import flow
+
+        model = evaluation.model
+        scored = flow.log_prob(model, u, self.solver, self.trace, evaluation.streams)
+        log_p = scored.log_prob.double().cpu() + evaluation.transform.log_det()
+        t_prior, t_data = model.dynamics.times()
+        back = flow.transport(model, scored.latent[:1000], t_prior, t_data, self.solver).value
+        trip = torch.linalg.vector_norm(evaluation.transform.to_data(back.cpu()) - x[:1000], dim=1)
+        details: dict[str, Any] = {
+            "solver_error": {"mean": _known(scored.error.mean()), "max": _known(scored.error.max())},
+            "not_converged": scored.not_converged,
+            "evaluations_per_point": scored.evaluations / len(x),
+            "confirmed": self._confirmed(evaluation, u, scored),
+            "round_trip": {"mean": float(trip.mean()), "max": float(trip.max())},
+        }
+        if scored.probe_stderr is not None:
+            details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
+        return Scored(x, log_p, details, _told(details, self.confirm.type))
+
+    def _confirmed(self, evaluation: Evaluation, u: Tensor, scored: LogProb) -> dict[str, Any]:
+        """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
+        from driftspec import flow
+
+        if not self.trace.exact():  # other probes would differ by chance
+            return {"points": 0, "difference": None, "status": "random trace"}
+        hardest = scored.error.argsort(descending=True, stable=True)[: math.ceil(len(u) / 100)]
+        model, rows = evaluation.model.double(), u[hardest].double()
+        try:
+            other = flow.log_prob(model, rows, self.confirm, self.trace, evaluation.streams, compare=False)
+        except SolveFailed as error:
+            return {"points": len(hardest), "difference": None, "status": error.status}
+        difference = (other.log_prob - scored.log_prob[hardest].double()).abs().max()
+        return {"points": len(hardest), "difference": float(difference), "status": "ok"}
+
+
+def mean(values: Tensor) -> tuple[float, float]:
+    """Mean and its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
+
+
+def _known(error: Tensor) -> float | None:
+    """A solver's error; null for a solver that has no finer one to be compared with."""
+    return float(error) if bool(error.isfinite()) else None
+
+
+def _told(details: dict[str, Any], confirm: str) -> str:
+    """Probes; solver error; round trip."""
+    text = f"probes ± {short(details['probe_stderr'])}; " if "probe_stderr" in details else ""
+    error, check = details["solver_error"], details["confirmed"]
+    if error["max"] is None:
+        text += "solver error unknown"
+    else:
+        text += f"solver error {short(error['mean'])} (max {short(error['max'])}{_verdict(confirm, check)})"
+    if details["not_converged"]:
+        text += f", {details['not_converged']} points not converged"
+    return text + f"; round trip {short(details['round_trip']['mean'])}"
+
+
+def _verdict(confirm: str, check: dict[str, Any]) -> str:
+    if check["difference"] is None:
+        return "" if not check["points"] else f", {confirm} ended with {check['status']}"
+    return f", {confirm} {'agrees' if check['difference'] <= AGREES else 'differs by ' + short(check['difference'])}"
+
+
+def short(value: float) -> str:
+    """One digit and the power of ten: 4e-6."""
+    digit, power = f"{value:.0e}".split("e")
+    return f"{digit}e{int(power)}" if value else "0"

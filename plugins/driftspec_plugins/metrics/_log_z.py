@@ -1,0 +1,243 @@
+"""log Z = log ∫ exp(-E(u)) du of an energy model, in model units: by quadrature, or by annealed importance sampling.
+
+Quadrature, for d = 1 and 2: Gauss and Legendre's rule of 8 points a side on cells that are halved where halving changes
+their share of Z. The box grows from the data until exp(-E) has died out at its edges, by the confining term at last.
+The error is what the last halving changed, an upper estimate: the halves are far more accurate than the whole.
+
+Annealed importance sampling, for any d: chains start in p_0 = N(m, S) and pass through p_β ∝ p_0^(1-β) exp(-βE), β from
+0 to 1, one MALA step at each β,
+
+    log w = Σ_k (β_k - β_(k-1)) (-E(u_k) - log p_0(u_k)),   Z = E[w].
+
+Neal, *Annealed importance sampling*, 2001. The steps' sizes are those that a pilot run of its own chains came to, so
+that nothing adapts and the estimate of Z has no bias; that of log Z is low by about half its variance. Weights of which
+few count (`ess`) make the standard error too small as well: a mode that no chain found is missing from both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from driftspec.components import Dynamics, Setting
+from driftspec.errors import RunFailed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+    LogDensity = Callable[[Tensor], Tensor]  # (n, d) -> (n,)
+
+NODES = 8
+TOLERANCE = 1e-8  # of Z
+MOST = 6_000_000  # evaluations of E
+DEAD = 40.0  # nats below the highest point: exp(-E) at the edges of the box
+ROWS = 32768  # evaluated at a time
+PILOTS = 128
+RATE = 0.574  # of acceptance, best for MALA
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """log Z in model units, its standard error where chance enters, and how it was found."""
+
+    value: float
+    stderr: float | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def told(self) -> str:
+        """What a line says of its error."""
+        if self.stderr is None:
+            return f"log Z {self.value:.4f} by quadrature (error {self.details['error']:.0e})"
+        return f"log Z {self.value:.4f} ± {self.stderr:.4f} by ais (ess {self.details['ess']:.0f})"
+
+
+class Integral(BaseModel):
+    """How Z of an energy model is found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    method: Literal["quadrature", "ais"] | None = Field(
+        None, description="quadrature (d = 1 and 2) or annealed importance sampling; null: quadrature where it can"
+    )
+    base: Literal["data", "confine"] = Field(
+        "data", description="ais begins in a normal law: fitted to the training rows, or N(0, c² I), c of confine"
+    )
+    temperatures: int = Field(500, ge=2, description="ais: steps of β from 0 to 1, a MALA step at each")
+    chains: int = Field(1000, ge=16, description="ais: chains, a weight each")
+
+    def unfit(self, around: Setting) -> Iterator[tuple[str, str]]:
+        """(key, message) of what cannot work."""
+        if "energy" not in around.dynamics.offers():
+            return
+        if getattr(around.dynamics, "confine", None) == "none":
+            text = "Z may be infinite with confine: none"
+            yield "method", f"{text}: give {around.dynamics.label} a width in its place, such as confine: 3.0"
+        d = None if around.law is None else around.law.dim()
+        if self.method == "quadrature" and d is not None and d > 2:
+            yield "method", f"quadrature is for 1 and 2 dimensions, and there are {d}: take method: ais"
+
+    def of(self, model: Model, streams: Streams) -> Estimate:
+        """log ∫ exp(-E) du, E in float64."""
+        import torch
+
+        exact, rows = model.double(), None if model.rows is None else model.rows().double()
+        method = self.method or ("quadrature" if model.dim <= 2 else "ais")
+        with torch.no_grad():
+            if method == "ais":
+                mean, root = self._base(model.dynamics, rows, model)
+                return ais(lambda u: -exact.dynamics.energy(exact.module, u), mean, root, self, streams)
+            if model.dim > 2:
+                raise RunFailed(f"log Z: quadrature is for 1 and 2 dimensions, and there are {model.dim}: method: ais")
+            return quadrature(lambda u: -exact.dynamics.energy(exact.module, u), model.dim, rows)
+
+    def _base(self, dynamics: Dynamics, rows: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
+        """Mean (d,) and root (d, d) of the covariance that chains begin in."""
+        import torch
+
+        unit = torch.eye(model.dim, dtype=torch.float64)
+        if self.base == "data" and rows is not None:
+            return rows.mean(0).cpu(), torch.linalg.cholesky(rows.T.cov().view(model.dim, model.dim).cpu())
+        width: float | None = getattr(dynamics, "width", lambda: None)()
+        return unit[0] * 0, unit * (width or 1.0)
+
+
+# --------------------------------------------------------------------------------------------------------- quadrature
+
+
+def quadrature(log_f: LogDensity, d: int, rows: Tensor | None = None) -> Estimate:
+    """log ∫ exp(log_f) over all of R^d, d ≤ 2; `rows` (n, d) lie where most of it is."""
+    import torch
+
+    centre = torch.zeros(d, dtype=torch.float64) if rows is None else rows.mean(0).cpu()
+    spread = torch.ones(d, dtype=torch.float64) if rows is None else (rows.cpu() - centre).abs().amax(0) + 1e-9
+    half = _box(log_f, centre, 2 * spread, rows)
+    side = torch.arange(16, dtype=torch.float64) / 8 - 15 / 16
+    cells = centre + half * torch.cartesian_prod(*[side] * d).view(-1, d)
+    size, evaluations = half / 16, 0
+    whole = _cells(log_f, cells, size)
+    done, error = torch.empty(0, dtype=torch.float64), 0.0
+    while True:
+        size = size / 2
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * d).view(-1, d)
+        halves = cells[:, None] + size * corners
+        parts = _cells(log_f, halves.flatten(0, 1), size).view(len(cells), -1)
+        evaluations += parts.numel() * NODES**d
+        better = torch.logsumexp(parts, 1)
+        total = torch.logsumexp(torch.cat([done, better]), 0)
+        change = ((better - total).exp() - (whole - total).exp()).abs()
+        coarse = ((cells - centre).abs() < spread + 2 * size).all(1) & bool((size > spread / 16).any())
+        order = change.argsort()
+        small = torch.zeros_like(coarse)
+        small[order] = change[order].cumsum(0) <= TOLERANCE / 10
+        split = coarse | ~small
+        if not bool(split.any()) or evaluations > MOST:
+            error += float(change.sum())
+            break
+        error += float(change[~split].sum())
+        done = torch.cat([done, better[~split]])
+        cells, whole = halves[split].flatten(0, 1), parts[split].flatten()
+    box = [[float(c - h), float(c + h)] for c, h in zip(centre, half)]
+    return Estimate(
+        float(total), None, {"method": "quadrature", "error": error, "box": box, "evaluations": evaluations}
+    )
+
+
+def _box(log_f: LogDensity, centre: Tensor, half: Tensor, rows: Tensor | None) -> Tensor:
+    """Half the sides (d,) of a box at whose edges exp(log_f) is dead: the given one, doubled until it is."""
+    import torch
+
+    d = len(centre)
+    line = torch.linspace(-1, 1, 257, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[line[::8]] * d).view(-1, d)
+    ends = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    edges = ends[:, None] if d == 1 else torch.cat([torch.cartesian_prod(ends, line), torch.cartesian_prod(line, ends)])
+    top = -math.inf if rows is None else float(log_f(rows[:5000].to(centre)).max())
+    for _ in range(24):
+        top = max(top, float(log_f(centre + half * grid).max()))
+        if float(log_f(centre + half * edges).max()) < top - DEAD:
+            return half
+        half = 2 * half
+    raise RunFailed(f"log Z: exp(-E) has not died out at {float(half.max()):.0e} from the data: Z may be infinite")
+
+
+def _cells(log_f: LogDensity, cells: Tensor, size: Tensor) -> Tensor:
+    """log ∫ exp(log_f) over each cell (n, d), of half sides `size` (d,)."""
+    import numpy as np
+    import torch
+
+    d = cells.shape[1]
+    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(NODES))
+    points = torch.cartesian_prod(*[nodes] * d).view(-1, d) * size
+    log_w = torch.cartesian_prod(*[weights.log()] * d).view(-1, d).sum(1) + size.log().sum()
+    each = max(1, ROWS // len(points))
+    values = [log_f((part[:, None] + points).flatten(0, 1)).view(len(part), -1) for part in torch.split(cells, each)]
+    return torch.logsumexp(torch.cat(values) + log_w, 1)
+
+
+# ---------------------------------------------------------------------------------------- annealed importance sampling
+
+
+def ais(log_f: LogDensity, mean: Tensor, root: Tensor, how: Integral, streams: Streams) -> Estimate:
+    """log ∫ exp(log_f), from N(mean, root rootᵀ); in the coordinates y = root⁻¹ (u - mean), where that is N(0, I)."""
+    import torch
+
+    scale = float(torch.linalg.slogdet(root).logabsdet)
+
+    def log_g(y: Tensor) -> Tensor:
+        return log_f(mean + y @ root.T) + scale
+
+    betas = torch.linspace(0, 1, how.temperatures + 1, dtype=torch.float64) ** 2
+    _, steps, _ = _anneal(log_g, len(mean), PILOTS, betas, None, streams.under("pilot"))
+    log_w, _, rate = _anneal(log_g, len(mean), how.chains, betas, steps, streams.under("chains"))
+    top = log_w.max()
+    if not bool(top.isfinite()):
+        raise RunFailed("log Z: no chain's weight is finite: begin nearer to the model (base)", "non_finite")
+    w = (log_w - top).exp()
+    value = float(top + w.mean().log())
+    details = {
+        "method": "ais", "ess": float(w.sum() ** 2 / w.square().sum()), "chains": how.chains,
+        "temperatures": how.temperatures, "base": how.base, "acceptance": rate,
+    }  # fmt: skip
+    return Estimate(value, float(w.std() / w.mean()) / how.chains**0.5, details)
+
+
+def _anneal(
+    log_g: LogDensity, d: int, chains: int, betas: Tensor, steps: list[float] | None, streams: Streams
+) -> tuple[Tensor, list[float], float]:
+    """log w (chains,), the step size at each β (adapted where none are given), and the mean rate of acceptance."""
+    import torch
+
+    from driftspec.chains import noise
+    from driftspec.model import gradient
+
+    draws = noise(streams, chains, torch.empty(0, d, dtype=torch.float64))
+    y = next(draws).normal
+    g, slope = gradient(log_g, y)
+    base = d / 2 * math.log(2 * math.pi)
+    log_w, log_step, used, rates = torch.zeros(chains, dtype=torch.float64), 0.0, [], 0.0
+    for k, (before, beta) in enumerate(zip(betas.tolist(), betas[1:].tolist())):
+        log_w = log_w + (beta - before) * (g + y.square().sum(1) / 2 + base)
+        eta = math.exp(log_step) if steps is None else steps[k]
+        chance = next(draws)
+        drift = beta * slope - (1 - beta) * y
+        z = y + eta / 2 * drift + eta**0.5 * chance.normal
+        g_z, slope_z = gradient(log_g, z)
+        back = y - z - eta / 2 * (beta * slope_z - (1 - beta) * z)
+        log_ratio = beta * (g_z - g) - (1 - beta) * (z.square() - y.square()).sum(1) / 2
+        log_ratio = log_ratio + chance.normal.square().sum(1) / 2 - back.square().sum(1) / (2 * eta)
+        log_ratio = log_ratio.nan_to_num(nan=-math.inf)
+        accepted = chance.uniform.log() < log_ratio
+        rate = float(log_ratio.clamp(max=0).exp().mean())
+        log_step += 0.2 * (rate - RATE)
+        used.append(eta)
+        rates += rate / (len(betas) - 1)
+        y, slope = torch.where(accepted[:, None], z, y), torch.where(accepted[:, None], slope_z, slope)
+        g = torch.where(accepted, g_z, g)
+    return log_w, used, rates

@@ -1,0 +1,66 @@
+"""Asymmetry of the score's derivative: mean of ‖J - Jᵀ‖_F / ‖J‖_F over points, J = ∂s/∂x, in model units.
+
+The score of a law is a gradient and its J the Hessian of log p, so that its asymmetry is 0; that of an energy model is
+0 by construction. A network that predicts a score is free to be no gradient, and then no law has it for a score: the
+number says how far it is from one. It is at most 2, where J = -Jᵀ, and 0 in one dimension.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from driftspec.component import Need
+from driftspec.components import Measured, Metric
+from driftspec_plugins.metrics._scores import BLOCK, mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.evaluate import Evaluation
+    from driftspec.model import Model
+
+
+class Asymmetry(Metric):
+    """Mean of ‖J - Jᵀ‖ / ‖J‖ over held-out rows, J = ∂s/∂x, Frobenius norms."""
+
+    type = "asymmetry"
+    reads_test_rows: ClassVar[bool] = True
+
+    points: int = Field(1000, ge=2, description="test rows read, the first ones")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("score",), "to differentiate"),
+            Need("dynamics", ("smooth",), "J is a derivative: an activation C1 for a score, C2 for an energy"),
+            Need("data", ("samples",), "to have test rows"),
+        )
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        import torch
+
+        model = evaluation.model.double()
+        u = model.like(evaluation.transform.to_model(evaluation.test(self.points)))
+        each = torch.cat([asymmetry(jacobian(model, part)) for part in torch.split(u, BLOCK)]).cpu()
+        value, stderr = mean(each)
+        return Measured(value, stderr, "", len(u), {"largest": float(each.max())})
+
+
+def jacobian(model: Model, u: Tensor) -> Tensor:
+    """J_ij = ∂s_i/∂u_j (n, d, d), at t_data."""
+    import torch
+
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        s = model.score(u.new_tensor(model.t_data), u)
+        rows = [torch.autograd.grad(one.sum(), u, retain_graph=True)[0] for one in s.unbind(1)]
+    return torch.stack(rows, 1)
+
+
+def asymmetry(j: Tensor) -> Tensor:
+    """‖J - Jᵀ‖_F / ‖J‖_F (n,), 0 where J is."""
+    import torch
+
+    tiny = torch.finfo(j.dtype).tiny
+    return torch.linalg.matrix_norm(j - j.mT) / torch.linalg.matrix_norm(j).clamp_min(tiny)

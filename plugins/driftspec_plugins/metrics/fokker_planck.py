@@ -1,0 +1,357 @@
+"""The run's sampler beside the density it should follow: particles against Kolmogorov, Fokker and Planck.
+
+    ∂p/∂t = -∇·(f p) + ½ g² Δp,   dx = f dt + g dw,   p(0) the law the chains begin in
+
+The density is carried on a grid (1-D or 2-D) to each time asked for, and the chains of the run's own draw are seen
+there: time is counted from the start, `step · steps` in Langevin dynamics, t where an SDE is run forwards from data,
+T - t backwards. Compared are P(x_j > above), P of equally likely bins along each axis, means and covariances, each as
+z = (particles - density)/se with se from the density: √(P (1 - P)/N). The value is the largest |z|. It holds chance,
+what the sampler's finite step does to the law, and the grid's error; so beside it stand the largest |z| that chance
+alone makes (the floor: N points drawn from the densities themselves), what half the step changes, and the grid's error
+by comparison with cells twice as wide. Chains that begin at data begin at fresh rows here, ten for every chain.
+
+A. N. Kolmogorov, *Über die analytischen Methoden in der Wahrscheinlichkeitsrechnung*, 1931; H. Risken, *The
+Fokker-Planck Equation*, 1989.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from driftspec.component import Need
+from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.errors import RunFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from driftspec.components import Course, Sampler
+    from driftspec.evaluate import Evaluation
+    from driftspec.model import Model
+    from driftspec_plugins.metrics._fokker_planck import Grid
+
+    Array = NDArray[np.float64]
+    Quantities = dict[str, tuple[float, float, float]]  # of particles, of the density, standard error of the difference
+
+CELLS = {1: 400, 2: 100}  # an axis
+REPLICATES = 40  # sets of points drawn from the densities for the floor
+ROWS = 10  # fresh rows of data a chain: their own chance adds 1/ROWS to the variance of chance, counted
+HELD = 0.99  # of the start's mass that the box must hold
+SHOWN = 60  # bars of a histogram
+
+
+class FokkerPlanck(Metric):
+    """The largest |z| between the sampler's particles and the solution of the Fokker-Planck equation, over times."""
+
+    type = "fokker_planck"
+    reads_chains = True
+
+    times: tuple[float, ...] = Field(
+        min_length=1, description="when to compare: times since the start, rising; each is moved to the nearest step"
+    )
+    cells: int | None = Field(None, ge=8, le=4000, description="cells along each axis; null: 400 in 1-D, 100 in 2-D")
+    box: tuple[tuple[float, float], ...] | None = Field(
+        None, min_length=1, max_length=2,
+        description="an interval for each axis, model units, no flux through its ends; null: the particles' range, "
+        "half as wide again",
+    )  # fmt: skip
+    above: float = Field(0.0, description="c of the half spaces P(x_j > c), model units")
+    bins: int = Field(16, ge=2, le=200, description="equally likely intervals along each axis, each compared")
+    half_step: bool = Field(True, description="whether to run the sampler with half its step too, for the step's bias")
+
+    @field_validator("times")
+    @classmethod
+    def _rising(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        if times[0] <= 0 or any(after <= before for before, after in itertools.pairwise(times)):
+            raise ValueError("times are more than 0 and rise")
+        return times
+
+    @field_validator("box")
+    @classmethod
+    def _wide(cls, box: tuple[tuple[float, float], ...] | None) -> tuple[tuple[float, float], ...] | None:
+        if any(low >= high for low, high in box or ()):
+            raise ValueError("an interval goes from its lower end to its upper one")
+        return box
+
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("sampler", ("motion",), "an SDE whose time its chains follow, one draw a chain"),)
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if around.sampler is None or "motion" not in around.sampler.offers():
+            return
+        course, law = around.sampler.course(around), around.law
+        if self.times[-1] > course.duration * (1 + 1e-9):
+            yield "times", f"{self.times[-1]:g} is after the sampler's end: it goes to time {course.duration:g}"
+        start = law if course.start == "data" else course.start
+        if start is not None and not isinstance(start, str) and "log_prob" not in start.offers():
+            yield "times", f"the density begins as the law of the start, and log p of {start.label} is not known"
+        dims = (one.dim() for one in (law, start) if isinstance(one, Distribution))
+        d = next((dim for dim in dims if dim is not None), None)
+        if d is not None and d > 2:
+            yield "box", f"a grid is for 1 or 2 dimensions, and there are {d}"
+        elif d is not None and self.box is not None and len(self.box) != d:
+            yield "box", f"{len(self.box)} intervals for {d} dimensions"
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        import numpy as np
+
+        spec, model = evaluation.experiment.spec, evaluation.model
+        if spec.sampler is None or spec.sample is None:
+            raise RunFailed(f"{self.label} follows the run's samples, and the spec draws none")
+        course = spec.sampler.course(Setting(spec.dynamics, data=spec.data, sampler=spec.sampler))
+        numbers, times = self._steps(course)
+        count, streams = spec.sample.count, evaluation.experiment.streams.under("sample")
+        law = _start(self, evaluation, course)
+        rows = count * ROWS if course.start == "data" else None
+        if rows is not None:
+            fresh = evaluation.fresh(rows, "start")
+            if fresh is None:
+                raise RunFailed(f"{self.label}: the data cannot be drawn from")
+            model = replace(model, rows=lambda: evaluation.experiment.rows(fresh))
+        seen = spec.sampler.states(model, count, streams, numbers).double().cpu().numpy()
+        finer: Array | None = None
+        if self.half_step:
+            half, double = spec.sampler.halved(), [2 * number for number in numbers]
+            finer = half.states(model, count, evaluation.streams.under("half step"), double).double().cpu().numpy()
+        grid = self._grid(seen)
+        densities, solver = _solve(self, spec.sampler, evaluation.model, law, grid, times)
+        sizes = count / (1 + (0 if rows is None else count / rows))
+        tables = [self._compare(grid, p, x, sizes) for p, x in zip(densities, seen)]
+        most = [max(table, key=lambda name: _z(table[name])) for table in tables]
+        worst = max(range(len(times)), key=lambda k: _z(tables[k][most[k]]))
+        value = _z(tables[worst][most[worst]])
+        rng = np.random.default_rng(evaluation.streams.number("floor"))
+        chance = sorted(self._chance(grid, densities, count, rng) for _ in range(REPLICATES))
+        told: dict[str, Any] = {}
+        for k, (t, table) in enumerate(zip(times, tables)):
+            other = {} if finer is None else self._compare(grid, densities[k], finer[k], sizes)
+            told[f"{t:g}"] = {name: _entry(table[name], other.get(name)) for name in table}
+        bias = None if finer is None else _largest_bias(told)
+        details = {
+            "floor": float(np.mean(chance)),
+            "floor_95": chance[math.ceil(0.95 * REPLICATES) - 1],
+            "compared": sum(map(len, tables)),
+            "worst": {"time": times[worst], "quantity": most[worst]},
+            "times": told,
+            "step_bias": bias,
+            "solver": solver,
+            "box": [list(ends) for ends in grid.box],
+            "cells": list(grid.cells),
+            "outside": float(np.mean(_outside(grid, seen))),
+            "curves": [curve for t, p, x in zip(times, densities, seen) for curve in _curves(grid, p, x, t)],
+        }
+        reason = "a z-score is measured in standard errors already; its floor is what chance gives"
+        line = _line(told, self.above, value, details)
+        return Measured(value, None, "standard errors", count, details, reason, line)
+
+    def _steps(self, course: Course) -> tuple[list[int], list[float]]:
+        """The steps nearest to the times, and the times they lead to."""
+        step = course.duration / max(1, course.steps)
+        numbers = [round(t / step) if step else 0 for t in self.times]
+        if numbers[-1] > course.steps:
+            raise RunFailed(f"{self.label}: time {self.times[-1]:g} is after the sampler's end, {course.duration:g}")
+        if numbers[0] < 1 or len(set(numbers)) < len(numbers):
+            raise RunFailed(f"{self.label}: times are nearer to one another than the sampler's step, {step:g}")
+        return numbers, [number * step for number in numbers]
+
+    def _grid(self, seen: Array) -> Grid:
+        from driftspec_plugins.metrics._fokker_planck import Grid
+
+        d = seen.shape[-1]
+        if d > 2:
+            raise RunFailed(f"{self.label}: a grid is for 1 or 2 dimensions, and there are {d}")
+        if self.box is not None and len(self.box) != d:
+            raise RunFailed(f"{self.label}: box has {len(self.box)} intervals for {d} dimensions")
+        box = self.box
+        if box is None:
+            low, high = seen.min((0, 1)), seen.max((0, 1))
+            box = tuple((float(a - (b - a) / 4), float(b + (b - a) / 4)) for a, b in zip(low, high))
+        return Grid(box, (self.cells or CELLS[d],) * d)
+
+    def _compare(self, grid: Grid, p: Array, x: Array, n: float) -> Quantities:
+        """Every quantity of particles x (N, d) and of the density, and the standard error for n independent ones."""
+        import numpy as np
+
+        made: Quantities = {}
+
+        def probability(name: str, ours: float, theirs: float) -> None:
+            made[name] = ours, theirs, math.sqrt(max(theirs * (1 - theirs), 1 / n) / n)
+
+        for axis in range(x.shape[1]):
+            name = f"x{axis + 1}"
+            above = float((x[:, axis] > self.above).mean())
+            probability(f"P({name} > {self.above:g})", above, 1 - float(grid.below(p, axis, self.above)))
+        for axis in range(x.shape[1]):
+            summed = grid.below(p, axis, grid.edges(axis))
+            edges = np.interp(np.arange(1, self.bins) / self.bins * summed[-1], summed, grid.edges(axis))
+            inside = np.bincount(np.searchsorted(edges, x[:, axis]), minlength=self.bins) / len(x)
+            exact = np.diff(grid.below(p, axis, edges), prepend=0.0, append=summed[-1])
+            for k, (ours, theirs) in enumerate(zip(inside, exact)):
+                probability(f"bin {k + 1} of x{axis + 1}", float(ours), float(theirs))
+        return made | _moments(grid, p, x, n)
+
+    def _chance(self, grid: Grid, densities: Array, count: int, rng: np.random.Generator) -> float:
+        """The largest |z| of as many points drawn from the densities, uniform within their cells."""
+        largest = 0.0
+        for p in densities:
+            weight = p.clip(0)
+            cells = rng.choice(len(p), count, p=weight / weight.sum())
+            x = grid.points()[cells] + grid.widths * (rng.random((count, len(grid.cells))) - 0.5)
+            largest = max(largest, *(_z(one) for one in self._compare(grid, p, x, count).values()))
+        return largest
+
+
+def _z(quantity: tuple[float, float, float]) -> float:
+    ours, theirs, stderr = quantity
+    return abs(ours - theirs) / stderr
+
+
+def _moments(grid: Grid, p: Array, x: Array, n: float) -> Quantities:
+    """Means and covariances, with standard errors by the density's own moments up to the fourth."""
+    mean, covariance = grid.moments(p)
+    off, weight = grid.points() - mean, p / p.sum()
+    ours = x - x.mean(0)
+    made = {}
+    for i in range(len(mean)):
+        made[f"mean x{i + 1}"] = float(x[:, i].mean()), float(mean[i]), math.sqrt(covariance[i, i] / n)
+    for i in range(len(mean)):
+        for j in range(i, len(mean)):
+            name = f"variance x{i + 1}" if i == j else f"covariance x{i + 1} x{j + 1}"
+            spread = float(weight @ (off[:, i] * off[:, j]) ** 2) - covariance[i, j] ** 2
+            product = float(ours[:, i] @ ours[:, j]) / (len(x) - 1)
+            made[name] = product, float(covariance[i, j]), math.sqrt(max(spread, 0.0) / n)
+    return made
+
+
+def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
+    """x (n, d) numpy, model units -> the density the chains begin with."""
+    import torch
+
+    law: Distribution | None
+    if course.start == "data":
+        law = evaluation.truth if evaluation.experiment.spec.data is not None else None
+        if law is None:
+            raise RunFailed(f"{metric.label}: chains begin at data whose log p is not known")
+    else:
+        law = evaluation.model.prior() if course.start == "prior" else course.start
+
+    def density(x: Array) -> Array:
+        u = torch.from_numpy(x)
+        if law is None:
+            log_p = -(u.square().sum(1) + u.shape[1] * math.log(2 * math.pi)) / 2
+        elif course.start == "data":
+            log_p = law.log_prob(evaluation.transform.to_data(u)) - evaluation.transform.log_det()
+        else:
+            log_p = law.log_prob(u)
+        return log_p.detach().exp().numpy()
+
+    return density
+
+
+def _solve(
+    metric: Metric, sampler: Sampler, model: Model, law: Any, grid: Grid, times: list[float]
+) -> tuple[Array, dict[str, Any]]:
+    """The densities (K, n), and what is known of their error."""
+    import numpy as np
+    import torch
+
+    from driftspec_plugins.metrics._fokker_planck import Rate, evolve, gap
+
+    exact = model.double()
+    f, g = sampler.motion(exact)
+
+    def drift(t: float, x: Array) -> Array:
+        with torch.no_grad():
+            points = exact.like(torch.from_numpy(x))
+            return f(points.new_tensor(t), points).double().cpu().numpy()
+
+    def diffusion(t: float) -> float:
+        return float(g(torch.tensor(t, dtype=torch.float64)))
+
+    def solved(grid: Grid, tolerance: float) -> tuple[Array, Any, Any, float]:
+        p = law(grid.points())
+        mass = grid.mass(p)
+        rate = Rate(grid, drift, diffusion)
+        if not abs(mass - 1) < 1 - HELD:
+            text = f"the box {[list(ends) for ends in grid.box]} of {list(grid.cells)} cells holds {mass:.4g} of the"
+            raise RunFailed(f"{metric.label}: {text} start's mass: make it wider, or its cells smaller")
+        return p, rate, evolve(rate, grid.volume, p / mass, times, tolerance), mass
+
+    tolerance = 1e-6 if len(grid.cells) == 1 else 1e-5
+    _, rate, evolution, mass = solved(grid, tolerance)
+    coarse = grid.coarser()
+    other = solved(coarse, 10 * tolerance)[2]
+    off = 0.0
+    for fine_p, coarse_p in zip(evolution.densities, other.densities):
+        for axis in range(len(grid.cells)):
+            at = coarse.edges(axis)
+            off = max(off, float(np.abs(grid.below(fine_p, axis, at) - coarse.below(coarse_p, axis, at)).max()))
+    steady = rate(0.0) is rate(times[-1] / 3) is rate(times[-1])
+    known = {
+        "grid_error": off / 3,  # of two orders: a third of the difference, in the distribution function
+        "time_error": evolution.error,
+        "steps": evolution.steps,
+        "mass_in_box": mass,
+        "relaxation_rate": gap(rate(0.0)) if steady and len(grid.cells) == 1 else None,
+    }
+    return evolution.densities, known
+
+
+def _entry(quantity: tuple[float, float, float], half: tuple[float, float, float] | None) -> dict[str, float]:
+    """A quantity's line; `step_bias` is twice what half the step changes, for an error in proportion to the step."""
+    ours, theirs, stderr = quantity
+    made = {"particles": ours, "density": theirs, "stderr": stderr, "z": (ours - theirs) / stderr}
+    if half is not None:
+        made |= {"half_step": half[0], "step_bias": 2 * (ours - half[0]), "step_bias_stderr": 2 * math.sqrt(2) * stderr}
+    return made
+
+
+def _largest_bias(told: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """The step's bias that stands out most from chance, and the largest |z| with half the step."""
+    each = [(t, name, one) for t, table in told.items() for name, one in table.items()]
+    t, name, one = max(each, key=lambda it: abs(it[2]["step_bias"] / it[2]["step_bias_stderr"]))
+    half = max(abs(it["half_step"] - it["density"]) / it["stderr"] for _, _, it in each)
+    bias, stderr = one["step_bias"], one["step_bias_stderr"]
+    return {"time": float(t), "quantity": name, "bias": bias, "stderr": stderr, "half_step_value": half}
+
+
+def _outside(grid: Grid, x: Array) -> Any:
+    import numpy as np
+
+    low, high = np.array(grid.box).T
+    return ((x < low) | (x > high)).any(-1)
+
+
+def _curves(grid: Grid, p: Array, x: Array, t: float) -> Iterator[dict[str, Any]]:
+    """Density and histogram along each axis, few enough numbers to be kept: what a picture needs."""
+    import numpy as np
+
+    for axis in range(len(grid.cells)):
+        every = max(1, grid.cells[axis] // 200)
+        bars, edges = np.histogram(x[:, axis], SHOWN, grid.box[axis])
+        yield {
+            "title": f"t = {t:g}", "axis": f"x{axis + 1}",
+            "x": _short(grid.centres(axis)[::every]), "density": _short(grid.marginal(p, axis)[::every]),
+            "edges": _short(edges), "histogram": _short(bars / len(x) / np.diff(edges)),
+        }  # fmt: skip
+
+
+def _short(values: Array) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
+
+
+def _line(told: Mapping[str, Mapping[str, Mapping[str, float]]], above: float, value: float, details: Any) -> str:
+    name = f"P(x1 > {above:g})"
+    parts = [
+        f"{one['particles']:.4f} ± {one['stderr']:.4f} (density {one['density']:.4f}) at t = {t}"
+        for t, one in ((t, table[name]) for t, table in told.items())
+    ]
+    chance = f"largest |z| {value:.2f} of {details['compared']}, by chance {details['floor']:.2f}"
+    return f"{name} = {', '.join(parts)}; {chance}; grid's error {details['solver']['grid_error']:.0e}"

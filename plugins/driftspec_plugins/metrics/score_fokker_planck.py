@@ -1,0 +1,115 @@
+"""What the equation of Kolmogorov, Fokker and Planck asks of a score s = ∇log p_t, and by how much s misses it.
+
+    r = ∂s/∂t - ∇[½ g² (∇·s + ‖s‖²) - f·s - ∇·f],   dx = f dt + g dw
+
+The gradient of ∂log p/∂t = ½ g² (Δlog p + ‖∇log p‖²) - f·∇log p - ∇·f: r = 0 for the scores of the densities that the
+SDE leads through. Denoising score matching asks each time by itself; r says whether the times fit together, and needs
+no truth. That r = 0 does not say that the score is the data's: any start gives such a family. The value is the mean of
+‖r‖ over held-out rows x carried to x_t = α x + σ ε, every row at a time of its own between t_data and t_prior, one in
+each of as many equal intervals. In float64, with exact divergences.
+
+C.-H. Lai et al., *FP-Diffusion: Improving Score-based Diffusion Models by Enforcing the Underlying Score Fokker-Planck
+Equation*, 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from driftspec.component import Need
+from driftspec.components import Measured, Metric, Network, Setting
+from driftspec.errors import RunFailed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.evaluate import Evaluation
+    from driftspec.model import Model
+
+PARTS = 5  # of time, told apart
+
+
+class ScoreFokkerPlanck(Metric):
+    """Mean norm of the residual of the score Fokker-Planck equation, over noised held-out rows and times."""
+
+    type = "score_fokker_planck"
+    reads_test_rows: ClassVar[bool] = True
+
+    points: int = Field(500, ge=10, description="test rows read, at most")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("noise_kernel",), "to noise the test rows"),
+            Need("dynamics", ("drift",), "the SDE whose equation it is"),
+            Need("dynamics", ("score",), "to be held against the equation"),
+            Need("dynamics", ("smooth",), "the residual differentiates the score"),
+            Need("data", ("samples",), "to have test rows"),
+        )
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        network = around.dynamics.nested().get("network")
+        if isinstance(network, Network):
+            needed = 3 if getattr(around.dynamics, "predicts", None) == "energy" else 2
+            if network.smoothness() < needed:
+                text = f"the residual holds a second derivative of the score: {network.label} has"
+                yield "points", f"{text} {network.smoothness():g} continuous derivatives, {needed} are needed"
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        import torch
+
+        model = evaluation.model.double()
+        x = model.like(evaluation.experiment.rows(evaluation.test(self.points)))
+        n, generator = len(x), evaluation.streams.generator("noise")
+        t_prior, t_data = model.dynamics.times()
+        u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
+        t = (t_data + (t_prior - t_data) * u[torch.randperm(n, generator=generator)]).to(x)
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        alpha, sigma = model.dynamics.kernel(t)
+        r, rate = residual(model, t, alpha[:, None] * x + sigma[:, None] * noise)
+        norm, speed = (torch.linalg.vector_norm(v, dim=1).cpu() for v in (r, rate))
+        if not bool(norm.isfinite().all()):
+            bad = int((~norm.isfinite()).sum())
+            raise RunFailed(f"{self.label}: the residual is not finite at {bad} of {n} points", "non_finite")
+        value, stderr = float(norm.mean()), float(norm.std()) / math.sqrt(n)
+        parts = ((t.cpu() - t_data) / (t_prior - t_data) * PARTS).long().clamp(0, PARTS - 1)
+        width = (t_prior - t_data) / PARTS
+        times = [
+            {"from": t_data + k * width, "to": t_data + (k + 1) * width, "value": float(norm[parts == k].mean())}
+            for k in range(PARTS)
+            if bool((parts == k).any())
+        ]
+        details = {"mean_rate": float(speed.mean()), "median": float(norm.median()), "times": times}
+        line = f"score's Fokker-Planck residual {value:.4g} ± {stderr:.2g}, where ‖∂s/∂t‖ is {details['mean_rate']:.4g}"
+        return Measured(value, stderr, "1 / (model unit · time)", n, details, line=line)
+
+
+def residual(model: Model, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(r (B, d), ∂s/∂t (B, d)) at x (B, d), t (B,), by automatic differentiation."""
+    import torch
+
+    with torch.enable_grad():
+        t, x = t.detach().requires_grad_(), x.detach().requires_grad_()
+        s, f, g = model.score(t, x), model.drift(t, x), model.dynamics.diffusion(t)
+        inside = g.square() / 2 * (_divergence(s, x) + s.square().sum(1)) - (f * s).sum(1) - _divergence(f, x)
+        gradient = _derivative(inside, x)
+        rate = torch.stack([_derivative(column, t) for column in s.unbind(1)], 1)
+    return (rate - gradient).detach(), rate.detach()
+
+
+def _divergence(f: Tensor, x: Tensor) -> Tensor:
+    """Σ_i ∂f_i/∂x_i (B,)."""
+    return sum((_derivative(column, x)[:, i] for i, column in enumerate(f.unbind(1))), x.new_zeros(len(x)))
+
+
+def _derivative(values: Tensor, of: Tensor) -> Tensor:
+    """The derivative of each of `values` (B,) by its own row of `of`, with a graph; 0 where there is no dependence."""
+    import torch
+
+    if not values.requires_grad:
+        return torch.zeros_like(of)
+    made: Tensor = torch.autograd.grad(values.sum(), of, create_graph=True, materialize_grads=True)[0]
+    return made
