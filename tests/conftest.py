@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: small matrices, and a worker a core
 
 import pytest
 import tiny

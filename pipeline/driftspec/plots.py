@@ -51,6 +51,9 @@ def draw(
     dataset = experiment.dataset if "dataset" in vars(experiment) else None
     if experiment.spec.data is None and samples is not None and model.dim <= 2:
         yield from _beside_the_target(experiment, samples)
+    if dataset is not None and dataset.times is not None and model.dim == 2:
+        with contextlib.suppress(SolveFailed):
+            yield "paths", _png(_paths(experiment, model, next(_all(experiment, Solver))))
     if dataset is None or dataset.times is not None or model.dim > 2:
         return
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
@@ -205,6 +208,25 @@ def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float,
         )  # fmt: skip
         _dress(panel, title, box, experiment.dataset.columns)
     figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")
+    return figure
+
+
+def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
+    """Held-out observations, and the model's path from the first of each, in the data's units."""
+    dataset, finer = experiment.dataset, 8
+    rows = dataset.test if len(dataset.test) else dataset.train
+    observed, times = rows[:4], model.observed_at()
+    share = torch.arange(finer, device=times.device, dtype=times.dtype) / finer
+    dense = torch.cat([(times[:-1, None] + share * times.diff()[:, None]).flatten(), times[-1:]])
+    with torch.no_grad():
+        states, _ = flow.trajectory(model, experiment.rows(observed[:, 0]), dense, solver)
+    path = experiment.transform.to_data(states.cpu()).numpy()
+    figure, (axes,) = _figure(1)
+    axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)
+    for trajectory in observed.numpy():
+        axes.scatter(*trajectory.T, s=8, color=DATA, zorder=2)
+    axes.set(title="observed (points) and solved (lines)", xlabel=dataset.columns[0], ylabel=dataset.columns[1])
+    axes.set_aspect("equal")
     return figure
 
 

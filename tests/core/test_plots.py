@@ -72,6 +72,16 @@ def test_other_dimensions(mean: str, names: list[str]) -> None:
     assert list(drawn(made, samples=False)) == names
 
 
+def test_trajectories_show_what_was_observed_and_the_models_path() -> None:
+    sets = [
+        "data={type: spiral_trajectories, samples: 20, times: 4}",
+        "evaluate=[trajectory_error]",
+        "dynamics.time=[0, 10]",
+    ]
+    made = tiny.experiment(*sets, "estimator=trajectory", "train.batch_size=8")
+    assert list(drawn(made, records=RECORDS, samples=False)) == ["loss", "paths"]
+
+
 def test_one_record_is_enough_for_a_picture_of_the_loss() -> None:
     assert pixels(drawn(tiny.experiment(), None, ("train",), RECORDS[:1], False)["loss"]).ndim == 3
 

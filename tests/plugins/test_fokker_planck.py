@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from driftspec import plots
 from driftspec.build import check
+from driftspec.chains import Noise
 from driftspec.cli import main
 from driftspec.components import Dynamics, Measured, Metric, Sampler, Setting
 from driftspec.errors import RunFailed
@@ -219,11 +220,10 @@ def test_states_on_the_way_are_those_of_the_draw(body: dict[str, Any]) -> None:
     assert "motion" in sampler.offers()
 
 
-def test_a_step_is_the_motions() -> None:
+@pytest.mark.parametrize("of", [OU_BODY, {"type": "vp_sde", "beta_max": 3.0}], ids=["constant", "in time"])
+def test_a_step_is_the_motions(of: dict[str, Any]) -> None:
     """x' - x is f h + g √h ε: with the noise at 0 and 1 both are read off."""
-    from driftspec.chains import Noise
-
-    model, x = known(OU_BODY), points(16, 1)
+    model, x = known(of), points(16, 1)
     zero, one = (Noise(torch.full_like(x, value), x[:, 0]) for value in (0.0, 1.0))
     for body in (*SAMPLERS, {"type": "langevin", "step": 0.2, "steps": 20, "temperature": 1.7}):
         sampler: Any = Sampler.make(body)

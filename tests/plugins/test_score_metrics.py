@@ -254,7 +254,7 @@ def test_quadrature_finds_narrow_ridges() -> None:
 
 def test_quadrature_looks_closely_where_the_data_are() -> None:
     """A spike in a wide box, which no node of its first cells comes near."""
-    at, wide, narrow = tensor(0.31, 0.17), 5.0, 0.02
+    at, wide, narrow = tensor(0.31, 0.17), 5.0, 0.006
 
     def log_f(x: Tensor) -> Tensor:
         spike = -((x - at) / narrow).square().sum(1) / 2 + math.log(3 / narrow**2)
