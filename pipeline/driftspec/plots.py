@@ -224,7 +224,7 @@ def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
     figure, (axes,) = _figure(1)
     axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)
     for trajectory in observed.numpy():
-        axes.scatter(*trajectory.T, s=8, color=DATA, zorder=2)
+        axes.scatter(trajectory[:, 0], trajectory[:, 1], s=8, color=DATA, zorder=2)
     axes.set(title="observed (points) and solved (lines)", xlabel=dataset.columns[0], ylabel=dataset.columns[1])
     axes.set_aspect("equal")
     return figure

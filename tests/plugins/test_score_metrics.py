@@ -264,6 +264,18 @@ def test_quadrature_looks_closely_where_the_data_are() -> None:
     assert found.value == pytest.approx(math.log(4 * 2 * math.pi), abs=1e-7)
 
 
+def test_quadrature_sees_what_lies_beyond_a_gap() -> None:
+    """A ring far outside the data, where a box around them has dead edges."""
+
+    def log_f(x: Tensor) -> Tensor:
+        r = torch.linalg.vector_norm(x, dim=1)
+        return torch.logaddexp(-(r / 0.3).square() / 2, -(r - 20).square() / 2 - 5)
+
+    found = _log_z.quadrature(log_f, 2, 0.3 * problems.points(500, 2))
+    ring = (2 * math.pi) ** 1.5 * 20 * math.exp(-5)  # ∫ 2πr exp(-(r - R)²/2) dr
+    assert found.value == pytest.approx(math.log(2 * math.pi * 0.09 + ring), abs=1e-7)
+
+
 def test_an_energy_without_end_is_told() -> None:
     with pytest.raises(RunFailed, match="Z may be infinite"):
         _log_z.quadrature(lambda x: -x[:, 0].tanh(), 1)

@@ -38,6 +38,7 @@ NODES = 8
 TOLERANCE = 1e-8  # of Z
 MOST = 6_000_000  # evaluations of E
 DEAD = 40.0  # nats below the highest point: exp(-E) at the edges of the box
+BEYOND = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # boxes, times the one taken, that are looked at
 ROWS = 32768  # evaluated at a time
 PILOTS = 128
 RATE = 0.574  # of acceptance, best for MALA
@@ -161,7 +162,8 @@ def _box(log_f: LogDensity, centre: Tensor, half: Tensor, rows: Tensor | None) -
     top = -math.inf if rows is None else float(log_f(rows[:5000].to(centre)).max())
     for _ in range(24):
         top = max(top, float(log_f(centre + half * grid).max()))
-        if float(log_f(centre + half * edges).max()) < top - DEAD:
+        far = torch.cat([beyond * half * edges for beyond in BEYOND])  # what lies outside may rise once more
+        if float(log_f(centre + far).max()) < top - DEAD:
             return half
         half = 2 * half
     raise RunFailed(f"log Z: exp(-E) has not died out at {float(half.max()):.0e} from the data: Z may be infinite")
