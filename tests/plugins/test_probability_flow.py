@@ -1,0 +1,92 @@
+"""The likelihood of a score model through its probability-flow ODE, against a law whose every p_t is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from driftspec import flow
+from driftspec.components import Distribution, Solver, Trace
+from driftspec.model import Model, gradient
+from driftspec.streams import Streams
+from driftspec_plugins.dynamics.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from driftspec_plugins.dynamics.sub_vp_sde import SubVPSDE
+from driftspec_plugins.dynamics.ve_sde import VESDE
+from driftspec_plugins.dynamics.vp_sde import VPSDE
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+MEANS, STD, WEIGHTS = [[-1.5, 0.3], [1.0, -0.8]], 0.4, [0.3, 0.7]
+T_DATA = 1e-3
+
+
+def noised(alpha: float, sigma: float) -> Distribution:
+    """The law of α x + σ ε for x of the mixture."""
+    means = [[alpha * m for m in mean] for mean in MEANS]
+    std = (alpha**2 * STD**2 + sigma**2) ** 0.5
+    return Distribution.make({"type": "gaussian_mixture", "means": means, "std": std, "weights": WEIGHTS})
+
+
+def log_noised(alpha: Tensor, sigma: Tensor, x: Tensor) -> Tensor:
+    """log p_t(x) (B,), α and σ () or (B,), by the formula of a mixture."""
+    means, weights = torch.tensor(MEANS, dtype=x.dtype), torch.tensor(WEIGHTS, dtype=x.dtype)
+    alpha, sigma = (value.expand(len(x))[:, None] for value in (alpha, sigma))
+    variance = alpha**2 * STD**2 + sigma**2
+    square = (x[:, None] - alpha[..., None] * means).square().sum(-1)
+    return torch.logsumexp(weights.log() - square / (2 * variance) - (2 * torch.pi * variance).log(), 1)
+
+
+def exact(family: type[Any], **keys: Any) -> Model:
+    """The family's SDE with the mixture's own score, and p_T for a prior where `true_prior` says so."""
+
+    class Exact(family):  # type: ignore[misc]
+        true_prior: bool = Field(True, description="p_T itself, or the family's prior")
+
+        def build(self, dim: int, generator: Generator) -> nn.Module:
+            return nn.Module()
+
+        def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+            alpha, sigma = self.kernel(t)
+            return gradient(lambda y: log_noised(alpha, sigma, y), x)[1]
+
+        def prior_law(self) -> Distribution:
+            alpha, sigma = self.kernel(torch.tensor(self.times()[0], dtype=torch.float64))
+            return noised(float(alpha), float(sigma)) if self.true_prior else super().prior_law()
+
+    return Model(Exact(t_data=T_DATA, **keys), nn.Module(), 2)
+
+
+X = torch.tensor([[-1.4, 0.1], [0.9, -0.9], [0.0, 0.0], [2.0, 0.5], [-2.5, 1.4]], dtype=torch.float64)
+DOPRI5 = Solver.make({"type": "dopri5", "rtol": 1e-10, "atol": 1e-10, "max_evaluations": 100_000})
+
+
+def log_p(model: Model, solver: Solver = DOPRI5, trace: str = "exact_trace") -> Tensor:
+    return flow.log_prob(model, X, solver, Trace.make(trace), Streams(0), compare=False).log_prob
+
+
+@pytest.mark.parametrize("family", [VPSDE, SubVPSDE, VESDE, OrnsteinUhlenbeck], ids=lambda family: family.type)
+def test_with_the_exact_score_and_the_true_prior_the_likelihood_is_the_laws(family: type[Any]) -> None:
+    model = exact(family)
+    alpha, sigma = model.dynamics.kernel(torch.tensor(T_DATA, dtype=torch.float64))
+    expected = noised(float(alpha), float(sigma)).log_prob(X)
+    assert float((log_p(model) - expected).abs().max()) < 1e-6
+    # What is read at t_data is the density of data with that much noise: a stated difference, not an error.
+    assert float((noised(1.0, 0.0).log_prob(X) - expected).abs().max()) > 1e-6
+
+
+def test_a_normal_prior_in_the_place_of_p_t_errs_by_the_mismatch() -> None:
+    error = log_p(exact(VPSDE, true_prior=False)) - log_p(exact(VPSDE))
+    assert 1e-4 < float(error.abs().mean()) < 1e-2
+
+
+def test_the_velocity_is_the_drift_less_half_of_g2_the_score() -> None:
+    model, t = exact(VPSDE), torch.tensor(0.3, dtype=torch.float64)
+    beta = 0.1 + 0.3 * 19.9
+    alpha, sigma = model.dynamics.kernel(t)
+    s = gradient(lambda y: log_noised(alpha, sigma, y), X)[1]
+    assert torch.allclose(model.velocity(t, X), -beta / 2 * X - beta / 2 * s, atol=1e-12)
