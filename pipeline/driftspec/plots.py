@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from driftspec import flow
+from driftspec import flow, plots_chains
 from driftspec.build import Experiment, capabilities
 from driftspec.components import Distribution, Measured, Solver, Trace
 from driftspec.errors import SolveFailed
@@ -47,6 +47,8 @@ def draw(
     for name, result in (measured or {}).items():
         if curves := result.details.get("curves"):
             yield f"{name}_curves", _png(_curves(curves))
+    if samples is not None:
+        yield from _of_chains(experiment, samples)
     # Data that lie in a file are there only if the run has read them.
     dataset = experiment.dataset if "dataset" in vars(experiment) else None
     if experiment.spec.data is None and samples is not None and model.dim <= 2:
@@ -66,12 +68,30 @@ def draw(
     box = _box(data)
     if samples is not None:
         yield "samples", _png(_samples(data, samples, box, dataset.columns))
+    if "score" in experiment.spec.dynamics.offers() and "sample" in stages and samples is not None:
+        shown = samples[:: max(1, len(samples) // SHOWN)]
+        yield "score", _png(plots_chains.score_field(experiment, model, box, shown, dataset.columns))
+    if "energy" in experiment.spec.dynamics.offers() and "evaluate" in stages:
+        yield "energy", _png(plots_chains.energy_landscape(experiment, model, box, dataset.columns))
     with contextlib.suppress(SolveFailed):
         if log_p is not None and "evaluate" in stages:
             yield "log_density", _png(_density(experiment, log_p, box))
     with contextlib.suppress(SolveFailed):
         if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
             yield "trajectories", _png(_trajectories(experiment, model, solver))
+
+
+def _of_chains(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:
+    """Traces of chains with draws enough to speak of, in the quantities that reports name."""
+    sampler, target = experiment.spec.sampler, experiment.spec.dynamics.nested().get("target")
+    chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
+    if draws < 20:
+        return
+    names = tuple(f"x{i + 1}" for i in range(samples.shape[1]))
+    if isinstance(target, Distribution):
+        values, names = target.reported(torch.from_numpy(samples))
+        samples = values.numpy()
+    yield "chains", _png(plots_chains.traces(samples.reshape(chains, draws, -1), names))
 
 
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:

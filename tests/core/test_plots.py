@@ -16,8 +16,9 @@ import tiny
 import torch
 from problems import points
 
-from driftspec import plots, report
+from driftspec import plots, plots_chains, report
 from driftspec.build import Experiment
+from driftspec.components import Dynamics
 from driftspec.model import Model
 from driftspec.registry import Registry
 from driftspec.runs import start
@@ -155,3 +156,38 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
     assert "<h2>Run</h2>" in (run.path / "report.html").read_text()
     assert np.isfinite(run.info["seconds"]["plots"])
+
+
+def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
+    langevin = "{type: langevin, predicts: energy, network: {type: mlp, hidden: [8], activation: silu}}"
+    sampler = "{type: mala, step: 0.1, chains: 5, burn_in: 3, start: data}"
+    sets = [f"dynamics={langevin}", "estimator={type: denoising, sigma: 0.2}", f"sampler={sampler}", "evaluate=[]"]
+    made = tiny.experiment(*sets, "sample.count=100")
+    rows = points(100, 2).numpy()
+    names = list(dict(plots.draw(made, made.model, ALL, (), rows)))
+    assert names == ["chains", "samples", "score", "energy"]
+
+
+def test_the_score_field_is_in_the_datas_units_and_points_uphill() -> None:
+    """Of N(m, s²) in units scaled by s: the arrows point from every side towards m."""
+    sets = [
+        "data={type: gaussian, mean: [3, -1], std: 0.5, samples: 400, standardize: scale}",
+        "dynamics.network.hidden=[4]",
+    ]
+    made = tiny.experiment(*sets)
+    target = Dynamics.make({"type": "langevin", "target": {"type": "gaussian", "mean": [0.0, 0.0]}})
+    model = Model(target, torch.nn.Module(), 2)
+    figure = plots_chains.score_field(made, model, (2, 4, -2, 0), points(10, 2).numpy(), ("a", "b"))
+    (arrows,) = [c for c in figure.axes[0].collections if hasattr(c, "U")]
+    at = plots_chains.grid((2, 4, -2, 0), plots_chains.ARROWS).numpy()
+    mean = made.dataset.train.mean(0).numpy()
+    assert ((arrows.U * (mean[0] - at[:, 0]) + arrows.V * (mean[1] - at[:, 1])) > 0).all()
+
+
+def test_autocorrelation_of_an_autoregression_is_its_power() -> None:
+    rho, generator = 0.8, np.random.default_rng(0)
+    x = np.zeros((200, 2000))
+    for n in range(1, 2000):
+        x[:, n] = rho * x[:, n - 1] + (1 - rho**2) ** 0.5 * generator.standard_normal(200)
+    lags, found = plots_chains.autocorrelation(x[:, 200:])
+    assert found[0] == 1 and np.abs(found[:20] - rho ** lags[:20]).max() < 0.02
