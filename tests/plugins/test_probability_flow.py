@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -90,3 +92,21 @@ def test_the_velocity_is_the_drift_less_half_of_g2_the_score() -> None:
     alpha, sigma = model.dynamics.kernel(t)
     s = gradient(lambda y: log_noised(alpha, sigma, y), X)[1]
     assert torch.allclose(model.velocity(t, X), -beta / 2 * X - beta / 2 * s, atol=1e-12)
+
+
+def test_the_mismatch_of_a_normal_prior_is_the_divergence_of_two_normal_laws() -> None:
+    """VE: p_T = N(0, s² + σ_max²) for data N(0, s²), and the prior N(0, σ_max²): KL in closed form."""
+    from driftspec_plugins.metrics._likelihood import ends_of_time
+
+    s, sigma_max = 2.0, 3.0
+    made = tiny.experiment(
+        f"data={{type: gaussian, mean: [0, 0], std: {s}, samples: 20000, standardize: none}}",
+        f"dynamics={{type: ve_sde, sigma_max: {sigma_max}, predicts: score, network: {{type: mlp, hidden: [8]}}}}",
+        "estimator=denoising",
+        "evaluate=[]",
+    )
+    told = ends_of_time(tiny.evaluation(made, made.model))
+    ratio = (s**2 + sigma_max**2) / sigma_max**2
+    expected = ratio - 1 - math.log(ratio)  # d/2 (r - 1 - log r) with d = 2
+    assert abs(told["prior_mismatch"] - expected) < 4 * told["prior_mismatch_stderr"] + 0.01 * expected
+    assert told["t_data"] == 1e-3 and told["sigma_at_t_data"] == pytest.approx(0.01 * 300 ** (1e-3))

@@ -114,6 +114,8 @@ class Likelihood(Metric):
         }
         if scored.probe_stderr is not None:
             details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
+        if "noise_kernel" in model.own:
+            details["ends_of_time"] = ends_of_time(evaluation)
         return Scored(x, log_p, details, _told(details, self.confirm.type))
 
     def _confirmed(self, evaluation: Evaluation, u: Tensor, scored: LogProb) -> dict[str, Any]:
@@ -130,6 +132,32 @@ class Likelihood(Metric):
             return {"points": len(hardest), "difference": None, "status": error.status}
         difference = (other.log_prob - scored.log_prob[hardest].double()).abs().max()
         return {"points": len(hardest), "difference": float(difference), "status": "ok"}
+
+
+def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
+    """What an SDE's likelihood leaves out at its two ends, model units.
+
+    At t_data the model is read as the law of α x + σ ε, not of x. At t_prior the prior stands for the law p_T:
+    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S the moments of p_T, over a noised copy of the rows.
+    """
+    import torch
+
+    model = evaluation.model
+    u = evaluation.experiment.rows(evaluation.dataset.train).double()
+    ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]
+    (alpha, sigma), (alpha_data, sigma_data) = ends
+    normal = torch.randn(u.shape, generator=evaluation.streams.generator("p_T"), dtype=torch.float64)
+    x = alpha * u + sigma * normal.to(u.device)
+    centred, d = u - u.mean(0), u.shape[1]
+    covariance = alpha**2 * centred.T @ centred / len(u) + sigma**2 * torch.eye(d, dtype=u.dtype, device=u.device)
+    solved = torch.linalg.solve(covariance, (x - alpha * u.mean(0)).T).T
+    log_normal = -((x - alpha * u.mean(0)) * solved).sum(1) / 2 - torch.logdet(2 * math.pi * covariance) / 2
+    gap, stderr = mean(log_normal - model.prior().log_prob(x))
+    return {
+        "t_prior": model.dynamics.times()[0], "t_data": model.dynamics.times()[1],
+        "alpha_at_t_data": float(alpha_data), "sigma_at_t_data": float(sigma_data),
+        "prior_mismatch": gap, "prior_mismatch_stderr": stderr,
+    }  # fmt: skip
 
 
 def mean(values: Tensor) -> tuple[float, float]:
