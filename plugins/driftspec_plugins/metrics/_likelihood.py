@@ -138,7 +138,7 @@ def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
     """What an SDE's likelihood leaves out at its two ends, model units.
 
     At t_data the model is read as the law of α x + σ ε, not of x. At t_prior the prior stands for the law p_T:
-    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S the moments of p_T, over a noised copy of the rows.
+    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S its moments, over a noised copy of the rows.
     """
     import torch
 
