@@ -66,6 +66,20 @@ def test_answers_come_as_the_question_did(made: driftspec.Run) -> None:
     assert made.sample(5).dtype == np.float32
 
 
+def test_a_trained_density_integrates_to_one(made: driftspec.Run) -> None:
+    side = np.linspace(-9, 9, 361)
+    grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    mass = np.exp(made.log_prob(grid)).sum() * (side[1] - side[0]) ** 2
+    assert abs(mass - 1) < 2e-3
+
+
+def test_a_metric_more_changes_neither_samples_nor_the_others_numbers(made: driftspec.Run, folder: Path) -> None:
+    metrics = ["round_trip", {"type": "energy_distance", "samples": 50}, {"type": "nll", "points": 100}]
+    more = driftspec.run(folder / "tiny.yaml", out=folder / "more", overrides={"evaluate": metrics})
+    assert (more.path / "samples.npy").read_bytes() == (made.path / "samples.npy").read_bytes()
+    assert more.metrics["nll"] == made.metrics["nll"]
+
+
 def test_samples_are_the_runs_own_and_follow_their_seed(made: driftspec.Run) -> None:
     own = np.load(made.path / "samples.npy")
     assert np.array_equal(made.sample(7), own[:7])

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from driftspec import flow
+from driftspec import build, flow
 from driftspec.components import Distribution, Solver, Trace
+from driftspec.errors import SpecError
 from driftspec.model import Model, gradient
 from driftspec.streams import Streams
 from driftspec_plugins.dynamics.ornstein_uhlenbeck import OrnsteinUhlenbeck
@@ -110,3 +111,23 @@ def test_the_mismatch_of_a_normal_prior_is_the_divergence_of_two_normal_laws() -
     expected = ratio - 1 - math.log(ratio)  # d/2 (r - 1 - log r) with d = 2
     assert abs(told["prior_mismatch"] - expected) < 4 * told["prior_mismatch_stderr"] + 0.01 * expected
     assert told["t_data"] == 1e-3 and told["sigma_at_t_data"] == pytest.approx(0.01 * 300 ** (1e-3))
+
+
+def test_nll_reads_an_sde_where_it_is_told() -> None:
+    """The end of time is the metric's own where it says so, the dynamics' elsewhere; and it changes the number."""
+    sets = ["dynamics={type: vp_sde, network: {type: mlp, hidden: [8]}, predicts: score}", "estimator=denoising"]
+    solver = "{type: dopri5, rtol: 1e-5, atol: 1e-5}"
+    made = tiny.experiment(
+        *sets, f"evaluate=[{{type: nll, points: 20, solver: {solver}, t_data: 0.2}}]", "runtime.dtype=float64"
+    )
+    (metric,) = made.spec.evaluate or ()
+    told = metric.measure(tiny.evaluation(made, made.model))
+    assert told.details["ends_of_time"]["t_data"] == 0.2
+    plain = metric.model_copy(update={"t_data": None}).measure(tiny.evaluation(made, made.model))
+    assert plain.details["ends_of_time"]["t_data"] == made.model.t_data
+    assert plain.value is not None and told.value is not None and abs(plain.value - told.value) > 1e-3
+
+
+def test_a_flow_has_no_t_data_to_be_told() -> None:
+    with pytest.raises(SpecError, match=r"X303.*neural_ode.*has no t_data"):
+        raise SpecError(build.check(tiny.loaded("evaluate=[{type: nll, t_data: 0.1}]")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -55,6 +55,9 @@ class Likelihood(Metric):
     confirm: Solver = default(
         {"type": "dopri8", "rtol": 1e-8, "atol": 1e-8}, "scores the hardest 1 % again, in float64"
     )
+    t_data: float | None = Field(
+        None, gt=0, description="the end of time at which an SDE's model is read; null: where its dynamics says"
+    )
     log_z: Integral = Field(Integral(), description="how Z of an energy model is found")
 
     def needs(self) -> tuple[Need, ...]:
@@ -72,9 +75,14 @@ class Likelihood(Metric):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         for _, text in self.log_z.unfit(around):
             yield "log_z", text
+        if self.t_data is not None and "t_data" not in type(around.dynamics).model_fields:
+            yield "t_data", f"{around.dynamics.label} has no t_data of its own: its data have one end of time alone"
 
     def scored(self, evaluation: Evaluation) -> Scored:
         """log p of the first `points` test rows."""
+        if self.t_data is not None:
+            dynamics = evaluation.model.dynamics.model_copy(update={"t_data": self.t_data})
+            evaluation = replace(evaluation, model=replace(evaluation.model, dynamics=dynamics))
         x = evaluation.test(self.points)
         u = evaluation.experiment.rows(x)
         return (self._by_energy if "energy" in evaluation.model.own else self._by_solve)(evaluation, x, u)
