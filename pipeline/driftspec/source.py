@@ -27,6 +27,8 @@ from driftspec.document import (
     BYTES,
     NESTING,
     TOO_DEEP,
+    TOO_MANY,
+    VALUES,
     Document,
     Marks,
     Node,
@@ -114,6 +116,7 @@ class _Reader:
         self.name = name
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node] = {}
+        self.values = 0  # read so far, before aliases are expanded: what is far too long is not read to its end
         # A byte that is not UTF-8 becomes a lone surrogate, which is among the forbidden characters.
         self.text = (text if isinstance(text, str) else text.decode(errors="surrogateescape")).removeprefix("\ufeff")
         self.lines = _LINE_BREAK.split(FORBIDDEN.sub("\ufffd", self.text))
@@ -163,6 +166,9 @@ class _Reader:
     def node(self, event: Any, depth: int) -> Node:
         """The value that begins with `event`, inside `depth` others."""
         place = self.place(event.start_mark)
+        self.values += 1
+        if self.values > VALUES:
+            self.stop("Y007", TOO_MANY, place)
         if isinstance(event, yaml.AliasEvent):
             return Node(None, place, self.alias(event, place))
         node = Node(None, place, _OPEN)
@@ -199,6 +205,7 @@ class _Reader:
     def mapping(self, depth: int) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         for event in self.inside():
+            self.values -= 1  # a key is no value
             key, child = self.node(event, depth), self.node(next(self.events), depth)
             child.key = key.place
             if key.value is _WRONG:
