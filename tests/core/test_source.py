@@ -315,10 +315,10 @@ def test_the_python_parser_gives_the_same(monkeypatch):
 
 
 def quick(call, *args):
-    """The only problem of a call that may take no time to speak of."""
+    """The only problem of a call that ends at once: in hundredths of a second, where reading all would take forever."""
     start = time.process_time()
     problem = refused(call, *args)
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5.0
     return problem
 
 
