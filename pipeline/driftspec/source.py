@@ -51,6 +51,7 @@ _OPEN, _WRONG = object(), object()  # in place of a value: still being read; a m
 
 # What the parser says, in C and in Python, and what it means to the author of a spec.
 _SYNTAX = (
+    ("nesting depth", "Y007", TOO_DEEP),  # some releases look ahead past 32 brackets, and stop at a limit of their own
     ("undefined tag|ing a tag", "Y006", "tags are refused: a spec is plain data"),
     ("invalid Unicode", "Y012", "this escape is not a character"),
     ("tab character", "Y004", "a tab cannot indent: use spaces"),
