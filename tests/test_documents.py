@@ -85,4 +85,7 @@ def test_a_spec_says_what_it_shows_and_runs(spec: Path, tmp_path: Path) -> None:
     assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
     few = ["--set", "data.samples=3000"] if "samples:" in spec.read_text() else []
     trained = re.search("^(train|extends):", spec.read_text(), re.MULTILINE)
+    if chains := re.search(r"chains: (\d+), burn_in|chains: (\d+)\n", spec.read_text()):  # as many draws of each chain
+        count = int(chains[1] or chains[2]) * (2000 // int(chains[1] or chains[2]))
+        few += ["--set", f"sample.count={count}"]
     assert main([str(spec), "--out", str(tmp_path / "run"), *(SHORT if trained else FEW), *few]) == 0

@@ -13,36 +13,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from driftspec.component import default
-from driftspec.components import Distribution, Dynamics, Network
+from driftspec.components import Distribution
+from driftspec_plugins.dynamics.sde import Scored
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from torch import Tensor, nn
 
 
-class NoisingSDE(Dynamics):
+class NoisingSDE(Scored):
     """What the family shares; a member gives α, σ, a and g, and its prior."""
 
-    default_sampler = "euler_maruyama"
     default_metrics = ("nll",)
 
-    network: Network = default("mlp", "what is trained, a function of (t, x)")
     predicts: Literal["score", "noise", "energy"] = Field(
         "noise", description="the network's output: s, ε with s = -ε/σ(t), or E with s = -∇E"
     )
-    t_data: float = Field(
-        1e-3, ge=0, lt=1, description="the end of time at which the model is read; at 0 itself s may have no limit"
-    )
 
     def offers(self) -> frozenset[str]:
-        smooth = self.network.smoothness() >= (2 if self.predicts == "energy" else 1)
-        return frozenset({"drift", "score", "noise_kernel", "prior", "trainable", *(["smooth"] if smooth else [])})
-
-    def times(self) -> tuple[float, float]:
-        return 1.0, self.t_data
-
-    def build(self, dim: int, generator: Generator) -> nn.Module:
-        return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
+        return super().offers() | {"noise_kernel", "prior"}
 
     def pull(self, t: Tensor) -> Tensor:
         """a(t) = α'/α, in t's shape."""
@@ -50,13 +38,9 @@ class NoisingSDE(Dynamics):
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """s(x, t) (B, d), from what the network predicts."""
-        if self.predicts == "score":
-            return module(t, x)
         if self.predicts == "noise":
             return -module(t, x) / columns(self.kernel(t)[1])
-        from driftspec.model import gradient
-
-        return -gradient(lambda y: module(t, y).squeeze(-1), x)[1]
+        return super().score(module, t, x)
 
     def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """a(t) x."""
