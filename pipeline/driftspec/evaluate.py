@@ -54,9 +54,14 @@ class Evaluation:
         target = self.experiment.spec.dynamics.nested().get("target") if self.experiment.spec.data is None else None
         return target if isinstance(target, Distribution) else None
 
-    def chains(self) -> Tensor:
-        """All of the run's own draws, chains apart (chains, draws, d), float64, in the data's own units."""
-        return self.transform.to_data(self.drawn().values.cpu())
+    def chains(self, n: int | None = None) -> Tensor:
+        """The run's own draws, chains apart (chains, draws, d), float64, in the data's own units.
+
+        All of them, or the first n in whole chains; where one chain has more than n, the first n of that.
+        """
+        values = self.drawn().values
+        each = values.shape[1]
+        return self.transform.to_data((values if n is None else values[: max(1, n // each), :n]).cpu())
 
     def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
         """The quantities (..., m) that reports speak of, for x (..., d) in the data's own units, and their names."""
@@ -64,10 +69,6 @@ class Evaluation:
             return x, self.dataset.columns
         values, names = self.law.reported(x.flatten(0, -2))
         return values.reshape(*x.shape[:-1], -1), names
-
-    def draws(self, n: int) -> Tensor:
-        """The first n of the run's own draws (n, d), float64, in the data's own units."""
-        return self.transform.to_data(self.drawn().flat()[:n].cpu())
 
     def fresh(self, n: int, name: str) -> Tensor | None:
         """n rows the model never saw, (n, d), float64: drawn anew; None where the data cannot be drawn from."""

@@ -1,14 +1,20 @@
-"""What the metrics that compare the run's draws with data share: the two sets of rows, and the root of a power."""
+"""What the metrics that compare the run's draws with data share: the two sets of rows, and the root of a power.
+
+Draws of one chain depend on each other, chains do not. So a chain counts as one row: what a standard error is made of
+is averaged over its draws first, and a kernel between two chains is the mean over the pairs of their draws.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from driftspec.component import Need
-from driftspec.components import Metric
+from driftspec.components import Measured, Metric
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -16,11 +22,40 @@ if TYPE_CHECKING:
 
     from driftspec.evaluate import Evaluation
 
-FEWEST = 4  # rows below which no standard error can be had
+FEWEST = 4  # rows, or chains, below which no standard error can be had
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Draws x (n, d) of so many chains, one after another and equally long, and data y (m, d); float64, data units."""
+
+    x: Tensor
+    y: Tensor
+    chains: int
+
+    @property
+    def parts(self) -> int:
+        """Into how many independent parts x falls; where there are too few, into its rows, as if these were."""
+        return self.chains if self.chains >= FEWEST else len(self.x)
+
+    def measured(
+        self, value: float, stderr: float, unit: str, details: Mapping[str, Any], line: str | None = None
+    ) -> Measured:
+        """The result, its standard error withheld where the chains are too few for it."""
+        details = {"against": len(self.y), "chains": self.chains, **details}
+        if self.parts == self.chains:
+            return Measured(value, stderr, unit, len(self.x), details, line=line)
+        reason = f"draws of one chain depend on each other, and {self.chains} chains are too few: it takes {FEWEST}"
+        return Measured(value, None, unit, len(self.x), details, reason)
+
+
+def by_chain(values: Tensor, parts: int) -> Tensor:
+    """Means (parts, ...) over the rows (n, ...) of each part."""
+    return values if parts == len(values) else values.view(parts, -1, *values.shape[1:]).mean(1)
 
 
 class TwoSamples(Metric):
-    """A metric between the first draws of a run and data. The draws count as independent."""
+    """A metric between the first draws of a run, in whole chains, and data."""
 
     draws_wanted = "samples"
 
@@ -29,16 +64,19 @@ class TwoSamples(Metric):
     def needs(self) -> tuple[Need, ...]:
         return (Need("data", ("samples",), "to compare with"),)
 
-    def compared(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-        """Draws (n, d) and data (m, d), float64, in the data's own units; m < n where the test rows are few."""
-        drawn, data = evaluation.draws(self.samples), evaluation.reference(self.samples)
-        return checked(self, drawn, "draws"), checked(self, data, "data rows")
+    def compared(self, evaluation: Evaluation) -> Compared:
+        """The draws, and as many data or, where the test rows are few, fewer."""
+        drawn, data = evaluation.chains(self.samples), evaluation.reference(self.samples)
+        x, y = checked(self, drawn.flatten(0, 1), "draws"), checked(self, data, "data rows")
+        return Compared(x, y, len(drawn))
 
-    def paired(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
+    def paired(self, evaluation: Evaluation) -> Compared:
         """The same cut to one length, for a metric whose bias depends on it: value and floor share the bias."""
-        drawn, data = self.compared(evaluation)
-        n = min(len(drawn), len(data))
-        return drawn[:n], data[:n]
+        both = self.compared(evaluation)
+        each = len(both.x) // both.chains
+        chains = max(1, min(len(both.x), len(both.y)) // each)
+        n = min(chains * each, len(both.y))
+        return Compared(both.x[:n], both.y[:n], chains)
 
 
 def checked(metric: Metric, rows: Tensor, what: str) -> Tensor:

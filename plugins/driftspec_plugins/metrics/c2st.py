@@ -3,8 +3,9 @@
     accuracy = mean 1[class guessed = class],   over rows the classifier was not fitted to (k folds)
 
 Lopez-Paz, Oquab, *Revisiting Classifier Two-Sample Tests*, 2017. No classifier passes the best one, for which it is
-½ + ½ TV(P, Q): a value above ½ shows a difference, one at ½ shows that this classifier found none. The standard error
-is that of a share of independent rows; folds share most of what they are fitted to, which it leaves out.
+½ + ½ TV(P, Q): a value above ½ shows a difference, one at ½ shows that this classifier found none. The draws of one
+chain stand in one fold. The standard error is that of a share of independent rows, or of the chains' shares; folds
+share most of what they are fitted to, which it leaves out.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from driftspec.components import Measured
-from driftspec_plugins.metrics._two_samples import TwoSamples
+from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 
@@ -36,35 +37,51 @@ class C2ST(TwoSamples):
     folds: int = Field(5, ge=2, le=20, description="k: each row is guessed by a classifier fitted to k - 1 parts")
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = self.paired(evaluation)
+        both = self.paired(evaluation)
         seed = evaluation.streams.number("classifier") % 2**32
-        value, stderr = accuracy(drawn, data, self.classifier, self.folds, seed)
-        details = {"floor": 0.5, "against": len(data), "z": (value - 0.5) / stderr}
+        value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
+        details = {"floor": 0.5, "z": (value - 0.5) / stderr}
         line = f"a classifier tells draws from data in {value:.1%} ± {stderr:.1%} of cases (50 %: it cannot)"
-        return Measured(value, stderr, "", len(drawn), details, line=line)
+        return both.measured(value, stderr, "", details, line)
 
 
-def accuracy(x: Tensor, y: Tensor, classifier: str, folds: int, seed: int) -> tuple[float, float]:
-    """(share of rows guessed right, its standard error) between x and y (n, d)."""
+def accuracy(
+    x: Tensor, y: Tensor, classifier: str, folds: int, seed: int, parts: int | None = None
+) -> tuple[float, float]:
+    """(share of rows guessed right, its standard error) between x in so many independent parts and y (n, d)."""
     import numpy as np
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    import torch
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rows, n = np.concatenate([x.numpy(), y.numpy()]), len(x)
-    classes = np.repeat([0, 1], [n, len(y)])
+    rows = np.concatenate([x.numpy(), y.numpy()])
+    classes = np.repeat([0, 1], [len(x), len(y)])
     order = np.random.RandomState(seed).permutation(len(rows))
     made: dict[str, Any] = {
         "mlp": MLPClassifier((32, 32), alpha=1e-3, learning_rate_init=5e-3, max_iter=60, random_state=seed),
         "knn": KNeighborsClassifier(max(1, math.isqrt(len(rows)) // 2 * 2 + 1)),
     }
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    n = parts or len(x)
+    groups = np.concatenate([np.repeat(np.arange(n), len(x) // n), n + np.arange(len(y))])
+    split = (StratifiedKFold if n == len(x) else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that its fit could go on
         guessed = cross_val_predict(
-            make_pipeline(StandardScaler(), made[classifier]), rows[order], classes[order], cv=split
+            make_pipeline(StandardScaler(), made[classifier]),
+            rows[order],
+            classes[order],
+            cv=split,
+            groups=groups[order],
         )
-    right = float((guessed == classes[order]).mean())
-    return right, math.sqrt(max(right * (1 - right), 1 / len(rows)) / len(rows))
+    hits = torch.zeros(len(rows), dtype=torch.float64)
+    hits[torch.as_tensor(order)] = torch.as_tensor(guessed == classes[order]).double()
+    right = float(hits.mean())
+    binomial = max(right * (1 - right), 1 / len(rows)) / len(rows)
+    if n == len(x):
+        return right, math.sqrt(binomial)
+    of_chains, of_data = by_chain(hits[: len(x)], n).var() / n, hits[len(x) :].var() / len(y)
+    share = len(x) / len(rows)
+    return right, math.sqrt(max(float(share**2 * of_chains + (1 - share) ** 2 * of_data), binomial))

@@ -8,23 +8,25 @@ Quality with Kernels*, 2017. It sees little of the shares of modes that lie far 
 
 The value is the U-statistic of KSD², without bias, so it may come out below zero. Its variance is that of a U-statistic
 (Hoeffding 1948), 4 (n - 2)/(n (n - 1)) ζ₁ + 2/(n (n - 1)) ζ₂, with ζ₁ = Var E[u | x] and ζ₂ = Var u; for rows that are
-draws of the law itself ζ₁ = 0, and the rest is `chance`. Rows count as independent. In model units.
+draws of the law itself ζ₁ = 0, and the rest is `chance`. Draws of one chain are one row: u between two chains is the
+mean over pairs of their draws. In model units.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from driftspec.component import Need
-from driftspec.components import Measured, Metric
+from driftspec.components import Metric
 from driftspec_plugins.metrics._scores import finite, score_at
-from driftspec_plugins.metrics._two_samples import checked
+from driftspec_plugins.metrics._two_samples import Compared, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 BLOCK = 512  # rows of the n x n matrix held at a time
@@ -55,27 +57,30 @@ class KSD(Metric):
         return self.of == "data"
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        if self.of == "data":
-            u = evaluation.transform.to_model(evaluation.test(self.samples))
-        else:
-            u = evaluation.drawn().flat()[: self.samples].double().cpu()
-        u = checked(self, evaluation.model.like(u).double().cpu(), "rows")
+        test = evaluation.test(self.samples)[:, None] if self.of == "data" else None
+        chains = evaluation.transform.to_model(evaluation.chains(self.samples) if test is None else test)
+        u = checked(self, evaluation.model.like(chains.flatten(0, 1)).double().cpu(), "rows")
         s = finite(self, score_at(evaluation.model, u), "the score")
-        value, stderr, chance = ksd(u, s, self.width)
-        details: dict[str, Any] = {"of": self.of, "chance": chance}
+        rows = Compared(u, u[:0], len(chains))
+        value, stderr, chance = ksd(u, s, self.width, rows.parts)
         line = f"KSD² {value:.4g} ± {stderr:.2g} ({self.of}); by chance alone ± {chance:.2g}"
-        return Measured(value, stderr, "1/model units³", len(u), details, line=line)
+        return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance}, line)
 
 
-def ksd(x: Tensor, s: Tensor, width: float) -> tuple[float, float, float]:
-    """(KSD², its standard error, the same were x draws of the law itself), for x and its scores s (n, d)."""
+def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[float, float, float]:
+    """(KSD², its standard error, the same were x draws of the law itself), for x and its scores s (rows, d).
+
+    x falls into so many independent parts of equal length, null: its rows.
+    """
     import torch
 
-    n = len(x)
+    n = parts or len(x)
+    draws = len(x) // n
+    at_once = max(1, BLOCK // draws)
     sums, squares = [], x.new_zeros(())
-    for first in range(0, n, BLOCK):
-        rows = slice(first, first + BLOCK)
-        u = stein(x[rows], s[rows], x, s, width)
+    for first in range(0, n, at_once):
+        rows = slice(first * draws, (first + at_once) * draws)
+        u = stein(x[rows], s[rows], x, s, width).view(-1, draws, n, draws).mean((1, 3))
         at = torch.arange(len(u))
         u[at, first + at] = 0
         sums.append(u.sum(1))

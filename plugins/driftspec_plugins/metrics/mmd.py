@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from driftspec.components import Measured
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._two_samples import TwoSamples
+from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 HEURISTIC_ROWS = 1000
@@ -42,7 +42,7 @@ class MMD(TwoSamples):
     )
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = self.compared(evaluation)
+        both = self.compared(evaluation)
         details: dict[str, Any] = {"bandwidth": self.bandwidth, "bandwidth_from": "the spec"}
         if self.bandwidth is None:
             rows = evaluation.dataset.train[:HEURISTIC_ROWS]
@@ -51,9 +51,9 @@ class MMD(TwoSamples):
         h = details["bandwidth"]
         if not h:
             raise RunFailed(f"{self.label}: more than half of all pairs of training rows are equal; give a bandwidth")
-        value, stderr = mmd(drawn, data, h, self.scales)
-        floor = evaluation.floor(lambda a, b: mmd(a, b, h, self.scales)[0], len(drawn))
-        return Measured(value, stderr, "none", len(drawn), {"floor": floor, "against": len(data), **details})
+        value, stderr = mmd(both.x, both.y, h, self.scales, both.parts)
+        floor = evaluation.floor(lambda a, b: mmd(a, b, h, self.scales)[0], len(both.x))
+        return both.measured(value, stderr, "none", {"floor": floor, **details})
 
 
 def median_distance(x: Tensor) -> float:
@@ -63,10 +63,13 @@ def median_distance(x: Tensor) -> float:
     return float(torch.pdist(x).median())
 
 
-def mmd(x: Tensor, y: Tensor, bandwidth: float, scales: Sequence[float] = (1.0,)) -> tuple[float, float]:
-    """(MMD², standard error) for x (n, d) and y (m, d)."""
-    n, m = len(x), len(y)
+def mmd(
+    x: Tensor, y: Tensor, bandwidth: float, scales: Sequence[float] = (1.0,), parts: int | None = None
+) -> tuple[float, float]:
+    """(MMD², standard error) for x (n, d) in so many independent parts (null: n) and y (m, d)."""
+    n, m = parts or len(x), len(y)
     k_xx, k_yy, k_xy = (_kernel(a, b, bandwidth, scales) for a, b in ((x, x), (y, y), (x, y)))
+    k_xx, k_xy = by_chain(by_chain(k_xx, n).T, n), by_chain(k_xy, n)
     within_x, within_y = k_xx.fill_diagonal_(0).sum(1), k_yy.fill_diagonal_(0).sum(1)
     rows, columns = k_xy.sum(1), k_xy.sum(0)
     total_x, total_y, total = within_x.sum(), within_y.sum(), rows.sum()

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.component import Need
-from driftspec.components import Distribution, Measured, Setting
+from driftspec.components import Distribution, Setting
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._two_samples import TwoSamples, checked
+from driftspec_plugins.metrics._two_samples import Compared, TwoSamples, by_chain, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 EXPECTED = 200_000  # rows of data that tell each mode's share
@@ -27,7 +28,7 @@ COVERED = 0.5
 
 
 class ModeCoverage(TwoSamples):
-    """The smallest ratio, over the data's modes, of the draws' share to the data's. Draws count as independent."""
+    """The smallest ratio, over the data's modes, of the draws' share to the data's."""
 
     type = "mode_coverage"
 
@@ -45,12 +46,15 @@ class ModeCoverage(TwoSamples):
         if not isinstance(law, Distribution) or rows is None:
             raise RunFailed(f"{self.label}: nothing says where the modes are")
         expected = shares(law, rows, 0)
-        drawn = checked(self, evaluation.draws(self.samples), "draws")
-        found = shares(law, drawn, len(expected))
-        ratio, n = found / expected, len(drawn)
+        chains = evaluation.chains(self.samples)
+        drawn = Compared(checked(self, chains.flatten(0, 1), "draws"), rows, len(chains))
+        found = shares(law, drawn.x, len(expected))
+        ratio, n = found / expected, len(drawn.x)
         worst = int(ratio.argmin())
         share, true = (float(found[worst]) * n + 0.5) / (n + 1), float(expected[worst])
-        stderr = math.sqrt(share * (1 - share) / n + (share / true) ** 2 * true * (1 - true) / EXPECTED) / true
+        near = by_chain((law.mode_of(drawn.x) == worst).double(), drawn.parts)
+        variance = max(share * (1 - share) / n, float(near.var()) / len(near))  # none in n draws: not none at all
+        stderr = math.sqrt(variance + (share / true) ** 2 * true * (1 - true) / EXPECTED) / true
         covered = int((ratio >= COVERED).sum())
         details = {
             "covered": covered, "modes": len(expected), "worst": worst, "ratios": ratio.tolist(),
@@ -60,7 +64,7 @@ class ModeCoverage(TwoSamples):
         }  # fmt: skip
         value = float(ratio[worst])
         line = f"{covered} of {len(expected)} modes covered; the least has {value:.3f} ± {stderr:.3f} of its share"
-        return Measured(value, stderr, "", n, details, line=line)
+        return drawn.measured(value, stderr, "", details, line)
 
 
 def shares(law: Distribution, rows: Tensor, modes: int) -> Tensor:

@@ -59,7 +59,7 @@ class Moments(Metric):
             yield "of", f"nothing to compare with: the moments of {law.label} are not known, nor can it be drawn from"
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, names = evaluation.reported(_cut(evaluation.chains(), self.samples))
+        drawn, names = evaluation.reported(evaluation.chains(self.samples))
         columns = chosen(self, self.of, names)
         drawn, names = drawn[..., columns], tuple(names[column] for column in columns)
         rows = checked(self, drawn.flatten(0, 1), "draws")
@@ -106,12 +106,6 @@ class Moments(Metric):
 
 def _known(law: object) -> bool:
     return isinstance(law, Distribution) and type(law).moments is not Distribution.moments
-
-
-def _cut(chains: Tensor, n: int | None) -> Tensor:
-    """The first n draws in whole chains, or of one chain."""
-    each = chains.shape[1]
-    return chains if n is None else chains[:1, :n] if n < each else chains[: n // each]
 
 
 @dataclass(frozen=True)

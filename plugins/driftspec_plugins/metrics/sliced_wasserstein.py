@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from driftspec.components import Measured
-from driftspec_plugins.metrics._two_samples import TwoSamples, root
+from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain, root
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 CHUNK = 2_000_000  # numbers held at a time in one array
@@ -39,18 +39,17 @@ class SlicedWasserstein(TwoSamples):
     p: Literal[1, 2] = Field(2, description="power of the distance that is transported")
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = self.paired(evaluation)
-        theta = random_directions(self.directions, drawn.shape[1], evaluation.streams.generator("directions"))
-        sliced = sliced_wasserstein(drawn, data, theta, self.p)
+        both = self.paired(evaluation)
+        theta = random_directions(self.directions, both.x.shape[1], evaluation.streams.generator("directions"))
+        sliced = sliced_wasserstein(both.x, both.y, theta, self.p, both.parts)
         details = {
-            "floor": evaluation.floor(lambda a, b: sliced_wasserstein(a, b, theta, self.p).value, len(drawn)),
-            "against": len(data),
+            "floor": evaluation.floor(lambda a, b: sliced_wasserstein(a, b, theta, self.p).value, len(both.x)),
             "directions": len(theta),
             "stderr_points": sliced.stderr_points,
             "stderr_directions": sliced.stderr_directions,
         }
         stderr = math.hypot(sliced.stderr_points, sliced.stderr_directions)
-        return Measured(sliced.value, stderr, "data units", len(drawn), details)
+        return both.measured(sliced.value, stderr, "data units", details)
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def random_directions(count: int, d: int, generator: Generator) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(count, d, generator=generator, dtype=torch.float64), dim=1)
 
 
-def sliced_wasserstein(x: Tensor, y: Tensor, theta: Tensor, p: int) -> Sliced:
-    """SW_p for x and y (n, d), over the directions θ (L, d)."""
+def sliced_wasserstein(x: Tensor, y: Tensor, theta: Tensor, p: int, parts: int | None = None) -> Sliced:
+    """SW_p for x and y (n, d), x in so many independent parts (null: n), over the directions θ (L, d)."""
     import torch
 
     n, count = len(x), len(theta)
@@ -86,7 +85,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, theta: Tensor, p: int) -> Sliced:
         costs.append(cost.mean(1))
     each = torch.cat(costs)
     power = float(each.mean())
-    value, stderr_points = root(power, float(f.var() + g.var()) / n, p)
+    of_draws = by_chain(f, parts or n)
+    value, stderr_points = root(power, float(of_draws.var() / len(of_draws) + g.var() / n), p)
     stderr_directions = root(power, float(each.var()) / count, p)[1] if count > 1 else 0.0
     return Sliced(value, stderr_points, stderr_directions)
 

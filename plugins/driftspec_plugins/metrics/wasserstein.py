@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from driftspec.components import Measured
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._two_samples import TwoSamples, root
+from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain, root
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Measured
     from driftspec.evaluate import Evaluation
 
 MOST_PIVOTS = 10_000_000
@@ -39,20 +39,21 @@ class Wasserstein(TwoSamples):
     p: Literal[1, 2] = Field(2, description="power of the distance that is transported")
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        drawn, data = self.paired(evaluation)
-        value, stderr = wasserstein(drawn, data, self.p)
-        floor = evaluation.floor(lambda a, b: wasserstein(a, b, self.p)[0], len(drawn))
-        return Measured(value, stderr, "data units", len(drawn), {"floor": floor, "against": len(data)})
+        both = self.paired(evaluation)
+        value, stderr = wasserstein(both.x, both.y, self.p, both.parts)
+        floor = evaluation.floor(lambda a, b: wasserstein(a, b, self.p)[0], len(both.x))
+        return both.measured(value, stderr, "data units", {"floor": floor})
 
 
-def wasserstein(x: Tensor, y: Tensor, p: int) -> tuple[float, float]:
-    """(W_p, standard error) for x (n, d) and y (m, d)."""
+def wasserstein(x: Tensor, y: Tensor, p: int, parts: int | None = None) -> tuple[float, float]:
+    """(W_p, standard error) for x (n, d) in so many independent parts (null: n) and y (m, d)."""
     import torch
 
     cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist") ** p
     scale = float(cost.max()) or 1.0  # the simplex's tolerance is absolute
     power, u, v = _transport((cost / scale).numpy())
-    return root(power * scale, (u.var(ddof=1) / len(x) + v.var(ddof=1) / len(y)) * scale**2, p)
+    of_draws = by_chain(torch.as_tensor(u), parts or len(x))
+    return root(power * scale, (float(of_draws.var()) / len(of_draws) + v.var(ddof=1) / len(y)) * scale**2, p)
 
 
 def _transport(cost: Any) -> tuple[float, Any, Any]:
