@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,85 @@ def test_velocity_moves_data_along_the_flow(made: driftspec.Run) -> None:
     with torch.no_grad():
         expected = made.module(torch.tensor(0.5), torch.from_numpy(u).float()).numpy() * scale
     assert np.allclose(made.velocity(0.5, x), expected, atol=1e-5)
+
+
+MIXTURE = "{type: gaussian_mixture, means: [[-2, 0], [2, 1]], std: 0.6, samples: 2000, standardize: whiten}"
+ENERGY = f"""
+version: 1
+name: energy
+data: {MIXTURE}
+dynamics: {{type: langevin, predicts: energy, network: {{type: mlp, hidden: [8], activation: silu}}}}
+estimator: {{type: score_matching}}
+sampler: {{type: langevin, step: 0.02, steps: 10}}
+train: {{steps: 60, batch_size: 64, optimizer: {{type: adam, lr: 1e-2}}}}
+evaluate: [log_z, {{type: nll, points: 200}}]
+sample: {{count: 16}}
+"""
+SCORE = f"""
+version: 1
+name: score
+data: {MIXTURE}
+dynamics: {{type: vp_sde, network: {{type: mlp, hidden: [16]}}}}
+estimator: denoising
+train: {{steps: 60, batch_size: 64, optimizer: {{type: adam, lr: 1e-2}}}}
+evaluate: [{{type: nll, points: 50, t_data: 0.05}}]
+sample: {{count: 16}}
+"""
+TARGET = """
+version: 1
+name: target
+dynamics: {type: langevin, target: {type: gaussian, mean: [1, 2], covariance: [[2.0, 0.3], [0.3, 1.0]]}}
+sampler: {type: langevin, step: 0.1, steps: 20}
+evaluate: [ess]
+sample: {count: 16}
+"""
+
+
+def slopes(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, h: float) -> np.ndarray:
+    steps = h * np.eye(x.shape[1])
+    return np.stack([(function(x + step) - function(x - step)) / (2 * h) for step in steps], 1)
+
+
+def test_an_energy_model_answers_in_data_units(folder: Path) -> None:
+    """exp(-E) integrates to Z over the data's own units too, and log p is -E - log Z: evaluate's, to the bit."""
+    run = driftspec.run(source.parse(ENERGY, "energy").data, out=folder / "energy")
+    x = run._experiment.dataset.test[:200].numpy()
+    energy, log_p = run.energy(x), run.log_prob(x)
+    assert -float(torch.from_numpy(log_p).mean()) == run.metrics["nll"]["value"]
+    log_z = run.metrics["nll"]["details"]["log_z"]["value"]
+    assert np.allclose(-energy - log_z, log_p, atol=1e-5) and np.ptp(energy) > 1
+    assert np.allclose(run.score(x), -slopes(run.energy, x, 1e-3), atol=2e-2)
+    side = np.linspace(-12, 12, 241)
+    grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    assert np.log(np.exp(-run.energy(grid)).sum() * (side[1] - side[0]) ** 2) == pytest.approx(log_z, abs=2e-3)
+    assert run.log_prob(x[:3], error=True)[1].max() < 1e-6
+    with pytest.raises(RunFailed, match="at t_data alone"):
+        run.score(x, t=0.5)
+
+
+def test_a_score_model_answers_at_every_time(folder: Path) -> None:
+    """log p is read at the metric's own end of time, and the score at the one asked for, with the change of units."""
+    run = driftspec.run(source.parse(SCORE, "score").data, out=folder / "score")
+    x = run._experiment.dataset.test[:50].numpy()
+    assert -float(torch.from_numpy(run.log_prob(x)).mean()) == run.metrics["nll"]["value"]
+    u, t = run._experiment.rows(torch.from_numpy(x)), 0.4
+    with torch.no_grad():
+        noise = run.module(torch.tensor(t), u).double()
+    sigma = math.sqrt(1 - math.exp(-(0.1 * t + 19.9 * t * t / 2)))
+    expected = (-noise / sigma).numpy() @ run._experiment.transform.matrix.numpy()
+    assert np.allclose(run.score(x, t=t), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(run.score(x), run.score(x, t=1e-3)) and not np.allclose(run.score(x), run.score(x, t=t))
+
+
+def test_a_known_target_answers_in_closed_form(folder: Path) -> None:
+    run = driftspec.run(source.parse(TARGET, "target").data, out=folder / "target")
+    x = np.array([[0.0, 1.0], [2.0, -1.0], [1.0, 2.5]])
+    covariance, centred = np.array([[2.0, 0.3], [0.3, 1.0]]), x - np.array([1.0, 2.0])
+    solved = np.linalg.solve(covariance, centred.T).T
+    expected = -(centred * solved).sum(1) / 2 - math.log(2 * math.pi * math.sqrt(np.linalg.det(covariance)))
+    value, error = run.log_prob(x, error=True)
+    assert np.allclose(value, expected, atol=1e-5) and (error == 0).all()
+    assert np.allclose(run.score(x), -solved, atol=1e-5)
 
 
 def test_overrides_are_set_and_mistakes_name_them(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import runs, source, spec
 from driftspec.build import Experiment, build, capabilities
 from driftspec.component import Component
-from driftspec.components import Metric, Sampler, Solver, Trace
+from driftspec.components import Draws, Metric, Sampler, Solver
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.registry import Registry, discover
@@ -119,42 +119,65 @@ class Run:
         return self._experiment.transform.to_data(drawn.flat().cpu()).numpy().astype(np.float32)
 
     def log_prob(self, x: Array, error: bool = False) -> Any:
-        """log p(x) (B,) in nats, float64, by the solver and trace of the run's evaluation.
+        """log p(x) (B,) in nats, float64, as the run's evaluation finds it; of an energy model -E - log Z.
 
-        With `error` also each point's solver error (B,): the difference to the next finer solve. Raises RunFailed for a
-        model without a log p, SolveFailed when a solve blows up.
+        With `error` also each point's numerical error (B,): the difference to the next finer solve, or the error of
+        log Z. Raises RunFailed for a model without a log p, SolveFailed when a solve blows up.
         """
-        from driftspec import flow
+        import torch
 
-        self._offering("log_prob")
-        measure = self._scorer()
-        rows = self._experiment.rows(self._points(x))
-        streams = self._experiment.streams.under("evaluate").under(measure.key())
-        scored = flow.log_prob(self._model, rows, measure.solver, measure.trace, streams)
-        value = scored.log_prob.double().cpu() + self._experiment.transform.log_det()
+        from driftspec.evaluate import Evaluation
+
+        points = self._points(x)
+        if "log_prob" in self._model.own:
+            with torch.no_grad():
+                value = self._model.log_density(self._experiment.rows(points)).double().cpu()
+            value, off = value + self._experiment.transform.log_det(), torch.zeros_like(value)
+        else:
+            self._offering("log_prob", "energy")
+            measure = self._scorer()
+            streams = self._experiment.streams.under("evaluate").under(measure.key())
+            value, off = measure.log_prob(Evaluation(self._experiment, self._model, streams, _no_draws), points)
         answer = _like(x)
-        return (answer(value), answer(scored.error.double().cpu())) if error else answer(value)
+        return (answer(value), answer(off)) if error else answer(value)
 
     def score(self, x: Array, t: float | None = None) -> Any:
         """∇ log p(x) (B, d), at the data's end of time unless a model that knows every t is asked for one."""
         import torch
 
+        t_prior, t_data = self.spec.dynamics.times()
+        if t is not None and (t_prior == t_data or "score" not in self._model.own):
+            raise RunFailed(f"{self.spec.dynamics.label} knows the score at t_data alone: leave t out")
+        self._offering("score")
+        rows = self._experiment.rows(self._points(x))
+        if self._model.own & {"score", "energy", "log_prob"}:
+            with torch.no_grad():
+                slope = self._model.score(rows.new_tensor(t_data if t is None else t), rows)
+        else:
+            slope = self._slope(rows)
+        return _like(x)(torch.einsum("bi,ij->bj", slope.double().cpu(), self._experiment.transform.matrix))
+
+    def _slope(self, rows: Tensor) -> Tensor:
+        """∇ log p (B, d) by differentiating the solve that evaluation makes."""
         from driftspec import flow
         from driftspec.model import gradient
 
-        if t is not None:
-            raise RunFailed(f"{self.spec.dynamics.label} knows the score at t_data alone: leave t out")
-        self._offering("log_prob")
         measure = self._scorer()
-        rows = self._experiment.rows(self._points(x))
         trace = measure.trace.model_copy(update={"solver": measure.solver})
-        slope = gradient(lambda u: flow.differentiable_log_prob(self._model, u, trace), rows)[1].detach().double().cpu()
-        return _like(x)(torch.einsum("bi,ij->bj", slope, self._experiment.transform.matrix))
+        return gradient(lambda u: flow.differentiable_log_prob(self._model, u, trace), rows)[1].detach()
 
     def energy(self, x: Array) -> Any:
-        """E(x) (B,), for a model that has one."""
+        """E(x) (B,) float64, for a model that has one: exp(-E) is its density up to Z, whatever the units.
+
+        Of data in other units than the model's it holds the change of units, E(x) = E(u) - log |det du/dx|.
+        """
+        import torch
+
         self._offering("energy")
-        raise RunFailed(f"{self.spec.dynamics.label} has no energy")
+        rows = self._experiment.rows(self._points(x))
+        with torch.no_grad():
+            value = -self._model.log_density(rows).double().cpu()
+        return _like(x)(value - self._experiment.transform.log_det())
 
     def velocity(self, t: float, x: Array) -> Any:
         """dx/dt (B, d) at time t, of the ODE between the prior and the data."""
@@ -193,10 +216,11 @@ class Run:
             raise RunFailed(f"points have the shape (B, {self._experiment.model.dim}), not {tuple(rows.shape)}")
         return rows
 
-    def _offering(self, what: str) -> None:
+    def _offering(self, *what: str) -> None:
         offered = capabilities(self.spec.dynamics)
-        if what not in offered:
-            raise RunFailed(f"{self.spec.dynamics.label} offers no {what}: it offers {', '.join(sorted(offered))}")
+        if offered.isdisjoint(what):
+            text = f"{self.spec.dynamics.label} offers no {' or '.join(what)}: it offers {', '.join(sorted(offered))}"
+            raise RunFailed(text)
 
     def _sampler(self) -> Sampler:
         if self.spec.sampler is None:
@@ -204,11 +228,10 @@ class Run:
         return self.spec.sampler
 
     def _scorer(self) -> Any:
-        """The metric that scores the data in this run, or the one its dynamics names: it holds a solver and a trace."""
+        """The metric that scores the data in this run, or the one its dynamics names."""
         named = [Metric.make(name, self._run.registry) for name in self.spec.dynamics.default_metrics]
         for metric in [*(self.spec.evaluate or ()), *named]:
-            solver, trace = getattr(metric, "solver", None), getattr(metric, "trace", None)
-            if isinstance(solver, Solver) and isinstance(trace, Trace):
+            if "log_prob" in metric.offers():
                 return metric
         raise RunFailed(f"neither the spec nor {self.spec.dynamics.label} names a metric that scores data")
 
@@ -219,6 +242,10 @@ class Run:
             if isinstance(components[path], kind):
                 return components[path]
         raise RunFailed(f"the spec names no {kind.__name__.lower()}")
+
+
+def _no_draws() -> Draws:
+    raise RunFailed("a point's log p reads none of the run's draws")
 
 
 def _like(x: Array) -> Callable[[Tensor], Any]:

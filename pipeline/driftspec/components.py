@@ -562,6 +562,13 @@ class Metric(Component):
     def measure(self, evaluation: Evaluation) -> Measured:
         raise NotImplementedError
 
+    def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log p (B,) float64 at points x (B, d), data units, as `measure` finds it, and each one's numerical error.
+
+        Of a metric that offers `log_prob`; by it a run answers for its log p. Not finite where no error is known.
+        """
+        raise NotImplementedError
+
 
 KINDS: dict[str, type[Component]] = {
     base.kind: base for base in (Data, Network, Dynamics, Solver, Estimator, Optimizer, Schedule, Sampler, Metric)

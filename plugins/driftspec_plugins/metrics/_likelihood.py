@@ -30,10 +30,11 @@ AGREES = 1e-3
 
 @dataclass(frozen=True)
 class Scored:
-    """log p (n,) float64 of the test rows x (n, d), and how it was found."""
+    """log p (n,) float64 of rows x (n, d), its numerical error (n,), and how it was found."""
 
     x: Tensor
     log_p: Tensor
+    error: Tensor
     details: dict[str, Any]
     told: str  # the end of a line
     common: float = 0.0  # a standard error that all rows share: that of log Z
@@ -60,6 +61,9 @@ class Likelihood(Metric):
     )
     log_z: Integral = Field(Integral(), description="how Z of an energy model is found")
 
+    def offers(self) -> frozenset[str]:
+        return frozenset({"log_prob"})
+
     def needs(self) -> tuple[Need, ...]:
         return (
             Need("dynamics", ("log_prob", "energy"), "to score data"),
@@ -79,13 +83,29 @@ class Likelihood(Metric):
             yield "t_data", f"{around.dynamics.label} has no t_data of its own: its data have one end of time alone"
 
     def scored(self, evaluation: Evaluation) -> Scored:
-        """log p of the first `points` test rows."""
-        if self.t_data is not None:
-            dynamics = evaluation.model.dynamics.model_copy(update={"t_data": self.t_data})
-            evaluation = replace(evaluation, model=replace(evaluation.model, dynamics=dynamics))
-        x = evaluation.test(self.points)
+        """log p of the first `points` test rows, and all that vouches for it."""
+        evaluation, x = self._read_at(evaluation), evaluation.test(self.points)
         u = evaluation.experiment.rows(x)
-        return (self._by_energy if "energy" in evaluation.model.own else self._by_solve)(evaluation, x, u)
+        if "energy" in evaluation.model.own:
+            return self._by_energy(evaluation, x, u)
+        scored = self._solved(evaluation, u)
+        return self._vouched_for(evaluation, x, u, scored)
+
+    def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        evaluation = self._read_at(evaluation)
+        u = evaluation.experiment.rows(x)
+        if "energy" in evaluation.model.own:
+            found = self._by_energy(evaluation, x, u)
+            return found.log_p, found.error
+        scored = self._solved(evaluation, u)
+        return _in_data_units(evaluation, scored), scored.error.double().cpu()
+
+    def _read_at(self, evaluation: Evaluation) -> Evaluation:
+        """The model read at this metric's own end of time, where it has one."""
+        if self.t_data is None:
+            return evaluation
+        dynamics = evaluation.model.dynamics.model_copy(update={"t_data": self.t_data})
+        return replace(evaluation, model=replace(evaluation.model, dynamics=dynamics))
 
     def _by_energy(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
         """-E - log Z."""
@@ -99,17 +119,22 @@ class Likelihood(Metric):
             ).cpu()
         log_p = log_p - log_z.value + evaluation.transform.log_det()
         details = {"log_z": {"value": log_z.value, "stderr": log_z.stderr, **log_z.details}}
-        return Scored(x, log_p, details, log_z.told(), log_z.stderr or 0.0)
+        error = torch.full_like(log_p, log_z.stderr or log_z.details.get("error", math.nan))
+        return Scored(x, log_p, error, details, log_z.told(), log_z.stderr or 0.0)
 
-    def _by_solve(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
+    def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
         """By the instantaneous change of variables."""
+        from driftspec import flow
+
+        return flow.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
+
+    def _vouched_for(self, evaluation: Evaluation, x: Tensor, u: Tensor, scored: LogProb) -> Scored:
+        """With what says how far a solve can be trusted."""
         import torch
 
         from driftspec import flow
 
         model = evaluation.model
-        scored = flow.log_prob(model, u, self.solver, self.trace, evaluation.streams)
-        log_p = scored.log_prob.double().cpu() + evaluation.transform.log_det()
         t_prior, t_data = model.dynamics.times()
         back = flow.transport(model, scored.latent[:1000], t_prior, t_data, self.solver).value
         trip = torch.linalg.vector_norm(evaluation.transform.to_data(back.cpu()) - x[:1000], dim=1)
@@ -124,7 +149,8 @@ class Likelihood(Metric):
             details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
         if "noise_kernel" in model.own:
             details["ends_of_time"] = ends_of_time(evaluation)
-        return Scored(x, log_p, details, _told(details, self.confirm.type))
+        log_p = _in_data_units(evaluation, scored)
+        return Scored(x, log_p, scored.error.double().cpu(), details, _told(details, self.confirm.type))
 
     def _confirmed(self, evaluation: Evaluation, u: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
@@ -140,6 +166,11 @@ class Likelihood(Metric):
             return {"points": len(hardest), "difference": None, "status": error.status}
         difference = (other.log_prob - scored.log_prob[hardest].double()).abs().max()
         return {"points": len(hardest), "difference": float(difference), "status": "ok"}
+
+
+def _in_data_units(evaluation: Evaluation, scored: LogProb) -> Tensor:
+    """log p (n,) float64 of x, from that of u."""
+    return scored.log_prob.double().cpu() + evaluation.transform.log_det()
 
 
 def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
