@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from driftspec.cli import main
+from driftspec.model import Model
+from driftspec.paths import simulated
+from driftspec_plugins.dynamics.sde import SDE
 
 PLUGIN = '''
 from driftspec.registry import hookimpl
@@ -38,7 +46,7 @@ dynamics: {type: tanh_sde, network: {type: mlp, hidden: [32], activation: silu},
 estimator: {type: score_matching, trace: hutchinson, paths: {steps: 50}}
 sampler: {type: euler_maruyama, steps: 100}
 train: {steps: 150, batch_size: 256, optimizer: {type: adam, lr: 5e-3}}
-evaluate: [{type: energy_distance, samples: 1000}]
+evaluate: [{type: energy_distance, samples: 1000}, score_fokker_planck]
 sample: {count: 2000}
 """
 
@@ -58,6 +66,53 @@ def test_f_and_g_are_enough(files: Path) -> None:
     assert samples.shape == (2000, 2)
     assert np.abs(samples.mean(0)).max() < 0.12
     assert np.abs(samples.std(0) - 0.8).max() < 0.12
+    residual = json.loads((files / "run" / "metrics.json").read_text())["score_fokker_planck"]
+    assert 0 < residual["value"] and 0 < residual["details"]["path_error"] < 0.05
+    errors = [record.get("path_error") for record in map(json.loads, (files / "run" / "train.jsonl").open())]
+    assert len([error for error in errors if error is not None and 0 < error < 0.05]) == 7, "every 20 steps"
+
+
+def pulled() -> Model:
+    """dx = -1.5 x dt + √(1 + t) dw, whose Euler steps have moments in closed form."""
+
+    class Pulled(SDE):
+        """dx = -1.5 x dt + √(1 + t) dw."""
+
+        type = "pulled"
+
+        def drift(self, module: Any, t: Tensor, x: Tensor) -> Tensor:
+            return -1.5 * x
+
+        def diffusion(self, t: Tensor) -> Tensor:
+            return (1 + t).sqrt()
+
+    return Model(Pulled.model_validate({}), torch.nn.Linear(1, 1).double(), 1)
+
+
+def test_paths_have_the_moments_of_their_recursion_at_a_time_of_each_row() -> None:
+    n, steps, start = 40_000, 8, 2.0
+    model, generator = pulled(), torch.Generator().manual_seed(0)
+    t = torch.tensor([0.3, 1.0], dtype=torch.float64).repeat_interleave(n)
+    x, _ = simulated(model, torch.full((2 * n, 1), start, dtype=torch.float64), t, steps, generator)
+    for end, rows in zip((0.3, 1.0), x[:, 0].chunk(2)):
+        h = (end - 1e-3) / steps
+        mean, variance = start, 0.0
+        for k in range(steps):
+            mean, variance = (1 - 1.5 * h) * mean, (1 - 1.5 * h) ** 2 * variance + (1 + 1e-3 + k * h) * h
+        assert abs(float(rows.mean()) - mean) < 4 * math.sqrt(variance / n)
+        assert abs(float(rows.var()) - variance) < 4 * variance * math.sqrt(2 / n)
+
+
+def test_the_error_of_paths_is_told_and_falls_with_the_step() -> None:
+    """Against half the step the error of order h is half of itself: over 16 times the steps it falls 16 times."""
+    x, t = torch.full((2000, 1), 2.0, dtype=torch.float64), torch.ones(2000, dtype=torch.float64)
+    errors = []
+    for steps in (10, 160):
+        fine = simulated(pulled(), x, t, 2 * steps, torch.Generator().manual_seed(1))[0]
+        coarse, error = simulated(pulled(), x, t, steps, torch.Generator().manual_seed(1), compare=True)
+        assert error == pytest.approx(float((coarse - fine).square().mean().sqrt()), rel=1e-9), "one Wiener process"
+        errors.append(error)
+    assert 11 < errors[0] / errors[1] < 22
 
 
 def test_what_needs_a_kernel_is_refused_with_the_reason(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

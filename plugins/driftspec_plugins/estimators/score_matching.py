@@ -11,7 +11,6 @@ Score Matching*, 2019.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -21,7 +20,7 @@ from driftspec.component import Need, default
 from driftspec.components import Estimator, Loss, Setting, Trace
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from driftspec.model import Model
     from driftspec.streams import Streams
@@ -36,37 +35,6 @@ class Paths(BaseModel):
     check_every: int = Field(
         20, ge=1, description="training steps from one comparison with twice the steps to the next (term path_error)"
     )
-
-    def simulate(self, model: Model, x: Tensor, t: Tensor, generator: Generator, compare: bool) -> tuple[Tensor, float]:
-        """x_t (B, d) from x at t_data, and the root mean square of its distance to a path of twice the steps.
-
-        Both paths are driven by one Wiener process; without `compare` there is one path, and no distance.
-        """
-        import torch
-
-        rows, n = len(x), 2 * self.steps if compare else self.steps
-        chance = (
-            torch.randn(rows, x.shape[1], generator=generator, dtype=torch.float64).to(x).div(math.sqrt(n))
-            for _ in range(n)
-        )
-        coarse = fine = x
-        with torch.no_grad():
-            for number in range(self.steps):
-                first = next(chance)
-                if compare:
-                    second = next(chance)
-                    fine = self._step(model, fine, t, 2 * number, n, first)
-                    fine = self._step(model, fine, t, 2 * number + 1, n, second)
-                    first = first + second
-                coarse = self._step(model, coarse, t, number, self.steps, first)
-        return coarse, float((coarse - fine).square().sum(1).mean().sqrt()) if compare else math.nan
-
-    def _step(self, model: Model, x: Tensor, t: Tensor, number: int, of: int, unit: Tensor) -> Tensor:
-        """One of `of` steps from t_data to t, h = (t - t_data)/of; `unit` is the increment of a path of length 1."""
-        span = t - model.t_data
-        now = model.t_data + span * (number / of)
-        g = model.dynamics.diffusion(now)[:, None] * span.abs().sqrt()[:, None]
-        return x + model.drift(now, x) * (span / of)[:, None] + g * unit
 
 
 class ScoreMatching(Estimator):
@@ -120,6 +88,8 @@ class ScoreMatching(Estimator):
         """(t () or (B,), x_t (B, d), terms): the data themselves where the dynamics has no time."""
         import torch
 
+        from driftspec.paths import noised, simulated
+
         t_prior, t_data = model.dynamics.times()
         if t_prior == t_data:
             return x.new_tensor(t_data), x, {}
@@ -128,7 +98,6 @@ class ScoreMatching(Estimator):
         generator = streams.generator("noise")
         if self.paths is not None:
             compare = streams.step % self.paths.check_every == 0
-            noised, error = self.paths.simulate(model, x, t, generator, compare)
-            return t, noised, {"path_error": error} if compare else {}
-        alpha, sigma = (value[:, None] for value in model.dynamics.kernel(t))
-        return t, alpha * x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x), {}
+            x_t, error = simulated(model, x, t, self.paths.steps, generator, compare)
+            return t, x_t, {"path_error": error} if compare else {}
+        return t, noised(model, x, t, generator), {}

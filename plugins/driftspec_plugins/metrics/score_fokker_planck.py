@@ -5,8 +5,9 @@
 The gradient of ∂log p/∂t = ½ g² (Δlog p + ‖∇log p‖²) - f·∇log p - ∇·f: r = 0 for the scores of the densities that the
 SDE leads through. Denoising score matching asks each time by itself; r says whether the times fit together, and needs
 no truth. That r = 0 does not say that the score is the data's: any start gives such a family. The value is the mean of
-‖r‖ over held-out rows x carried to x_t = α x + σ ε, every row at a time of its own between t_data and t_prior, one in
-each of as many equal intervals. In float64, with exact divergences.
+‖r‖ over held-out rows x carried to x_t by the noise kernel, or where there is none in `steps` steps of Euler and
+Maruyama, every row at a time of its own between t_data and t_prior, one in each of as many equal intervals. In float64,
+with exact divergences.
 
 C.-H. Lai et al., *FP-Diffusion: Improving Score-based Diffusion Models by Enforcing the Underlying Score Fokker-Planck
 Equation*, 2023.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -40,10 +41,10 @@ class ScoreFokkerPlanck(Metric):
     reads_test_rows: ClassVar[bool] = True
 
     points: int = Field(500, ge=10, description="test rows read, at most")
+    steps: int = Field(100, ge=1, description="Euler-Maruyama steps to x_t, for an SDE without a noise kernel")
 
     def needs(self) -> tuple[Need, ...]:
         return (
-            Need("dynamics", ("noise_kernel",), "to noise the test rows"),
             Need("dynamics", ("drift",), "the SDE whose equation it is"),
             Need("dynamics", ("score",), "to be held against the equation"),
             Need("dynamics", ("smooth",), "the residual differentiates the score"),
@@ -51,6 +52,9 @@ class ScoreFokkerPlanck(Metric):
         )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        first, last = around.dynamics.times()
+        if first == last:
+            yield "type", f"the equation leads through time, and {around.dynamics.label} has none"
         network = around.dynamics.nested().get("network")
         if isinstance(network, Network):
             needed = 3 if getattr(around.dynamics, "predicts", None) == "energy" else 2
@@ -61,15 +65,21 @@ class ScoreFokkerPlanck(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch
 
+        from driftspec.paths import noised, simulated
+
         model = evaluation.model.double()
         x = model.like(evaluation.experiment.rows(evaluation.test(self.points)))
         n, generator = len(x), evaluation.streams.generator("noise")
         t_prior, t_data = model.dynamics.times()
         u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
         t = (t_data + (t_prior - t_data) * u[torch.randperm(n, generator=generator)]).to(x)
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-        alpha, sigma = model.dynamics.kernel(t)
-        r, rate = residual(model, t, alpha[:, None] * x + sigma[:, None] * noise)
+        by_kernel = "noise_kernel" in model.own
+        x_t, error = (
+            (noised(model, x, t, generator), None)
+            if by_kernel
+            else simulated(model, x, t, self.steps, generator, compare=True)
+        )
+        r, rate = residual(model, t, x_t)
         norm, speed = (torch.linalg.vector_norm(v, dim=1).cpu() for v in (r, rate))
         if not bool(norm.isfinite().all()):
             bad = int((~norm.isfinite()).sum())
@@ -82,7 +92,9 @@ class ScoreFokkerPlanck(Metric):
             for k in range(PARTS)
             if bool((parts == k).any())
         ]
-        details = {"mean_rate": float(speed.mean()), "median": float(norm.median()), "times": times}
+        details: dict[str, Any] = {"mean_rate": float(speed.mean()), "median": float(norm.median()), "times": times}
+        if error is not None:
+            details["path_error"] = error
         line = f"score's Fokker-Planck residual {value:.4g} ± {stderr:.2g}, where ‖∂s/∂t‖ is {details['mean_rate']:.4g}"
         return Measured(value, stderr, "1 / (model unit · time)", n, details, line=line)
 
