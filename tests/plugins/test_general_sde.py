@@ -68,7 +68,9 @@ def test_f_and_g_are_enough(files: Path) -> None:
     assert np.abs(samples.std(0) - 0.8).max() < 0.12
     residual = json.loads((files / "run" / "metrics.json").read_text())["score_fokker_planck"]
     assert 0 < residual["value"] and 0 < residual["details"]["path_error"] < 0.05
-    errors = [record.get("path_error") for record in map(json.loads, (files / "run" / "train.jsonl").open())]
+    errors = [
+        record.get("path_error") for record in map(json.loads, (files / "run" / "train.jsonl").read_text().splitlines())
+    ]
     assert len([error for error in errors if error is not None and 0 < error < 0.05]) == 7, "every 20 steps"
 
 
