@@ -153,6 +153,9 @@ class ChainSampler(Sampler):
         x = model.first(self.start, chains, streams)[: padded(chains)]
         return self._run(model, x, chains, draws, self.warm_up(), streams.under("chains"))
 
+    def length(self, model: Model) -> int | None:
+        return self.before() if self.chains is None else None
+
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
         """Each as the draw of a shorter chain: its noise is the same."""
         import torch

@@ -498,6 +498,10 @@ class Sampler(Component):
         """f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw that steps approximate, t passed since the start."""
         raise NotImplementedError
 
+    def length(self, model: Model) -> int | None:
+        """Steps from a chain's start to its only draw, where `states` knows what lies between; else None."""
+        return None
+
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
         """(K, count, d): where the chains of `draw` stand after these numbers of steps, which rise."""
         raise NotImplementedError

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
 GRID, DEPTH = 64, 12.0  # points a side; nats below the highest that the map still tells apart
-SHOWN, TIMES = 4000, 24
+SHOWN, TIMES, WALKERS = 4000, 24, 1024
 
 
 def draw(
@@ -49,6 +49,7 @@ def draw(
             yield f"{name}_curves", _png(_curves(curves))
     if samples is not None:
         yield from _of_chains(experiment, samples)
+        yield from _on_the_way(experiment, model)
     # Data that lie in a file are there only if the run has read them.
     dataset = experiment.dataset if "dataset" in vars(experiment) else None
     if experiment.spec.data is None and samples is not None and model.dim <= 2:
@@ -92,6 +93,19 @@ def _of_chains(experiment: Experiment, samples: Array) -> Iterator[tuple[str, by
         values, names = target.reported(torch.from_numpy(samples))
         samples = values.numpy()
     yield "chains", _png(plots_chains.traces(samples.reshape(chains, draws, -1), names))
+
+
+def _on_the_way(experiment: Experiment, model: Model) -> Iterator[tuple[str, bytes]]:
+    """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
+    sampler = experiment.spec.sampler
+    length = sampler.length(model) if sampler is not None and model.dim <= 2 else None
+    if sampler is None or not length:
+        return
+    after = sorted({round(length * k / 4) for k in range(5)})
+    states = sampler.states(model, WALKERS, experiment.streams.under("sample"), after)
+    columns = experiment.dataset.columns if "dataset" in vars(experiment) else [f"x{i + 1}" for i in range(model.dim)]
+    shown = experiment.transform.to_data(states.cpu()).numpy()
+    yield "marginals", _png(plots_chains.marginals(shown, [f"after {n} steps" for n in after], columns))
 
 
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:

@@ -60,6 +60,23 @@ def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Se
     return figure
 
 
+def marginals(states: Array, titles: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Chains at rising numbers of steps, states (K, chains, d), a panel each; all of one scale, that of the last."""
+    low, high = np.quantile(states[-1], [0.001, 0.999], axis=0)
+    low, high = low - 0.5 * (high - low), high + 0.5 * (high - low)
+    figure = Figure(figsize=(2.4 * len(states), 2.8), layout="constrained")
+    panels = figure.subplots(1, len(states), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, points, title in zip(panels, states, titles, strict=True):
+        if states.shape[2] == 1:
+            panel.hist(points[:, 0], bins=np.linspace(low[0], high[0], 61).tolist(), density=True, color=SAMPLES)
+        else:
+            panel.scatter(points[:, 0], points[:, 1], s=2, alpha=0.5, color=SAMPLES, linewidths=0)
+            panel.set(ylim=(low[1], high[1]), aspect="equal")
+        panel.set(title=title, xlabel=columns[0], xlim=(low[0], high[0]))
+    panels[0].set_ylabel("p" if states.shape[2] == 1 else columns[1])
+    return figure
+
+
 def traces(values: Array, names: Sequence[str]) -> Figure:
     """The first chains of values (chains, draws, m), draw by draw, and the autocorrelation over all chains."""
     shown = min(SHOWN, values.shape[2])

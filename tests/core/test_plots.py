@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from matplotlib.figure import Figure
 from problems import points
 
 from driftspec import plots, plots_chains, report
@@ -166,6 +167,32 @@ def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
     rows = points(100, 2).numpy()
     names = list(dict(plots.draw(made, made.model, ALL, (), rows)))
     assert names == ["chains", "samples", "score", "energy"]
+
+
+@pytest.mark.parametrize("sampler", ["{type: langevin, step: 0.1, steps: 6}", "{type: euler_maruyama, steps: 6}"])
+def test_chains_are_shown_on_their_way_to_the_runs_own_draws(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the data's units, from the start after 0 steps to the draw after the last."""
+    sets = ["dynamics={type: vp_sde, network: {type: mlp, hidden: [8]}}", "estimator=denoising", f"sampler={sampler}"]
+    made = tiny.experiment(*sets, "evaluate=[]")
+    seen: list[Any] = []
+    monkeypatch.setattr(plots, "WALKERS", 40)
+    monkeypatch.setattr(plots_chains, "marginals", lambda *given: seen.append(given) or Figure())
+    draws: Any = made.spec.sampler.draw(made.model, 40, made.streams.under("sample"))  # type: ignore[union-attr]
+    own = made.transform.to_data(draws.flat()).numpy()
+    assert "marginals" in dict(plots.draw(made, made.model, ALL, (), own))
+    ((states, titles, columns),) = seen
+    assert states.shape == (5, 40, 2) and list(columns) == ["x1", "x2"]
+    assert titles == [f"after {n} steps" for n in (0, 2, 3, 4, 6)]
+    assert np.allclose(states[-1], own) and np.abs(states[0] - own).max() > 0.1
+
+
+def test_a_panel_of_marginals_holds_the_last_state() -> None:
+    for d in (1, 2):
+        states = np.stack([5 + points(200, d).numpy(), points(200, d, seed=1).numpy()])
+        figure = plots_chains.marginals(states, ["after 0 steps", "after 9 steps"], ("a", "b"))
+        assert [axes.get_title() for axes in figure.axes] == ["after 0 steps", "after 9 steps"]
+        low, high = figure.axes[0].get_xlim()
+        assert low < states[-1][:, 0].min() and high > states[-1][:, 0].max() and figure.axes[0].get_xlabel() == "a"
 
 
 def test_the_score_field_is_in_the_datas_units_and_points_uphill() -> None:

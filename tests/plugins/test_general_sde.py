@@ -67,7 +67,7 @@ def test_f_and_g_are_enough(files: Path) -> None:
     assert np.abs(samples.mean(0)).max() < 0.12
     assert np.abs(samples.std(0) - 0.8).max() < 0.12
     residual = json.loads((files / "run" / "metrics.json").read_text())["score_fokker_planck"]
-    assert 0 < residual["value"] and 0 < residual["details"]["path_error"] < 0.05
+    assert residual["value"] > 0 and 0 < residual["details"]["path_error"] < 0.05
     errors = [
         record.get("path_error") for record in map(json.loads, (files / "run" / "train.jsonl").read_text().splitlines())
     ]

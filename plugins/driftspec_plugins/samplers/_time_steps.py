@@ -51,6 +51,9 @@ class TimeSteps(Sampler):
         """What is made of the last state."""
         return x
 
+    def length(self, model: Model) -> int:
+        return len(self.grid(model)) - 1
+
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
         import torch
 
