@@ -257,8 +257,9 @@ class Solver(Component):
     ) -> Path:
         """dx/dt = f(t, x) from x at t0 to t1, forwards or backwards, and with it ∫ r dt of the integrands r.
 
-        `rates(t, x) -> (f, r)` gives r (B, m), which do not feed back into the state (a divergence, ‖f‖²/2, ...);
-        without rates, integrals is (B, 0). `steps` is for solvers that take a number of them; `params` are the tensors
+        `rates(t, x) -> (f, r)` gives r (B, m), which do not feed back into the state (a divergence, ‖f‖², ...);
+        without rates, integrals is (B, 0). Where `rates.controlled` is a number, only so many of the first integrals
+        have a part in the choice of steps. `steps` is for solvers that take a number of them; `params` are the tensors
         beside x that gradients must reach, for solvers that differentiate by an adjoint equation.
         """
         raise NotImplementedError
@@ -348,13 +349,21 @@ class Trace(Estimator):
     """Trains by maximum likelihood with this estimate of tr(∂f/∂x); nested, lends the estimate alone.
 
     log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt, along the path from x at t_data to z at t_prior.
+    The loss is -E log p(x), and with `kinetic` and `jacobian` + λ_K E ∫ ‖f‖² dt + λ_J E ∫ ‖∂f/∂x‖²_F dt: C. Finlay et
+    al., *How to Train Your Neural ODE: the World of Jacobian and Kinetic Regularization*, 2020.
     """
 
-    unused_nested = frozenset({"solver", "check_every"})
+    unused_nested = frozenset({"solver", "check_every", "kinetic", "jacobian"})
 
     solver: TrainingSolver = default("lobatto", "integrates the state and log p in training")
     check_every: int = Field(
         20, ge=1, description="steps from one comparison with a finer solve to the next; it moves N where there is one"
+    )
+    kinetic: float = Field(
+        0.0, ge=0, description="weight in the loss of ∫ ‖f‖² dt along each path: straight paths at an even speed"
+    )
+    jacobian: float = Field(
+        0.0, ge=0, description="weight in the loss of ∫ ‖∂f/∂x‖² dt, the Frobenius norm by one probe ‖vᵀ ∂f/∂x‖²"
     )
 
     def probe(self, x: Tensor, generator: Generator) -> Tensor | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from driftspec.components import FixedSteps, Loss, Path, Solver, Trace
 from driftspec.errors import RunFailed, SolveFailed
-from driftspec.model import Model
+from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
 if TYPE_CHECKING:
@@ -168,6 +168,9 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
     t_prior, t_data = model.dynamics.times()
     probe = None if trace.exact() else trace.probe(batch, streams.generator("probes"))
     rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
+    penalties = {name: weight for name in PENALTIES if (weight := getattr(trace, name))}
+    if penalties:
+        rates = Penalised(model, rates, tuple(penalties), _signs(batch, streams.generator("jacobian")))
 
     def log_p(using: Solver, steps: int | None) -> tuple[Tensor, Path]:
         path = using.solve(model.velocity, batch, t_data, t_prior, rates, steps, model.parameters())
@@ -185,7 +188,45 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
             _still_a_likelihood(solver, steps, terms["solver_error"])
             after = solver.adapt(steps, terms["solver_error"])
             state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
-    return Loss(-value.mean(), terms, state, path.evaluations, lambda: stats([path]))
+    loss = -value.mean()
+    # Of a time that runs backwards an integral has the sign of dt, a penalty has not.
+    means = path.integrals[:, 1:].mean(0) * (1 if t_prior > t_data else -1)
+    for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
+        loss, terms[name] = loss + weight * mean, float(mean.detach())
+    if penalties:
+        terms["nll"] = -float(value.detach().mean())
+    return Loss(loss, terms, state, path.evaluations, lambda: stats([path]))
+
+
+PENALTIES = ("kinetic", "jacobian")
+"""What a trace's loss may hold beside log p, by its keys."""
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """The rates of log p, and behind them ‖f‖² and ‖vᵀ ∂f/∂x‖² (B,): they choose no step of an adaptive solver."""
+
+    model: Model
+    rates: Rates
+    names: tuple[str, ...]
+    sign: Tensor  # v (B, d), E[v vᵀ] = I, held fixed during the solve
+    controlled: int = 1
+
+    def __call__(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        value, divergence = self.rates(t, y)
+        columns = [divergence]
+        if "kinetic" in self.names:
+            columns.append(value.square().sum(1, keepdim=True))
+        if "jacobian" in self.names:
+            v = self.sign.repeat(len(y) // len(self.sign), 1)
+            _, pull = pullback(lambda x: self.model.velocity(t, x), y)
+            columns.append(pull(v).square().sum(1, keepdim=True))
+        return value, torch.cat(columns, 1)
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Rademacher vectors (B, d)."""
+    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
 
 
 def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from driftspec.components import Trace
-from driftspec_plugins.estimators._pullback import pullback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +29,8 @@ class ExactTrace(Trace):
     ) -> tuple[Tensor, Tensor]:
         """(f(x) (B, d), tr(∂f/∂x) (B,)); asks `f.divergence(x)` where f has it, which returns the same pair."""
         import torch
+
+        from driftspec.model import pullback
 
         own = getattr(f, "divergence", None)
         if own is not None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from driftspec.components import Trace
-from driftspec_plugins.estimators._pullback import pullback
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -47,6 +46,8 @@ class Hutchinson(Trace):
     ) -> tuple[Tensor, Tensor]:
         """(f(x) (B, d), mean over k of v_kᵀ (∂f/∂x) v_k (B,)), for probe (K, B, d)."""
         import torch
+
+        from driftspec.model import pullback
 
         if probe is None:
             raise ValueError(f"{self.label} needs the vectors that probe(x, generator) draws")

@@ -45,6 +45,7 @@ class System:
         self.ends = torch.stack([torch.as_tensor(t, dtype=torch.float64, device=x.device) for t in (t0, t1)])
         self.ends_given = [t for t in (t0, t1) if isinstance(t, torch.Tensor)]
         self.earliest, self.latest = sorted(self.ends.tolist())
+        self.columns = None if (first := getattr(rates, "controlled", None)) is None else self.d + first
         self.forwards = True
         self.evaluations = self.spent = 0
         self.stats = {"evaluations_backward": 0}
@@ -86,6 +87,10 @@ class System:
             m = self.rates(self.ends[0].to(x.dtype), x)[1].shape[1]
         self.evaluations = self.spent = 1
         return torch.cat([x, x.new_zeros(len(x), m)], 1)
+
+    def controlled(self, rows: Tensor) -> Tensor:
+        """The columns of (B, d+m) whose error counts."""
+        return rows[:, : self.columns]
 
     def slope(self, t: Tensor, y: Tensor) -> Tensor:
         """(f, r) (B, d+m)."""

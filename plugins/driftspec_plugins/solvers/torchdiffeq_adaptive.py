@@ -7,7 +7,7 @@
     dopri8          order 8(7), 13 stages                                               P. J. Prince, J. R. Dormand 1981
 
 The error of a step is measured sample by sample, as the root mean square of error/(atol + rtol |y|) over the sample's
-state and integrals, and the worst sample decides: no point hides behind its batch.
+state and controlled integrals, and the worst sample decides: no point hides behind its batch.
 
 Gradients by backpropagation through the steps, or by the adjoint equation (Pontryagin 1962; Chen et al. 2018), solved
 backwards in time: da_y/dt = -a_yᵀ ∂f/∂y, da_θ/dt = -a_yᵀ ∂f/∂θ. Coefficients and stepping are torchdiffeq's.
@@ -136,14 +136,16 @@ class _Controlled(System):
 
     def worst(self, rows: Tensor) -> Tensor:
         """max over samples of the root mean square over a sample's columns, ()."""
-        return self.measured(rows.detach().square().mean(1).amax())
+        return self.measured(self.controlled(rows.detach()).square().mean(1).amax())
 
     def worst_adjoint(self, parts: tuple[Tensor, ...]) -> Tensor:
         """The same for (a_t, y, a_y, a_θ...), one mean square for each parameter."""
         import torch
 
         a_t, y, a_y, *a_params = parts
-        squares = [a_t.square(), y.square().mean(1).amax(), a_y.square().mean(1).amax()]
+        squares = [self.controlled(part).square().mean(1).amax() for part in (y, a_y)]
+        if any(end.requires_grad for end in self.ends_given):  # else nobody asks for a_t
+            squares.append(a_t.square())
         return self.measured(torch.stack([*squares, *(p.square().mean() for p in a_params)]).amax())
 
     def measured(self, square: Tensor) -> Tensor:
