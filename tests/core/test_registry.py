@@ -15,7 +15,7 @@ from small_spec import TEXT, edited, said
 from driftspec import components
 from driftspec.components import Metric, Network, Solver
 from driftspec.errors import PluginError, UsageError
-from driftspec.registry import Registry, discover, installed
+from driftspec.registry import HOOKS, Registry, discover, installed
 
 Install = Callable[..., Path]
 
@@ -152,10 +152,13 @@ def test_a_class_is_imported_only_when_it_is_named(install: Install) -> None:
          "P201] plugin 'loud' (Loud_Metrics 1.2): driftspec_components failed: ZeroDivisionError: division by zero"),
         (GOOD.replace("driftspec_components", "driftspec_componets"),
          "P204] plugin 'loud' (Loud_Metrics 1.2) implements the unknown hook 'driftspec_componets' "
-         "(did you mean 'driftspec_components'?); allowed: driftspec_components"),
+         f"(did you mean 'driftspec_components'?); allowed: {', '.join(HOOKS)}"),
         (GOOD.replace("@hookimpl", ""),
-         "P204] plugin 'loud' (Loud_Metrics 1.2) implements no hook: "
-         "mark driftspec_components with driftspec.registry.hookimpl"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2) defines driftspec_components without the mark "
+         "@driftspec.registry.hookimpl"),
+        ("",
+         "P204] plugin 'loud' (Loud_Metrics 1.2) implements no hook: mark one with driftspec.registry.hookimpl; "
+         f"allowed: {', '.join(HOOKS)}"),
         (GOOD.replace("components()", "components(config)"),
          "P204] plugin 'loud' (Loud_Metrics 1.2): Argument(s) {'config'} are declared in the hookimpl "
          "but can not be found in the hookspec"),
@@ -202,7 +205,7 @@ def test_a_plugin_for_another_api_is_named_and_not_imported(install: Install) ->
     registry = discover()
     assert warnings(registry) == [
         "warning[P203] plugin 'loud' (Loud_Metrics 1.2) is made for driftspec.v2, this is driftspec.v1: "
-        "install a release of Loud_Metrics for driftspec.v1"
+        "install a release of Loud_Metrics for driftspec.v1, or a release of driftspec for driftspec.v2"
     ]
     assert "loud_metrics" not in sys.modules
 
@@ -370,7 +373,7 @@ def test_a_file_is_loaded_without_installed_plugins_too(tmp_path: Path) -> None:
         ("x = = 1", "P201] --plugin {file} failed to import: SyntaxError: invalid syntax (line 1)"),
         ("\n\n1 / 0", "P201] --plugin {file} failed to import: ZeroDivisionError: division by zero"),
         ("raise SystemExit", "P201] --plugin {file} failed to import: SystemExit"),
-        ("", "P204] plugin '{file}' implements no hook: mark driftspec_components with driftspec.registry.hookimpl"),
+        ("", "P204] plugin '{file}' implements no hook: mark one with driftspec.registry.hookimpl; allowed: "),
         (GOOD.replace('"metric":', '"metrik":'), "P204] plugin '{file}' provides the unknown kind 'metrik' "
          "(did you mean 'metric'?); allowed: "),
     ],

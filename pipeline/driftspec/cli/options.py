@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.errors import PluginError, SpecError, UsageError, nearest, shown
+from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
@@ -114,7 +114,7 @@ def registry(args: argparse.Namespace) -> Registry:
     found = discover(args.plugin, only_builtin=args.no_plugins)
     if found.broken and getattr(args, "strict_plugins", False):
         raise PluginError([replace(problem, severity="error") for problem in found.broken])
-    for problem in found.broken:
+    for problem in [*found.broken, *found.held_back]:
         print(problem, file=sys.stderr)
     return found
 
@@ -126,7 +126,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     loaded = spec.read(path, known, changes(args))
     problems = build.check(loaded)
     if build.errors(problems):
-        raise SpecError(problems)
+        raise refusal(problems)
     for problem in problems:
         print(problem, file=sys.stderr)
     return loaded

@@ -14,6 +14,6 @@ def main(words: list[str]) -> int:
     from driftspec.cli.progress import Progress, result
     from driftspec.runs import resume
 
-    done = resume(args.run, options.registry(args), Progress(args.quiet), ["run-spec", "resume", *words])
+    done = resume(args.run, options.registry(args), Progress(args.quiet, args.verbose), ["run-spec", "resume", *words])
     print(result(done, args.format))
     return 0
