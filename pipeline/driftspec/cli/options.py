@@ -62,6 +62,12 @@ def choosing(made: Parser) -> None:
         help=f"which of {','.join(STAGES)}",
     )
     made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+    strict(made)
+
+
+def strict(made: Parser) -> None:
+    """--strict-plugins."""
+    made.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
 
 
 def seeding(made: Parser) -> None:
@@ -73,6 +79,7 @@ def seeding(made: Parser) -> None:
 def running(made: Parser) -> None:
     """What every verb takes that computes something."""
     seeding(made)
+    strict(made)
     showing(made)
 
 

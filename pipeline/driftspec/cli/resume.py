@@ -9,6 +9,7 @@ def main(words: list[str]) -> int:
     parser = options.parser("resume", "Go on with an interrupted, failed or killed run from its newest checkpoint.")
     parser.add_argument("run", metavar="RUN", help="a run directory")
     options.showing(parser)
+    options.strict(parser)
     args = parser.parse_args(words)
 
     from driftspec.cli.progress import Progress, result
