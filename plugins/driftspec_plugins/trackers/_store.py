@@ -1,7 +1,8 @@
 """What trackers that keep scalars by step have in common: what is told, and that nothing is told twice.
 
-A resumed run repeats the steps after its checkpoint, to the same bytes. What the store holds already is therefore right
-and is not told again; what a killed process had not handed over yet stands in train.jsonl and is told from there.
+A resumed run repeats the steps after its checkpoint, to the same numbers (save the seconds they take). What the store
+holds already is therefore right and is not told again; what a killed process had not handed over yet stands in
+train.jsonl and is told from there.
 """
 
 from __future__ import annotations
