@@ -46,14 +46,18 @@ class Note(Observer):
 
 
 class At(Note):
-    """Does something at a step."""
+    """Does something at a step, or in the pictures' stage, after every metric."""
 
-    def __init__(self, step: int, action: Callable[[], object]):
+    def __init__(self, when: int | str, action: Callable[[], object]):
         super().__init__()
-        self.when, self.action = step, action
+        self.when, self.action = when, action
 
     def step(self, record: Record, steps: int) -> None:
         if record.step == self.when:
+            self.action()
+
+    def stage(self, name: str) -> None:
+        if name == self.when:
             self.action()
 
 
@@ -196,13 +200,13 @@ def test_two_trackers_of_one_type() -> None:
 # Resumed --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [4, 6])
-def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int, alone: Run) -> None:
+@pytest.mark.parametrize("at", [4, "plots"])
+def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int | str, alone: Run) -> None:
     with pytest.raises(Interrupted):
         made("run", BOTH, observer=At(at, lambda: os.kill(os.getpid(), signal.SIGINT)))
     database = Path("run/trackers/mlflow/mlflow.db")
     assert only_run(database)[1].info.status == "KILLED"
-    assert texts(Path("run/trackers/tensorboard"), "status")[0].startswith(f"interrupted: interrupted after step {at}")
+    assert texts(Path("run/trackers/tensorboard"), "status")[0].startswith("interrupted: interrupted")
     note = Note()
     resume("run", installed(), note)
     assert note.troubles == [] and outcome(Path("run")) == outcome(alone.path)
