@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -252,8 +253,8 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
     manager.add_hookspecs(Hooks)
     try:
         manager.register(module)
-    except pluggy.PluginValidationError as error:  # the last line says which argument
-        raise PluginError(Problem("P204", f"{label}: {str(error).splitlines()[-1]}")) from error
+    except pluggy.PluginValidationError as error:
+        raise PluginError(Problem("P204", f"{label}: {_argument(module) or str(error).splitlines()[-1]}")) from error
     callers = manager.get_hookcallers(module) or []
     try:
         manager.check_pending()
@@ -270,6 +271,17 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
         text = f"{label} implements no hook: mark one with driftspec.registry.hookimpl; allowed: {', '.join(HOOKS)}"
         raise PluginError(Problem("P204", text))
     return manager, hooks
+
+
+def _argument(module: object) -> str:
+    """Which hook names an argument that it does not have, and those it has; empty if that is not what is wrong."""
+    for hook in HOOKS:
+        allowed = list(inspect.signature(getattr(Hooks, hook)).parameters)[1:]
+        given = inspect.signature(getattr(module, hook)).parameters if hasattr(module, hook) else ()
+        if unknown := next((name for name in given if name not in allowed), None):
+            names = ", ".join(allowed) or "none"
+            return f"{hook} has no argument '{unknown}'{nearest(unknown, allowed)}; allowed: {names}"
+    return ""
 
 
 def _provided(plugin: Plugin) -> list[tuple[str, str, str | type[Component]]]:
