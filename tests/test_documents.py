@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tiny
 
 from driftspec.cli import VERBS, main
 from driftspec.registry import Registry
@@ -49,6 +50,14 @@ def test_the_readmes_spec_and_plugin_run(tmp_path: Path, monkeypatch: pytest.Mon
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
     assert main(["my.yaml", *few, *plugin]) == 0
     assert len(list(tmp_path.glob("runs/my_flow/*/report.html"))) == 2
+
+
+def test_the_readmes_observer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write(tmp_path)
+    (tmp_path / "observer.py").write_text(next(block for block in blocks("python") if "def driftspec_metric" in block))
+    assert main(["tiny.yaml", "--plugin", "observer.py", "--set", "train.steps=2", "--quiet"]) == 0
+    assert re.fullmatch(r"tiny nll \d\.\d+\n", (tmp_path / "results.txt").read_text())
 
 
 def test_the_readmes_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

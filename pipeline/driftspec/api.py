@@ -9,6 +9,7 @@ as what was asked with: numpy for numpy, torch for torch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -67,6 +68,8 @@ def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
 
 def _registry(plugins: Sequence[Plugin]) -> Registry:
     registry = discover([plugin for plugin in plugins if isinstance(plugin, (str, Path))])
+    for problem in [*registry.broken, *registry.held_back]:
+        warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
     for plugin in plugins:
         if isinstance(plugin, type):
             registry.add_component(plugin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from driftspec.component import Component, Need
@@ -57,12 +58,18 @@ def check(loaded: Loaded) -> list[Problem]:
         for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _own(spec), _train(spec))
         for one in part
     ]
+    found += missing_libraries(spec, document)
     return sorted(found, key=lambda problem: problem.place or Place(""))
 
 
 def errors(problems: Sequence[Problem]) -> list[Problem]:
     """Those that a spec cannot run with; the others are warnings."""
     return [problem for problem in problems if problem.severity == "error"]
+
+
+def missing_libraries(spec: Spec, document: Document) -> list[Problem]:
+    """Libraries that components of the spec need and that are not installed here."""
+    return [_problem(document, *one) for one in _libraries(spec)]
 
 
 Found = Iterator[tuple[str, str, Path] | tuple[str, str, Path, str]]
@@ -84,6 +91,14 @@ def _sections(spec: Spec) -> Found:
         yield "X302", "section 'estimator' needs 'train' beside it: the two come together", ("estimator", "train")
     if _lacks_data(spec):
         yield "S110", "missing section 'data'", ("data",)
+
+
+def _libraries(spec: Spec) -> Found:
+    """What must be installed, and is looked for without an import."""
+    for path, component in spec.components().items():
+        for module, wanted in component.libraries.items():
+            if find_spec(module) is None:
+                yield "P206", f"{component.label} needs {module}, which is not installed: pip install '{wanted}'", path
 
 
 def _lacks_data(spec: Spec) -> bool:
@@ -310,4 +325,4 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
     return dataset
 
 
-__all__ = ["Experiment", "build", "capabilities", "check", "errors"]
+__all__ = ["Experiment", "build", "capabilities", "check", "errors", "missing_libraries"]

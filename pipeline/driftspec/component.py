@@ -52,6 +52,8 @@ class Component(BaseModel):
 
     kind: ClassVar[str] = ""
     type: ClassVar[str] = ""
+    libraries: ClassVar[Mapping[str, str]] = {}
+    """Modules it needs beyond its distribution's own requirements, and what to install for each."""
     unused_nested: ClassVar[frozenset[str]] = frozenset()
     """Keys without a meaning when the component stands in a field of this open class: refused there."""
 

@@ -19,6 +19,8 @@ from driftspec.component import Component, Need, default, registry_of
 from driftspec.errors import SolveFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
     from torch import Generator, Tensor, nn
     from torch.optim import Optimizer as TorchOptimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
     from driftspec.files import Files
     from driftspec.model import Model
+    from driftspec.observers import Observer
     from driftspec.streams import Streams
 
     VectorField = Callable[[Tensor, Tensor], Tensor]  # f(t, x) -> (B, d)
@@ -583,6 +586,23 @@ class Metric(Component):
         raise NotImplementedError
 
 
+# ------------------------------------------------------------------------------------------------------------ tracker
+
+
+class Tracker(Component):
+    """Who is told how a run goes? The run's results and its digest do not depend on it."""
+
+    kind = "tracker"
+
+    def observer(self, folder: FilePath) -> Observer:
+        """What is told of one run, and holds what that takes. `folder`, not made yet, is its own in the run directory.
+
+        It is made anew where a run is resumed, and then told of steps that it may have been told of before.
+        """
+        raise NotImplementedError
+
+
 KINDS: dict[str, type[Component]] = {
-    base.kind: base for base in (Data, Network, Dynamics, Solver, Estimator, Optimizer, Schedule, Sampler, Metric)
+    base.kind: base
+    for base in (Data, Network, Dynamics, Solver, Estimator, Optimizer, Schedule, Sampler, Metric, Tracker)
 }

@@ -42,6 +42,9 @@ CODES = {
     "P202": "two plugins provide the same name",
     "P203": "a plugin for another API version",
     "P204": "a plugin breaks the rules of its kind",
+    "P205": "a plugin is blocked by DRIFTSPEC_BLOCK_PLUGINS, or that names none",
+    "P206": "a library that a component needs is not installed",
+    "P207": "an observer of a run failed",
     "X301": "two components do not fit together",
     "X302": "sections that go together, or one that is missing for what is asked",
     "X303": "a number that cannot work with the rest of the spec",
@@ -127,6 +130,23 @@ class Interrupted(DriftspecError):
     def __init__(self, message: str, signal: int):
         self.exit_code = 128 + signal
         super().__init__(message)
+
+
+def refusal(problems: Sequence[Problem]) -> SpecError | PluginError:
+    """What to raise for these: a PluginError if each error among them is a plugin's."""
+    errors = [one for one in problems if one.severity == "error"]
+    return (PluginError if all(one.code.startswith("P") for one in errors) else SpecError)(problems)
+
+
+def cause(error: BaseException) -> str:
+    """A foreign error in one line; for a mistake in the text of a file, with its place."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    try:
+        text = str(error).strip()
+    except Exception:  # its own words fail too
+        text = ""
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

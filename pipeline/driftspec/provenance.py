@@ -28,8 +28,9 @@ def now() -> str:
 
 
 def identity(spec: Spec, data_digest: str | None) -> str:
-    """sha256 of the resolved spec; of a data file it is the content that counts, not the path."""
+    """sha256 of the resolved spec without its trackers; of a data file the content counts, not the path."""
     resolved = copy.deepcopy(spec.resolved())
+    resolved.pop("trackers", None)
     if data_digest is not None:
         resolved["data"].pop("path", None)
     return hashlib.sha256(json.dumps([resolved, data_digest], sort_keys=True).encode()).hexdigest()
@@ -46,10 +47,11 @@ def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any
 
 
 def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:
-    """Who provides the components of this spec, with its version, and every one-file plugin with its sha256."""
-    found = (registry.provider(c.kind, c.spelling) for c in spec.components().values())
-    named = {p.distribution: p.version for p in sorted((p for p in found if p is not None), key=str) if not p.digest}
-    return {**named, **{Path(file).name: digest for file, digest in registry.files.items()}}
+    """Who provides the components of this spec or observes it, with versions; every one-file plugin with its sha256."""
+    providers = (registry.provider(c.kind, c.spelling) for c in spec.components().values())
+    named = {(p.distribution, p.version) for p in providers if p is not None and not p.digest}
+    named |= {(p.distribution, p.version) for p in registry.observers() if not p.digest}
+    return {**dict(sorted(named)), **{Path(file).name: digest for file, digest in registry.files.items()}}
 
 
 def _git() -> dict[str, Any] | None:

@@ -1,74 +1,162 @@
-"""Plugins: the hook they implement, how they are found, and the lookup of a component by kind and name.
+"""Plugins: the hooks they implement, and the lookup of a component by kind and name.
 
-A plugin is a module behind an entry point of the group `driftspec.v1` (the 1 is the API's version, readable before
-anything is imported) that implements `driftspec_components`. Names are bound to "module:Class", so that listing and
-checking a spec import only what the spec names. The built-in components come through the same door.
+A plugin is a module behind an entry point of the group `driftspec.v1` that implements any of the hooks below: one
+provides components, the others are told how a run goes. Names are bound to "module:Class", so that listing and checking
+a spec import only what the spec names. The built-in components come through the same door.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import importlib.util
-import re
+import inspect
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from driftspec import components
+from driftspec import components, providers
 from driftspec.component import Component
+from driftspec.entry_points import API_VERSION, GROUP, Entry, entries, normal, who
 from driftspec.errors import PluginError, Problem, UsageError, nearest
+from driftspec.providers import Provider
 
-API_VERSION = 1
-GROUP = f"driftspec.v{API_VERSION}"
-OWN = "driftspec"
-"""The distribution that `--no-plugins` still loads: its components come through the same entry point as anyone's."""
+if TYPE_CHECKING:
+    from driftspec.components import Measured
+    from driftspec.observers import Record, RunInfo
+
 hookspec = pluggy.HookspecMarker("driftspec")
 hookimpl = pluggy.HookimplMarker("driftspec")
 
 
 class Hooks:
-    """The whole surface a plugin may implement."""
+    """The whole surface a plugin may implement. A hook takes those of its arguments that it names.
+
+    All but the first observe a run. One that raises is reported and recorded, and its plugin is told no more of that
+    run, which goes on. What they receive is frozen or their own copy.
+    """
 
     @hookspec
     def driftspec_components(self) -> Mapping[str, Mapping[str, str | type[Component]]]:  # type: ignore[empty-body]
         """Components provided, as `{kind: {name: "module:Class"}}`, e.g. `{"metric": {"mmd": "my_plugin.mmd:MMD"}}`."""
 
+    @hookspec
+    def driftspec_run_started(self, run: RunInfo) -> None:
+        """A run begins, or goes on where `run.resumed`: its id, name, directory and resolved spec."""
+
+    @hookspec
+    def driftspec_step(self, run: RunInfo, record: Record) -> None:
+        """A step of training is done: its loss, terms, gradient norm and rate. `record.logged` are in train.jsonl."""
+
+    @hookspec
+    def driftspec_checkpoint(self, run: RunInfo, step: int, path: Path) -> None:
+        """The checkpoint of a step is on the disk, its tensors at `path`."""
+
+    @hookspec
+    def driftspec_metric(self, run: RunInfo, name: str, measured: Measured) -> None:
+        """A metric is measured: its key in metrics.json, its value and standard error."""
+
+    @hookspec
+    def driftspec_run_finished(self, run: RunInfo, status: str, error: str | None) -> None:
+        """A run is over: `status` is finished, failed or interrupted, `error` what ended the last two."""
+
+
+HOOKS = tuple(name for name in vars(Hooks) if name.startswith("driftspec_"))
+
 
 @dataclass(frozen=True)
-class Provider:
-    """Who provides a component: plugin name, distribution, its version, and where the class is."""
+class Plugin:
+    """One plugin there is: loaded, broken (failed to load, or for another API version) or blocked, and why."""
 
-    plugin: str
+    name: str
     distribution: str
     version: str
-    target: str | type[Component]
+    state: str = "loaded"
+    reason: str = ""
+    seconds: float = 0.0  # that its import took
     digest: str | None = None
+    hooks: frozenset[str] = frozenset()
+    manager: pluggy.PluginManager | None = field(default=None, compare=False, repr=False)
 
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
+    @property
+    def who(self) -> str:
+        return who(self.name, self.distribution, self.version)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """As run.json records it."""
+        return {"plugin": self.name, "distribution": self.distribution, "version": self.version}
+
+    @property
+    def observes(self) -> bool:
+        return bool(self.hooks - {"driftspec_components"})
+
+    def call(self, hook: str, **arguments: Any) -> list[Any]:
+        """What its implementations of a hook return; it may raise whatever they raise."""
+        if self.manager is None:
+            return []
+        results: list[Any] = getattr(self.manager.hook, hook)(**arguments)
+        return results
 
 
 @dataclass
 class Registry:
-    """Every component known to this process, and what could not be loaded (`broken`, a warning each)."""
+    """Every component known to this process, and what could not be loaded (`broken`, a warning each).
+
+    `held_back` are warnings too, but on purpose: plugins that DRIFTSPEC_BLOCK_PLUGINS blocks, and names there that are
+    nobody's.
+    """
 
     providers: dict[tuple[str, str], list[Provider]] = field(default_factory=dict)
     broken: list[Problem] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    plugins: list[Plugin] = field(default_factory=list)
+    held_back: list[Problem] = field(default_factory=list)
 
-    def add(self, module: object, plugin: str, distribution: str, version: str, digest: str | None = None) -> None:
-        """Bind the names that one plugin provides. PluginError P204 if it breaks the rules, and then none of them."""
-        who = _who(plugin, distribution, version)
-        for kind, name, target in [one for table in _tables(module, who) for one in _names(table, who)]:
+    def add(
+        self,
+        module: object,
+        plugin: str,
+        distribution: str,
+        version: str,
+        digest: str | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Take in one plugin, with the names that it binds. PluginError P204 if it breaks the rules: then nothing."""
+        label = who(plugin, distribution, version)
+        manager, hooks = _hooks(module, label)
+        found = Plugin(plugin, distribution, version, "loaded", "", seconds, digest, hooks, manager)
+        for kind, name, target in _provided(found):
             provider = Provider(plugin, distribution, version, target, digest)
             self.providers.setdefault((kind, name), []).append(provider)
+        self.plugins.append(found)
+
+    def enter(self, entry: Entry) -> None:
+        """Import a plugin behind an entry point and take it in, or note why not."""
+        problems, started = [entry.problem] if entry.problem else [], time.perf_counter()
+        if not problems:
+            try:
+                module = _imported(entry)
+                seconds = time.perf_counter() - started
+                return self.add(module, entry.name, entry.distribution, entry.version, seconds=seconds)
+            except PluginError as error:
+                problems = error.problems
+        state = "blocked" if entry.blocked else "broken"
+        seconds = time.perf_counter() - started if entry.problem is None else 0.0
+        reason = "; ".join(problem.message for problem in problems)
+        self.plugins.append(Plugin(entry.name, entry.distribution, entry.version, state, reason, seconds))
+        warnings = self.held_back if entry.blocked else self.broken
+        warnings += [replace(problem, severity="warning") for problem in problems]
+        return None
+
+    def observers(self) -> list[Plugin]:
+        """The plugins that are told how a run goes."""
+        return [plugin for plugin in self.plugins if plugin.observes]
 
     def names(self, kind: str) -> list[str]:
         """Names of a kind's components, sorted."""
@@ -83,7 +171,7 @@ class Registry:
         """The plain name, and who provides it; of `dist/name` that distribution's alone."""
         distribution, _, name = spelling.rpartition("/")
         claimed = self.providers.get((kind, name), [])
-        return name, [p for p in claimed if not distribution or _normal(p.distribution) == _normal(distribution)]
+        return name, [p for p in claimed if not distribution or normal(p.distribution) == normal(distribution)]
 
     def look_up(
         self, kind: str, spelling: str, within: type[Component] | None = None
@@ -91,9 +179,9 @@ class Registry:
         """The class, a subclass of `within`; or None, and what is wrong, with the nearest valid name."""
         name, found = self._claims(kind, spelling)
         if len(found) != 1:
-            return None, _claimed(kind, name, found) if found else self._unknown(kind, spelling, within)
+            return None, providers.claimed(kind, name, found) if found else self._unknown(kind, spelling, within)
         try:
-            loaded = _load(found[0], kind, name)
+            loaded = providers.load(found[0], kind, name)
         except PluginError as error:
             return None, error.problems[0]
         if within is not None and not issubclass(loaded, within):
@@ -110,9 +198,10 @@ class Registry:
         text = f"unknown {kind} '{spelling}'{near}; allowed: {', '.join(allowed) or 'none'}"
         if others := sorted(other for other, known in self.providers if known == name and other != kind):
             text += f" ('{name}' is a {' and a '.join(others)})"
-        if self.broken:
-            causes = "; ".join(problem.message for problem in self.broken)
-            return Problem("P201", f"{text}; perhaps from a plugin that was not loaded: {causes}")
+        blocked = [plugin for plugin in self.plugins if plugin.state == "blocked"]
+        if causes := [*(problem.message for problem in self.broken), *(plugin.reason for plugin in blocked)]:
+            text += f"; perhaps from a plugin that was not loaded: {'; '.join(causes)}"
+            return Problem("P201" if self.broken else "P205", text)
         return Problem("S120", text)
 
     def fitting(self, kind: str, within: type[Component] | None) -> list[str]:
@@ -124,8 +213,7 @@ class Registry:
 
     def add_component(self, found: type[Component]) -> None:
         """A class made in Python, such as a notebook's own network, under its own `type`."""
-        who = f"class {found.__qualname__}"
-        for kind, name, target in _names({found.kind: {found.type: found}}, who):
+        for kind, name, target in providers.names({found.kind: {found.type: found}}, f"class {found.__qualname__}"):
             provider = Provider(found.__qualname__, found.__module__, "", target)
             self.providers.setdefault((kind, name), []).append(provider)
 
@@ -142,138 +230,76 @@ class Registry:
         module = ModuleType(name)
         module.__file__ = str(path)
         sys.modules[name] = module
+        started = time.perf_counter()
         try:  # not importlib's loader: what runs is what the digest is of, and no cache is left beside the file
-            exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
-        except (Exception, SystemExit) as error:
+            with providers.foreign(f"--plugin {path} failed to import"):
+                exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
+        except PluginError:
             del sys.modules[name]
-            raise PluginError(Problem("P201", f"--plugin {path} failed to import: {_cause(error)}")) from error
-        self.add(module, str(path), path.name, "", digest)
+            raise
+        self.add(module, str(path), path.name, "", digest, time.perf_counter() - started)
         self.files[str(path)] = digest
 
 
-def _tables(module: object, who: str) -> list[object]:
-    """What the plugin's hook returns. A manager for it alone: one plugin's mistakes are not another's."""
+def _imported(entry: Entry) -> object:
+    """The module behind an entry point."""
+    with providers.foreign(f"{entry.who} failed to import"):
+        return entry.point.load() if entry.point is not None else None
+
+
+def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[str]]:
+    """The plugin's own manager, and the hooks it implements: with one for all, one plugin's failure is another's."""
     manager = pluggy.PluginManager("driftspec")
     manager.add_hookspecs(Hooks)
-    known = [name for name in vars(Hooks) if not name.startswith("_")]
     try:
         manager.register(module)
-    except pluggy.PluginValidationError as error:  # the last line says which argument
-        raise PluginError(Problem("P204", f"{who}: {str(error).splitlines()[-1]}")) from error
-    hooks = [caller.name for caller in manager.get_hookcallers(module) or ()]
-    if unknown := next((name for name in hooks if name not in known), None):
-        text = f"{who} implements the unknown hook '{unknown}'{nearest(unknown, known)}; allowed: {', '.join(known)}"
+    except pluggy.PluginValidationError as error:
+        raise PluginError(Problem("P204", f"{label}: {_argument(module) or str(error).splitlines()[-1]}")) from error
+    callers = manager.get_hookcallers(module) or []
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        pending = (c for c in callers if not c.has_spec() and not all(i.optionalhook for i in c.get_hookimpls()))
+        unknown = next(pending).name
+        text = f"{label} implements the unknown hook '{unknown}'{nearest(unknown, HOOKS)}; allowed: {', '.join(HOOKS)}"
+        raise PluginError(Problem("P204", text)) from error
+    hooks = frozenset(caller.name for caller in callers if caller.has_spec())
+    if unmarked := [name for name in HOOKS if name not in hooks and callable(getattr(module, name, None))]:
+        text = f"{label} defines {', '.join(unmarked)} without the mark @driftspec.registry.hookimpl"
         raise PluginError(Problem("P204", text))
     if not hooks:
-        text = f"{who} implements no hook: mark {' or '.join(known)} with driftspec.registry.hookimpl"
+        text = f"{label} implements no hook: mark one with driftspec.registry.hookimpl; allowed: {', '.join(HOOKS)}"
         raise PluginError(Problem("P204", text))
-    try:
-        tables: list[object] = manager.hook.driftspec_components()
-    except Exception as error:
-        raise PluginError(Problem("P201", f"{who}: driftspec_components failed: {_cause(error)}")) from error
-    return tables
+    return manager, hooks
 
 
-def _who(plugin: str, distribution: str, version: str) -> str:
-    return f"plugin '{plugin}' ({distribution} {version})" if version else f"plugin '{plugin}'"
+def _argument(module: object) -> str:
+    """Which hook names an argument that it does not have, and those it has; empty if that is not what is wrong."""
+    for hook in HOOKS:
+        allowed = list(inspect.signature(getattr(Hooks, hook)).parameters)[1:]
+        given = inspect.signature(getattr(module, hook)).parameters if hasattr(module, hook) else ()
+        if unknown := next((name for name in given if name not in allowed), None):
+            names = ", ".join(allowed) or "none"
+            return f"{hook} has no argument '{unknown}'{nearest(unknown, allowed)}; allowed: {names}"
+    return ""
 
 
-def _cause(error: BaseException) -> str:
-    """One line; for a mistake in the text of a file, with its place."""
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} (line {error.lineno})"
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
-
-
-def _normal(distribution: str) -> str:
-    """A distribution's name as package indexes compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def _names(table: object, who: str) -> list[tuple[str, str, str | type[Component]]]:
-    """(kind, name, target) of a plugin's table. PluginError P204 if it is no such table."""
-    if not (isinstance(table, Mapping) and all(isinstance(names, Mapping) for names in table.values())):
-        text = f"{who}: driftspec_components returns {{kind: {{name: 'module:Class'}}}}, not {table!r:.60}"
-        raise PluginError(Problem("P204", text))
-    found = []
-    for kind, names in table.items():
-        if kind not in components.KINDS:
-            near = nearest(str(kind), components.KINDS)
-            text = f"{who} provides the unknown kind '{kind}'{near}; allowed: {', '.join(components.KINDS)}"
-            raise PluginError(Problem("P204", text))
-        for name, target in names.items():
-            if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
-                raise PluginError(
-                    Problem("P204", f"{who}: {name!r} cannot name a {kind}: letters, digits, '_', '.' and '-'")
-                )
-            if not (isinstance(target, type) or (isinstance(target, str) and re.fullmatch(r"[\w.]+:\w+", target))):
-                raise PluginError(
-                    Problem("P204", f"{who}: {kind} '{name}' is 'module:Class' or a class, not {target!r:.60}")
-                )
-            found.append((kind, name, target))
-    return found
-
-
-def _claimed(kind: str, name: str, found: list[Provider]) -> Problem:
-    """Several provide one name."""
-    ways = sorted({f"'{p.distribution}/{name}'" for p in found})
-    advice = f"write type: {' or '.join(ways)}" if len(ways) == len(found) else "remove either"
-    return Problem("P202", f"{kind} '{name}' is provided by {' and by '.join(map(str, found))}: {advice}")
-
-
-def _load(provider: Provider, kind: str, name: str) -> type[Component]:
-    """Import the class a name is bound to, and hold it against the rules of its kind."""
-    who = f"{kind} '{name}' of {_who(provider.plugin, provider.distribution, provider.version)}"
-    found: object = provider.target
-    if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except PluginError as error:
-            raise PluginError(Problem(error.problems[0].code, f"{who}: {error.problems[0].message}")) from error
-        except (Exception, SystemExit) as error:
-            raise PluginError(Problem("P201", f"{who} failed to import: {_cause(error)}")) from error
-    base = components.KINDS[kind]
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise PluginError(Problem("P204", f"{who} is no subclass of driftspec.components.{base.__name__}"))
-    if found.type != name:
-        raise PluginError(Problem("P204", f"{who} has type = '{found.type}' in its class, which should be '{name}'"))
-    return found
+def _provided(plugin: Plugin) -> list[tuple[str, str, str | type[Component]]]:
+    """(kind, name, target) of everything a plugin provides."""
+    with providers.foreign(f"{plugin.who}: driftspec_components failed"):
+        tables = plugin.call("driftspec_components")
+        return [one for table in tables for one in providers.names(table, plugin.who)]
 
 
 def discover(files: Iterable[str | Path] = (), only_builtin: bool = False) -> Registry:
     """The registry of this environment: entry points of the group, then one-file plugins."""
-    registry = Registry()
-    seen: set[str] = set()
-    for distribution in metadata.distributions():
-        # Reading names and versions of a large environment costs ten times as much as this look.
-        if "driftspec.v" not in (distribution.read_text("entry_points.txt") or ""):
-            continue
-        name, version = distribution.metadata["Name"], distribution.version
-        if _normal(name) in seen or (only_builtin and name != OWN):
-            continue
-        seen.add(_normal(name))  # the first one on sys.path is the one that is imported
-        for point in distribution.entry_points:
-            if point.group.startswith("driftspec.v"):
-                try:
-                    _enter(registry, point, name, version)
-                except PluginError as error:
-                    registry.broken += [replace(problem, severity="warning") for problem in error.problems]
+    found, warnings = entries(only_builtin)
+    registry = Registry(held_back=warnings)
+    for entry in found:
+        registry.enter(entry)
     for file in files:
         registry.add_file(file)
     return registry
-
-
-def _enter(registry: Registry, point: metadata.EntryPoint, distribution: str, version: str) -> None:
-    who = _who(point.name, distribution, version)
-    if point.group != GROUP:
-        text = f"{who} is made for {point.group}, this is {GROUP}: install a release of {distribution} for {GROUP}"
-        raise PluginError(Problem("P203", text))
-    try:
-        module = point.load()
-    except (Exception, SystemExit) as error:
-        raise PluginError(Problem("P201", f"{who} failed to import: {_cause(error)}")) from error
-    registry.add(module, point.name, distribution, version)
 
 
 @functools.cache
@@ -282,4 +308,6 @@ def installed() -> Registry:
     return discover()
 
 
-__all__ = ["API_VERSION", "GROUP", "Hooks", "Provider", "Registry", "discover", "hookimpl", "installed"]
+__all__ = [
+    "API_VERSION", "GROUP", "HOOKS", "Hooks", "Plugin", "Provider", "Registry", "discover", "hookimpl", "installed",
+]  # fmt: skip

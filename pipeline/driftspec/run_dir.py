@@ -176,6 +176,10 @@ class RunDir:
         why = "; ".join(self.skipped) or "none was written"
         raise RunFailed(f"{self.path}: no checkpoint to go on from ({why})", step=step)
 
+    def weights(self, step: int) -> Path:
+        """Where the tensors of a step's checkpoint are."""
+        return self._at(_file(step, "safetensors"))
+
     def checkpoints(self) -> list[int]:
         """The steps that have a checkpoint, in order."""
         names = (re.fullmatch(r"step-(\d{8,})\.json", path.name) for path in (self.path / CHECKPOINTS).glob("*.json"))

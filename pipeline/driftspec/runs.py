@@ -6,26 +6,28 @@ run in another way and leaves the answer in a directory of its own, with `parent
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import provenance, source, spec
-from driftspec.build import Experiment, build, check, errors
+from driftspec.build import Experiment, build, check, errors, missing_libraries
 from driftspec.components import Distribution, Metric
-from driftspec.errors import Problem, RunFailed, SpecError, UsageError
+from driftspec.errors import Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.files import Files
+from driftspec.observers import Observer
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
-from driftspec.session import Observer, Run, recorded, resume_command
+from driftspec.session import Run, recorded, resume_command
 from driftspec.stages import carry_out, evaluated_tree, is_trained
 
 if TYPE_CHECKING:
     from driftspec.train import Training
 
 STAGES = ("train", "evaluate", "sample")
-MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "data.path")
+MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "data.path", "trackers")
 """What a finished run can be given anew: none of it was trained."""
 
 
@@ -41,7 +43,7 @@ def start(
 ) -> Run:
     """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
     if found := errors(check(loaded)):
-        raise SpecError(found)
+        raise refusal(found)
     experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
     if loaded.spec.train is None:
         stages = [stage for stage in stages if stage != "train"]
@@ -63,6 +65,8 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
         run = opened(path, registry, observer)
         if run.info["status"] == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
+        if lacking := missing_libraries(run.spec, run.loaded.document):
+            raise refusal(lacking)
         tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
         if run.info["parent"] is not None:
             tree = evaluated_tree(run if tree else opened(run.info["parent"], registry))
@@ -79,7 +83,8 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
         once_more = {"argv": list(argv), "at": provenance.now(), "from": step, "skipped": list(run.directory.skipped)}
         run.info["resumed"] = [*run.info.get("resumed", []), once_more]
         run.info.pop("error", None)
-        with recorded(run, locked=True) as stop:
+        run.info.setdefault("id", secrets.token_hex(8))
+        with recorded(run, step, resumed=True) as stop:
             carry_out(run, experiment, training, tree, stop)
     return run
 
@@ -104,7 +109,7 @@ def again(
     text = source.dump(document.data).encode()
     loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
     if found := errors(check(loaded)):
-        raise SpecError(found)
+        raise refusal(found)
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
     known = {key: parent.info[key] for key in ("allow_outside", "data_seed", "columns", "every_row")}
@@ -116,7 +121,7 @@ def again(
     _check_rows(loaded, experiment, stages)
     known["parent"] = str(parent.path.resolve())
     run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
-    with recorded(run) as stop:
+    with recorded(run, tree["step"]) as stop:
         carry_out(run, experiment, None, tree, stop)
     return run
 
@@ -200,7 +205,8 @@ def _new(
     digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC))
     info = {
-        "status": "running", **provenance.origin(loaded.spec, registry, argv), "stages": list(stages),
+        "status": "running", "id": secrets.token_hex(8), **provenance.origin(loaded.spec, registry, argv),
+        "stages": list(stages),
         "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
         "dim": experiment.model.dim,
         "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
@@ -210,7 +216,6 @@ def _new(
     run.save_info()
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text("resolved.yaml", source.dump(loaded.spec.resolved()))
-    run.observer.started(directory, loaded.spec)
     return run
 
 

@@ -13,27 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import provenance, spec
+from driftspec.audience import Audience, members
 from driftspec.errors import DriftspecError, Interrupted, RunFailed
+from driftspec.observers import Observer, RunInfo
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
-    from driftspec.train import Record
-
-
-class Observer:
-    """Is told how a run goes. Each method does nothing until overridden."""
-
-    def started(self, run: RunDir, spec: spec.Spec) -> None: ...
-
-    def step(self, record: Record, steps: int) -> None: ...
-
-    def stage(self, name: str) -> None: ...
-
-    def metric(self, name: str, measured: Measured) -> None: ...
-
-    def finished(self, run: RunDir) -> None: ...
 
 
 @dataclass
@@ -58,6 +45,10 @@ class Run:
     def save_info(self, **changes: Any) -> None:
         self.info |= changes
         self.directory.write_json("run.json", self.info)
+
+    def note_failure(self, failure: dict[str, str]) -> None:
+        """Leave in run.json that an observer failed, at once: the run may yet be killed."""
+        self.save_info(failed_observers=[*self.info.get("failed_observers", []), failure])
 
 
 @contextlib.contextmanager
@@ -93,41 +84,65 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        self.waits = True
+        before, self.waits = self.waits, True
         try:
             yield
         finally:
-            self.waits = False
-        if self.signal is not None:
+            self.waits = before
+        if self.signal is not None and not before:
             self.now("interrupted")
 
-
-@contextlib.contextmanager
-def recorded(run: Run, locked: bool = False) -> Iterator[Stop]:
-    """Holds the run's lock, listens to signals, and leaves the outcome in run.json whatever it is."""
-    stop = Stop(run)
-    old: dict[int, Any] = {}
-    with contextlib.nullcontext() if locked else run.directory.lock():
-        run.save_info(status="running", pid=os.getpid(), finished=None)
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """In place of the signals' own handlers."""
+        old: dict[int, Any] = {}
         try:
             for number in (int(signal.SIGINT), int(signal.SIGTERM)):
                 with contextlib.suppress(ValueError):  # signals reach the main thread alone
-                    old[number] = signal.signal(number, stop)
-            yield stop
-            run.save_info(status="finished", finished=provenance.now(), digests=_digests(run))
+                    old[number] = signal.signal(number, self)
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
+    """Holds the run's lock (a resumed one has it already), listens to signals, tells observers how the run goes, and
+    leaves the outcome in run.json whatever it is. `step` is how many were trained before.
+    """
+    stop = Stop(run)
+    audience = Audience(run.observer, members(run.spec, run.registry, run.path), run.note_failure)
+    audience.hold = stop.deferred
+    run.observer = audience
+    with contextlib.nullcontext() if resumed else run.directory.lock():
+        run.save_info(status="running", pid=os.getpid(), finished=None)
+        try:
+            with stop.listening():
+                audience.started(_told(run, step, resumed))
+                yield stop
+                run.save_info(status="finished", finished=provenance.now(), digests=_digests(run))
         except BaseException as error:
             status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
             detail: dict[str, Any] = {"message": str(error) or type(error).__name__}
             if isinstance(error, RunFailed):
                 detail |= {"status": error.status, "step": error.step}
             run.save_info(status=status, error=detail, finished=provenance.now())
+            with contextlib.suppress(KeyboardInterrupt):  # it has ended already
+                audience.finished(status, detail["message"])
             if isinstance(error, DriftspecError | KeyboardInterrupt):
                 raise
             raise RunFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-        run.observer.finished(run.directory)
+        audience.finished("finished", None)
+
+
+def _told(run: Run, step: int, resumed: bool) -> RunInfo:
+    """What observers know of a run."""
+    train = run.spec.train if "train" in run.info["stages"] else None
+    return RunInfo(
+        run.info["id"], run.spec.name, run.path, run.spec, tuple(run.info["stages"]), train.steps if train else 0,
+        step, resumed, run.info["parent"], run.directory.records,
+    )  # fmt: skip
 
 
 def _digests(run: Run) -> dict[str, str]:

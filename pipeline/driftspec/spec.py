@@ -26,8 +26,8 @@ from pydantic_core import PydanticCustomError
 
 from driftspec import source, wording
 from driftspec.component import Component, default
-from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver
-from driftspec.errors import Place, PluginError, Problem, SpecError, shown
+from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
+from driftspec.errors import Place, Problem, SpecError, refusal, shown
 from driftspec.registry import Registry
 
 
@@ -92,6 +92,7 @@ class Spec(Section):
     train: Train | None = Field(None, description="how parameters are fitted")
     evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
     sample: Sample | None = Field(None, description="what is drawn")
+    trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -225,7 +226,7 @@ def validate(document: source.Document, registry: Registry) -> Spec:
     except ValidationError as error:
         keys = {path: list(model.model_fields) for path, model in SECTIONS.items()}
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
-        raise (PluginError if all(one.code.startswith("P") for one in found) else SpecError)(found) from None
+        raise refusal(found) from None
     return spec.model_copy(update=filled)
 
 

@@ -65,9 +65,11 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
         run.directory.save_checkpoint(training.step, training.tree())
         best = training.best["step"]
         run.directory.prune({*run.directory.checkpoints()[-KEEP:], *([best] if best else [])})
+        run.observer.checkpoint(training.step, run.directory.weights(training.step))
 
     for record in train(training, _monitor(training)):
         if record.step % settings.log_every == 0 or record.last or record.validation is not None:
+            record = replace(record, logged=True)
             run.directory.append_record(record.line())
         run.observer.step(record, settings.steps)
         asked = stop.signal is not None

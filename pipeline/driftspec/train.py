@@ -7,7 +7,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,31 +18,8 @@ from driftspec.build import Experiment
 from driftspec.components import Estimator
 from driftspec.errors import RunFailed, SolveFailed
 from driftspec.model import Model
+from driftspec.observers import Record
 from driftspec.spec import Train
-
-
-@dataclass(frozen=True)
-class Record:
-    """What happened in one step."""
-
-    step: int
-    loss: float
-    terms: Mapping[str, float]
-    grad_norm: float
-    lr: float
-    evaluations: int
-    seconds: float
-    validation: float | None = None  # at a check
-    best: bool = False
-    last: bool = False
-
-    def line(self) -> dict[str, Any]:
-        """The record in train.jsonl."""
-        data = {"step": self.step, "loss": self.loss, **self.terms, "grad_norm": self.grad_norm, "lr": self.lr}
-        data |= {"evaluations": self.evaluations, "seconds": round(self.seconds, 4)}
-        if self.validation is not None:
-            data |= {"validation": self.validation, "best": self.best}
-        return data
 
 
 class Training:
@@ -126,7 +104,7 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
         training.schedule.step()
         training.state, training.step = loss.state, step + 1
         _average(training, settings)
-        terms = {**loss.terms, **loss.stats()}
+        terms = MappingProxyType({**loss.terms, **loss.stats()})
         record = Record(step + 1, value, terms, norm.item(), float(rate), loss.evaluations, 0.0)
         with _step_named(step + 1):
             record = _checked(training, estimator, record, monitor)

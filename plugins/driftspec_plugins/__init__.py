@@ -124,6 +124,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "trajectory_error": "trajectory_error:TrajectoryError",
         "wasserstein": "wasserstein:Wasserstein",
     },
+    "tracker": {"mlflow": "mlflow:MLflow", "tensorboard": "tensorboard:TensorBoard"},
 }
 FOLDERS = {"dynamics": "dynamics", "data": "data"}
 

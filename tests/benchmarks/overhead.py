@@ -1,8 +1,11 @@
 """What the pipeline adds to a training step: `python tests/benchmarks/overhead.py` prints one ratio.
 
+With `--listen` a plugin that implements the step hook is told of every step too.
+
 The same mathematics written out by hand (MLP 64-64-64 tanh with its closed-form trace, Lobatto with N = 10, Adam,
-clipped gradient, averaged weights) against the pipeline's loop with its records and checkpoints. Steps of both are
-taken in turn, so that a busy machine slows both alike. Weights agree to rounding, which a hundred steps make visible.
+clipped gradient, averaged weights) against the pipeline's loop with its records, checkpoints and observers. Steps of
+both are taken in turn, so that a busy machine slows both alike. Weights agree to rounding, which a hundred steps make
+visible.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +29,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tiny
 
+from driftspec.audience import Audience, members
+from driftspec.observers import Observer, RunInfo
+from driftspec.registry import Registry, hookimpl, installed
 from driftspec.run_dir import RunDir
 from driftspec.train import Training, train
 from driftspec_plugins.networks._trace import chain_trace
@@ -102,12 +109,26 @@ def by_hand(rows: Tensor, batches: Iterator[Tensor], weights: list[Tensor]) -> I
         w.copy_(p.detach())
 
 
-def by_pipeline(training: Training, directory: RunDir) -> Iterator[float]:
-    """Processor seconds of each step, with the record and the checkpoint that follow it."""
+def audience(training: Training, directory: RunDir, listen: bool) -> Audience:
+    """Those who are told: nobody, or one plugin."""
+    registry = Registry(dict(installed().providers))
+    if listen:
+        plugin = ModuleType("ears")
+        plugin.driftspec_step = hookimpl(specname="driftspec_step")(lambda run, record: None)  # type: ignore[attr-defined]
+        registry.add(plugin, "ears", "ears", "1")
+    spec = training.experiment.spec
+    told = Audience(Observer(), members(spec, registry, directory.path), print)
+    told.started(RunInfo("", spec.name, directory.path, spec, (), STEPS, 0, False, None, directory.records))
+    return told
+
+
+def by_pipeline(training: Training, directory: RunDir, told: Audience) -> Iterator[float]:
+    """Processor seconds of each step, with the record, the checkpoint and the news that follow it."""
     started = time.process_time()
     for record in train(training):
         if record.step % training.settings.log_every == 0:
             directory.append_record(record.line())
+        told.step(record, STEPS)
         if record.step % training.settings.checkpoint_every == 0:
             directory.save_checkpoint(training.step, training.tree())
         yield time.process_time() - started
@@ -127,7 +148,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDir.create(Path(folder) / "run", "overhead", "0" * 8, datetime.now(UTC))
         hand = by_hand(training.rows, itertools.islice(batches, STEPS), weights)
-        pairs = list(zip(hand, by_pipeline(training, directory), strict=True))
+        told = audience(training, directory, "--listen" in sys.argv)
+        pairs = list(zip(hand, by_pipeline(training, directory, told), strict=True))
     apart = max(float((a - b.detach()).abs().max()) for a, b in zip(weights, training.model.parameters(), strict=True))
     alone, within = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs))
     ratio = (within / alone).median()

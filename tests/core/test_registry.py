@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,9 +15,10 @@ import pytest
 from small_spec import TEXT, edited, said
 
 from driftspec import components
+from driftspec.cli import main
 from driftspec.components import Metric, Network, Solver
 from driftspec.errors import PluginError, UsageError
-from driftspec.registry import Registry, discover, installed
+from driftspec.registry import HOOKS, Registry, discover, installed
 
 Install = Callable[..., Path]
 
@@ -59,6 +62,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     yield make
     for name in set(sys.modules) - before:
         del sys.modules[name]
+
+
+def run_python(site: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with what is installed in `site`."""
+    code = "import sys; from driftspec.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": str(site), **variables}
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=site)
 
 
 def warnings(registry: Registry) -> list[str]:
@@ -152,13 +163,15 @@ def test_a_class_is_imported_only_when_it_is_named(install: Install) -> None:
          "P201] plugin 'loud' (Loud_Metrics 1.2): driftspec_components failed: ZeroDivisionError: division by zero"),
         (GOOD.replace("driftspec_components", "driftspec_componets"),
          "P204] plugin 'loud' (Loud_Metrics 1.2) implements the unknown hook 'driftspec_componets' "
-         "(did you mean 'driftspec_components'?); allowed: driftspec_components"),
+         f"(did you mean 'driftspec_components'?); allowed: {', '.join(HOOKS)}"),
         (GOOD.replace("@hookimpl", ""),
-         "P204] plugin 'loud' (Loud_Metrics 1.2) implements no hook: "
-         "mark driftspec_components with driftspec.registry.hookimpl"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2) defines driftspec_components without the mark "
+         "@driftspec.registry.hookimpl"),
+        ("",
+         "P204] plugin 'loud' (Loud_Metrics 1.2) implements no hook: mark one with driftspec.registry.hookimpl; "
+         f"allowed: {', '.join(HOOKS)}"),
         (GOOD.replace("components()", "components(config)"),
-         "P204] plugin 'loud' (Loud_Metrics 1.2): Argument(s) {'config'} are declared in the hookimpl "
-         "but can not be found in the hookspec"),
+         "P204] plugin 'loud' (Loud_Metrics 1.2): driftspec_components has no argument 'config'; allowed: none"),
         (GOOD.replace('"metric":', '"metrics":'),
          "P204] plugin 'loud' (Loud_Metrics 1.2) provides the unknown kind 'metrics' (did you mean 'metric'?); "
          f"allowed: {', '.join(components.KINDS)}"),
@@ -202,7 +215,7 @@ def test_a_plugin_for_another_api_is_named_and_not_imported(install: Install) ->
     registry = discover()
     assert warnings(registry) == [
         "warning[P203] plugin 'loud' (Loud_Metrics 1.2) is made for driftspec.v2, this is driftspec.v1: "
-        "install a release of Loud_Metrics for driftspec.v1"
+        "install a release of Loud_Metrics for driftspec.v1, or a release of driftspec for driftspec.v2"
     ]
     assert "loud_metrics" not in sys.modules
 
@@ -210,6 +223,258 @@ def test_a_plugin_for_another_api_is_named_and_not_imported(install: Install) ->
 def test_an_entry_point_to_nothing(install: Install) -> None:
     install(points="loud = nowhere_at_all")
     assert warnings(discover())[0].startswith("warning[P201] plugin 'loud' (Loud_Metrics 1.2) failed to import")
+
+
+@pytest.mark.parametrize(
+    ("group", "what"),
+    [
+        ("driftspec.v99", "is made for driftspec.v99, this is driftspec.v1: install a release of Loud_Metrics for "
+         "driftspec.v1, or a release of driftspec for driftspec.v99"),
+        ("driftspec.v0", "is made for driftspec.v0, this is driftspec.v1: install a release of Loud_Metrics for "
+         "driftspec.v1"),
+        ("driftspec.plugins", "is in the unknown group 'driftspec.plugins'; plugins are in 'driftspec.v1'"),
+    ],
+)  # fmt: skip
+def test_groups_that_are_not_this_versions(install: Install, group: str, what: str) -> None:
+    install("raise RuntimeError('imported')", group=group)
+    registry = discover()
+    assert warnings(registry) == [f"warning[P203] plugin 'loud' (Loud_Metrics 1.2) {what}"]
+    assert "loud_metrics" not in sys.modules
+    assert what in uses("loud", registry)[0]
+
+
+def test_a_plugin_for_several_versions_this_one_among_them(install: Install) -> None:
+    site = install()
+    for entries in site.glob("*/entry_points.txt"):
+        entries.write_text("[driftspec.v2]\nloud = loud_two\n[driftspec.v1]\nloud = loud_metrics\n")
+    registry = discover()
+    assert not registry.broken
+    assert uses("loud", registry) == []
+
+
+def test_a_hook_for_a_later_version_may_be_marked_as_optional(install: Install) -> None:
+    later = "\n@hookimpl(optionalhook=True)\ndef driftspec_dreamt(run): ...\n"
+    install(GOOD + later)
+    registry = discover()
+    assert not registry.broken
+    assert uses("loud", registry) == []
+
+
+def test_a_misspelt_hook_among_good_ones(install: Install) -> None:
+    install(GOOD + "\n@hookimpl\ndef driftspec_metrics(run): ...\n")
+    assert warnings(discover()) == [
+        "warning[P204] plugin 'loud' (Loud_Metrics 1.2) implements the unknown hook 'driftspec_metrics' "
+        f"(did you mean 'driftspec_metric'?); allowed: {', '.join(HOOKS)}"
+    ]
+
+
+def test_a_hook_that_lost_its_mark(install: Install) -> None:
+    install(GOOD + "\ndef driftspec_step(run, record): ...\n")
+    assert warnings(discover()) == [
+        "warning[P204] plugin 'loud' (Loud_Metrics 1.2) defines driftspec_step without the mark "
+        "@driftspec.registry.hookimpl"
+    ]
+
+
+def test_an_argument_that_a_hook_does_not_have(install: Install) -> None:
+    install(GOOD + "\n@hookimpl\ndef driftspec_step(recrd): ...\n")
+    assert warnings(discover()) == [
+        "warning[P204] plugin 'loud' (Loud_Metrics 1.2): driftspec_step has no argument 'recrd' "
+        "(did you mean 'record'?); allowed: run, record"
+    ]
+
+
+def test_one_name_twice_in_a_distribution_is_not_dropped_in_silence(install: Install) -> None:
+    site = install(points="loud = loud_metrics\nloud = loud_other")
+    (site / "loud_other.py").write_text(GOOD.replace("loud", "louder"))
+    registry = discover()
+    cause = (
+        "plugin 'loud' (Loud_Metrics 1.2): two entry points have this name, 'loud_metrics' and 'loud_other'; "
+        "the second is not loaded: rename it"
+    )
+    assert warnings(registry) == [f"warning[P202] {cause}"]
+    assert uses("loud", registry) == []
+    assert uses("louder", registry)[0].endswith(f"perhaps from a plugin that was not loaded: {cause}")
+
+
+def test_one_name_in_two_distributions_is_two_plugins(install: Install) -> None:
+    install()
+    install(GOOD.replace("loud", "quiet"), name="Quiet", points="loud = quiet")
+    registry = discover()
+    assert not registry.broken
+    assert uses("loud", registry) == uses("quiet", registry) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({"entry_points.txt": "[driftspec.v1]\nloud\n", "METADATA": "Name: bad\nVersion: 2"},
+         "bad 2: its entry points cannot be read: "),
+        ({"entry_points.txt": "[driftspec.v1]\nloud = nowhere_at_all\n"},
+         "plugin 'loud': failed to import: ModuleNotFoundError"),
+        ({"entry_points.txt": "[driftspec.v1]\nloud = :::\n", "METADATA": "Name: bad\nVersion: 2"},
+         "plugin 'loud' (bad 2) failed to import: "),
+        ({"entry_points.txt": "[driftspec.v1]\n\xff\n", "METADATA": "Name: bad\nVersion: 2"},
+         "bad 2: its entry points cannot be read: UnicodeDecodeError"),
+    ],
+    ids=["no value", "no metadata", "no module", "no text"],
+)  # fmt: skip
+def test_metadata_that_are_broken(install: Install, files: dict[str, str], what: str) -> None:
+    site = install()
+    (site / "bad-2.dist-info").mkdir()
+    for name, text in files.items():
+        (site / "bad-2.dist-info" / name).write_bytes(text.encode("latin-1"))
+    registry = discover()
+    (warning,) = warnings(registry)
+    assert warning.startswith(f"warning[P201] {what}".replace("': failed", "' failed"))
+    assert uses("loud", registry) == []
+
+
+@pytest.mark.parametrize("code", ["class Odd(BaseException): ...\nraise Odd('boom')", "raise GeneratorExit('boom')"])
+def test_whatever_a_plugin_raises(install: Install, code: str) -> None:
+    install(code)
+    (warning,) = warnings(discover())
+    assert warning.endswith(": boom")
+
+
+def test_an_interrupt_while_a_plugin_is_imported(install: Install) -> None:
+    install("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        discover()
+
+
+def test_what_a_plugin_prints_is_no_result(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("print('hello')\n" + GOOD.replace("return", "print('there'); return"))
+    discover()
+    assert capsys.readouterr() == ("", "hello\nthere\n")
+
+
+# --- plugins that are blocked ---
+
+
+@pytest.mark.parametrize("name", ["loud", "Loud_Metrics", "loud-metrics", " LOUD , ,"])
+def test_a_blocked_plugin_is_not_imported(install: Install, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    install("raise RuntimeError('imported')")
+    install(GOOD.replace("loud", "quiet"), name="Quiet", points="quiet = quiet")
+    monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", name)
+    registry = discover()
+    assert "loud_metrics" not in sys.modules
+    assert not registry.broken
+    blocked = "plugin 'loud' (Loud_Metrics 1.2) is blocked by DRIFTSPEC_BLOCK_PLUGINS"
+    assert [str(problem) for problem in registry.held_back] == [f"warning[P205] {blocked}"]
+    assert uses("quiet", registry) == []
+    (found,) = uses("loud", registry)
+    assert found.startswith("a.yaml:13:12: error[P205] unknown metric 'loud'; allowed: ")
+    assert found.endswith(f"; perhaps from a plugin that was not loaded: {blocked}")
+
+
+def test_blocking_nobody_is_said(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "lowd,builtin_not")
+    first, second = map(str, discover().held_back)
+    assert first.startswith(
+        "warning[P205] DRIFTSPEC_BLOCK_PLUGINS names 'lowd', which is no plugin and no distribution of one "
+        "(did you mean 'loud'?); installed: "
+    )
+    assert "Loud_Metrics" in first and "builtin" in first and "'builtin_not'" in second
+    monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "loud")
+    assert discover(only_builtin=True).held_back == []  # it is not loaded anyway, and no unknown name
+
+
+def test_the_built_in_plugin_can_be_blocked_like_any_other(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "builtin")
+    assert discover().names("metric") == ["loud"]
+
+
+# --- the command ---
+
+
+def test_strict_plugins_is_fatal_and_nothing_is_written(install: Install) -> None:
+    site = install("1 / 0")
+    (site / "a.yaml").write_text(TEXT)
+    before = sorted(site.rglob("*.yaml"))
+    for words in (["validate", "a.yaml"], ["plan", "a.yaml"], ["a.yaml", "--out", "run"]):
+        done = run_python(site, *words, "--strict-plugins")
+        assert (done.returncode, done.stdout) == (4, ""), words
+        assert done.stderr == (
+            "error[P201] plugin 'loud' (Loud_Metrics 1.2) failed to import: ZeroDivisionError: division by zero\n"
+        )
+    assert sorted(site.rglob("*.yaml")) == before and not (site / "run").exists()
+
+
+def test_blocked_plugins_are_said_once_and_are_not_fatal(install: Install) -> None:
+    site = install("1 / 0")
+    (site / "a.yaml").write_text(TEXT)
+    (site / "b.yaml").write_text(edited(("[nll]", "[loud]")))
+    blocked = {"DRIFTSPEC_BLOCK_PLUGINS": "loud"}
+    done = run_python(site, "validate", "a.yaml", "a.yaml", "--strict-plugins", **blocked)
+    said_once = "warning[P205] plugin 'loud' (Loud_Metrics 1.2) is blocked by DRIFTSPEC_BLOCK_PLUGINS\n"
+    assert (done.returncode, done.stderr) == (0, said_once)
+    assert run_python(site, "validate", "b.yaml", **blocked).returncode == 4
+
+
+def test_the_list_of_plugins_names_those_that_are_not_loaded_too(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("import time; time.sleep(0.03)" + GOOD)
+    install("1 / 0", name="Broken", points="broken = broken")
+    install("1 / 0", name="Later", group="driftspec.v2", points="later = later")
+    install("1 / 0", name="Shy", points="shy = shy")
+    monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "shy")
+    assert main(["plugins", "list", "--format", "json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["metric"]["loud"] == "Loud_Metrics 1.2"
+    found = {one["plugin"]: one for one in table["plugins"]}
+    assert {name: one["state"] for name, one in found.items()} == {
+        "builtin": "loaded", "loud": "loaded", "broken": "broken", "later": "broken", "shy": "blocked",
+    }  # fmt: skip
+    assert 30 <= found["loud"]["milliseconds"] < 3000 and found["later"]["milliseconds"] == 0
+    assert found["loud"]["hooks"] == ["driftspec_components"] and "ZeroDivisionError" in found["broken"]["reason"]
+    assert "install a release of Later" in found["later"]["reason"]
+    assert main(["plugins", "list"]) == 0
+    text = capsys.readouterr().out.partition("\nplugins\n")[2]
+    assert "  shy (Shy 1.2)  blocked: plugin 'shy' (Shy 1.2) is blocked by DRIFTSPEC_BLOCK_PLUGINS\n" in text
+    assert " ms: components\n" in text and text.count("\n") == 5
+
+
+def test_a_component_is_shown_with_its_keys(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = install(
+        GOOD.replace(
+            '    type = "loud"',
+            "    type = 'loud'\n    level: float = Field(1.5, gt=0, le=9, description='how loud')\n"
+            "    how: Literal['high', 'low'] | None = Field(None, description='which pitch')\n"
+            "    solver: Solver = default('rk4', 'a solver to be loud with')\n"
+            "    times: tuple[int, int] = Field(description='when')",
+        ).replace(
+            "from driftspec.components import Metric",
+            "from typing import Literal\nfrom pydantic import Field\n"
+            "from driftspec.components import Metric, Solver, default",
+        )
+    )
+    assert main(["plugins", "show", "metric/loud", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["source"] == "loud_metrics:Loud" and told["from"] == "Loud_Metrics 1.2"
+    line = 1 + (site / "loud_metrics.py").read_text().splitlines().index("class Loud(Metric):")
+    assert told["file"] == f"{site}/loud_metrics.py:{line}"
+    rows = {one["key"]: (one["takes"], one["default"], one["required"], one["description"]) for one in told["keys"]}
+    assert rows["level"] == ("a number, more than 0, at most 9", 1.5, False, "how loud")
+    assert rows["how"] == ("'high' | 'low' or null", None, False, "which pitch")
+    assert rows["solver"] == ("a solver component", "rk4", False, "a solver to be loud with")
+    assert rows["times"] == ("a list of 2: a whole number", None, True, "when")
+    assert main(["plugins", "show", "metric/Loud_Metrics/loud"]) == 0
+    text = capsys.readouterr().out
+    assert f"{site}/loud_metrics.py:{line}\n" in text
+    assert "  times   a list of 2: a whole number (required)\n            when\n" in text
+
+
+def test_showing_what_cannot_be_shown(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("1 / 0")
+    assert main(["plugins", "show", "metric/loud"]) == 4
+    assert "error[P201] unknown metric 'loud'; allowed: " in capsys.readouterr().err
+    assert main(["plugins", "show", "metric/loud", "--no-plugins"]) == 2
 
 
 # --- classes that break the rules of their kind ---
@@ -370,7 +635,7 @@ def test_a_file_is_loaded_without_installed_plugins_too(tmp_path: Path) -> None:
         ("x = = 1", "P201] --plugin {file} failed to import: SyntaxError: invalid syntax (line 1)"),
         ("\n\n1 / 0", "P201] --plugin {file} failed to import: ZeroDivisionError: division by zero"),
         ("raise SystemExit", "P201] --plugin {file} failed to import: SystemExit"),
-        ("", "P204] plugin '{file}' implements no hook: mark driftspec_components with driftspec.registry.hookimpl"),
+        ("", "P204] plugin '{file}' implements no hook: mark one with driftspec.registry.hookimpl; allowed: "),
         (GOOD.replace('"metric":', '"metrik":'), "P204] plugin '{file}' provides the unknown kind 'metrik' "
          "(did you mean 'metric'?); allowed: "),
     ],

@@ -23,10 +23,11 @@ from driftspec import __version__
 from driftspec.build import build
 from driftspec.errors import Interrupted, RunFailed, SpecError, UsageError
 from driftspec.files import Files
+from driftspec.observers import Observer
 from driftspec.registry import Registry, discover
 from driftspec.run_dir import RunDir
 from driftspec.runs import again, opened, resume, start
-from driftspec.session import Observer, Run
+from driftspec.session import Run
 from driftspec.spec import Changes
 from driftspec.stages import evaluated_tree, fitted
 

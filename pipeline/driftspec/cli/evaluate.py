@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
         args.sets.append(f"data.path={Path(args.data).resolve()}")
     done = again(
         args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
-        observer=Progress(args.quiet), argv=["run-spec", "evaluate", *words],
+        observer=Progress(args.quiet, args.verbose), argv=["run-spec", "evaluate", *words],
     )  # fmt: skip
     print(result(done, args.format))
     return 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.errors import PluginError, SpecError, UsageError, nearest, shown
+from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
@@ -62,6 +62,12 @@ def choosing(made: Parser) -> None:
         help=f"which of {','.join(STAGES)}",
     )
     made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+    strict(made)
+
+
+def strict(made: Parser) -> None:
+    """--strict-plugins."""
+    made.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
 
 
 def seeding(made: Parser) -> None:
@@ -73,6 +79,7 @@ def seeding(made: Parser) -> None:
 def running(made: Parser) -> None:
     """What every verb takes that computes something."""
     seeding(made)
+    strict(made)
     showing(made)
 
 
@@ -114,7 +121,7 @@ def registry(args: argparse.Namespace) -> Registry:
     found = discover(args.plugin, only_builtin=args.no_plugins)
     if found.broken and getattr(args, "strict_plugins", False):
         raise PluginError([replace(problem, severity="error") for problem in found.broken])
-    for problem in found.broken:
+    for problem in [*found.broken, *found.held_back]:
         print(problem, file=sys.stderr)
     return found
 
@@ -126,7 +133,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     loaded = spec.read(path, known, changes(args))
     problems = build.check(loaded)
     if build.errors(problems):
-        raise SpecError(problems)
+        raise refusal(problems)
     for problem in problems:
         print(problem, file=sys.stderr)
     return loaded

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options
+from driftspec.cli import component_keys, options
 from driftspec.components import KINDS
-from driftspec.errors import UsageError, nearest, shown
+from driftspec.errors import PluginError, UsageError, nearest, shown
 
 if TYPE_CHECKING:
-    from driftspec.component import Component
     from driftspec.registry import Registry
 
 ACTIONS = ("list", "show")
@@ -36,16 +36,33 @@ def main(words: list[str]) -> int:
 
 
 def _table(registry: Registry) -> dict[str, Any]:
-    """{kind: {name: who provides it}}."""
+    """{kind: {name: who provides it}}, and "plugins": each with its state, what it implements and its import's time."""
     who = registry.providers
-    return {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
+    table = {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
+    plugins = [
+        {
+            "plugin": one.name, "distribution": one.distribution, "version": one.version, "state": one.state,
+            "reason": one.reason, "milliseconds": round(1e3 * one.seconds, 1), "hooks": sorted(one.hooks),
+        }
+        for one in registry.plugins
+    ]  # fmt: skip
+    return {**table, "plugins": plugins}
 
 
 def _listed(table: dict[str, Any]) -> Iterator[str]:
-    width = max(len(name) for names in table.values() for name in names)
-    for kind, names in table.items():
+    kinds = {kind: names for kind, names in table.items() if kind != "plugins"}
+    width = max((len(name) for names in kinds.values() for name in names), default=0)
+    for kind, names in kinds.items():
         yield kind
         yield from (f"  {name:<{width}}  {who}" for name, who in names.items())
+    yield "plugins"
+    for one in table["plugins"]:
+        who = f"{one['plugin']} ({one['distribution']} {one['version']}".strip() + ")"
+        does = ", ".join(hook.removeprefix("driftspec_") for hook in one["hooks"])
+        how = (
+            f"{one['milliseconds']:.1f} ms: {does}" if one["state"] == "loaded" else f"{one['state']}: {one['reason']}"
+        )
+        yield f"  {who}  {how}"
 
 
 def _described(registry: Registry, component: str) -> dict[str, Any]:
@@ -54,6 +71,8 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if kind not in KINDS or not name:
         raise UsageError(f"{shown(component)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     found, problem = registry.look_up(kind, name)
+    if problem is not None and problem.code.startswith("P"):
+        raise PluginError(problem)
     if found is None:
         raise UsageError(getattr(problem, "message", problem))
     module = inspect.getmodule(found)
@@ -64,25 +83,21 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
         "summary": inspect.getdoc(found) or "",
         "definition": (inspect.getdoc(module) or "") if module is not None else "",
         "source": f"{found.__module__}:{found.__qualname__}",
-        "keys": list(_keys(found)),
+        "file": component_keys.place(found),
+        "keys": list(component_keys.keys(found)),
     }
-
-
-def _keys(found: type[Component]) -> Iterator[dict[str, Any]]:
-    schema = found.model_fields
-    for name, field in schema.items():
-        required = field.is_required()
-        default = None if required else field.get_default(call_default_factory=False)
-        yield {"key": name, "required": required, "default": default, "description": field.description or ""}
 
 
 def _shown(told: dict[str, Any]) -> Iterator[str]:
     yield f"{told['kind']} '{told['name']}'  ({told['from']}, {told['source']})"
+    yield from [f"  {told['file']}"] if told["file"] else []
     yield ""
     yield from (f"  {line}".rstrip() for line in told["definition"].splitlines())
     yield ""
     yield "keys"
     width = max((len(key["key"]) for key in told["keys"]), default=0)
     for key in told["keys"]:
-        default = "required" if key["required"] else f"default {json.dumps(key['default'], default=str)}"
-        yield f"  {key['key']:<{width}}  {key['description']} ({default})"
+        default = "required" if key["required"] else f"default {json.dumps(key['default'])}"
+        yield f"  {key['key']:<{width}}  {key['takes']} ({default})"
+        indent = " " * (width + 6)
+        yield from textwrap.wrap(key["description"], 116, initial_indent=indent, subsequent_indent=indent)

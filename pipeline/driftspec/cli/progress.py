@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
-from driftspec.session import Observer, Run
+from driftspec.observers import Observer, Record, RunInfo
+from driftspec.session import Run
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
-    from driftspec.run_dir import RunDir
-    from driftspec.spec import Spec
-    from driftspec.train import Record
+    from driftspec.errors import Problem
 
 
 class Progress(Observer):
     """Tells stderr how the run goes."""
 
-    def __init__(self, quiet: bool):
-        self.quiet, self.bar, self.started_at = quiet, None, time.monotonic()
+    def __init__(self, quiet: bool, verbose: bool = False):
+        self.quiet, self.verbose, self.bar, self.started_at = quiet, verbose, None, time.monotonic()
 
     bar: Any
 
@@ -28,8 +28,8 @@ class Progress(Observer):
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def started(self, run: RunDir, spec: Spec) -> None:
-        self._say(f"{spec.name}: {run.path}")
+    def started(self, run: RunInfo) -> None:
+        self._say(f"{run.name}: {run.path}" + (f", from step {run.step}" if run.resumed else ""))
 
     def stage(self, name: str) -> None:
         self._close()
@@ -57,8 +57,15 @@ class Progress(Observer):
         value = "no value" if measured.value is None else f"{measured.value:.6g}"
         self._say(f"  {name}: {value} {error} {measured.unit}")
 
-    def finished(self, run: RunDir) -> None:
+    def finished(self, status: str, error: str | None) -> None:
         self._close()
+
+    def trouble(self, problem: Problem, error: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        if self.verbose:
+            traceback.print_exception(error)
+        print(problem, file=sys.stderr, flush=True)
 
     def _close(self) -> None:
         if self.bar is not None:

@@ -23,8 +23,8 @@ def main(words: list[str]) -> int:
     from driftspec.runs import start
 
     done = start(
-        loaded, registry, out=Path(args.out) if args.out else None, stages=args.stages, observer=Progress(args.quiet),
-        argv=["run-spec", *words], allow_outside=args.allow_outside,
+        loaded, registry, out=Path(args.out) if args.out else None, stages=args.stages,
+        observer=Progress(args.quiet, args.verbose), argv=["run-spec", *words], allow_outside=args.allow_outside,
     )  # fmt: skip
     print(result(done, args.format))
     return 0

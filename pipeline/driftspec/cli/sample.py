@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
 
     done = again(
         args.run, options.registry(args), options.changes(args), ["sample"], out=Path(args.out) if args.out else None,
-        observer=Progress(args.quiet), argv=["run-spec", "sample", *words],
+        observer=Progress(args.quiet, args.verbose), argv=["run-spec", "sample", *words],
     )  # fmt: skip
     if file is not None:
         done.directory.export_samples(file, done.info["columns"])

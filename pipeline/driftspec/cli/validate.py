@@ -10,7 +10,7 @@ def main(words: list[str]) -> int:
     parser = options.parser("validate", "Check specs without running them: 0 when all are valid, 3 when one is not.")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="YAML files")
     options.changing(parser)
-    parser.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
+    options.strict(parser)
     args = parser.parse_args(words)
     registry = options.registry(args)
     worst = 0

@@ -1,0 +1,84 @@
+"""What a component's keys take, in words: `a whole number, at least 1`, `'scale' | 'none'`, `a solver`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from driftspec.component import Component
+
+PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+BOUNDS = {
+    "ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}", "min_length": "{} or longer",
+    "max_length": "{} or shorter", "pattern": "like {}",
+}  # fmt: skip
+
+
+def keys(found: type[Component]) -> Iterator[dict[str, Any]]:
+    """Each key with its default, what it takes and what it means."""
+    for name, field in found.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+        yield {
+            "key": name, "required": field.is_required(), "default": json.loads(json.dumps(default, default=str)),
+            "takes": takes(field), "description": field.description or "",
+        }  # fmt: skip
+
+
+def takes(field: FieldInfo) -> str:
+    """What may stand in a key."""
+    return _with_bounds(field.annotation, field.metadata)
+
+
+def _with_bounds(annotation: Any, metadata: Any) -> str:
+    """Bounds hold for what is not null."""
+    inner = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    words = " or ".join(dict.fromkeys(_worded(one) for one in inner if one is not NoneType))
+    text = ", ".join([words, *_bounds(metadata)])
+    return f"{text}{',' if ',' in text else ''} or null" if NoneType in inner else text
+
+
+def _worded(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _with_bounds(inner[0], inner[1:])
+    if origin is Literal:
+        return " | ".join(f"'{value}'" if isinstance(value, str) else json.dumps(value) for value in inner)
+    if origin in (Union, UnionType):
+        return _with_bounds(annotation, ())
+    if origin in (tuple, list):
+        return _list(inner)
+    if inspect.isclass(annotation) and issubclass(annotation, Component):
+        return f"{'an' if annotation.kind[0] in 'aeiou' else 'a'} {annotation.kind} component"
+    return PLAIN.get(annotation, "a mapping")
+
+
+def _list(inner: tuple[Any, ...]) -> str:
+    worded = list(dict.fromkeys(_worded(one) for one in inner if one is not ...))
+    count = "" if len(inner) == 1 or ... in inner else f" of {len(inner)}"
+    return f"a list{count}: {', '.join(worded)}" if worded else "a list"
+
+
+def _bounds(metadata: Any) -> Iterator[str]:
+    """Constraints: annotated-types' objects, and those that Field keeps inside an Annotated."""
+    for one in metadata:
+        if isinstance(one, FieldInfo):
+            yield from _bounds(one.metadata)
+        for name, words in BOUNDS.items():
+            if (bound := getattr(one, name, None)) is not None and not isinstance(one, FieldInfo):
+                yield words.format(bound)
+
+
+def place(found: type[Component]) -> str:
+    """path:line of a class, or what is known of it."""
+    try:
+        return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
+    except (OSError, TypeError):  # made in a notebook, or its text is not there
+        return ""
+
+
+__all__ = ["keys", "place", "takes"]
