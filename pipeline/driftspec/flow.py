@@ -194,7 +194,7 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
     for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
         loss, terms[name] = loss + weight * mean, float(mean.detach())
     if penalties:
-        terms["nll"] = -float(value.detach().mean())
+        terms["log_p"] = float(value.detach().mean())
     return Loss(loss, terms, state, path.evaluations, lambda: stats([path]))
 
 

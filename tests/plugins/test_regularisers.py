@@ -38,7 +38,7 @@ def test_the_kinetic_energy_of_a_linear_flow(solver: str, time: tuple[float, flo
     assert expected > 1
     assert float((both.value - plain.value).detach()) == pytest.approx(0.3 * expected, rel=2e-5)
     assert both.terms["kinetic"] == pytest.approx(expected, rel=2e-5)
-    assert both.terms["nll"] == pytest.approx(float(plain.value.detach()), rel=1e-5)
+    assert both.terms["log_p"] == pytest.approx(-float(plain.value.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("trace", ["exact_trace", "hutchinson"])
