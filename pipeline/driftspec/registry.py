@@ -129,7 +129,8 @@ class Registry:
     ) -> None:
         """Take in one plugin, with the names that it binds. PluginError P204 if it breaks the rules: then nothing."""
         label = who(plugin, distribution, version)
-        manager, hooks = _hooks(module, label)
+        with providers.foreign(f"{label} cannot be taken in"):
+            manager, hooks = _hooks(module, label)
         found = Plugin(plugin, distribution, version, "loaded", "", seconds, digest, hooks, manager)
         for kind, name, target in _provided(found):
             provider = Provider(plugin, distribution, version, target, digest)

@@ -337,6 +337,20 @@ def test_whatever_a_plugin_raises(install: Install, code: str) -> None:
     assert warning.endswith(": boom")
 
 
+def test_an_object_that_cannot_be_looked_at(install: Install) -> None:
+    code = """
+        class Odd:
+            @property
+            def driftspec_step(self):
+                raise LookupError("not now")
+        odd = Odd()
+    """
+    install(code, points="loud = loud_metrics:odd")
+    assert warnings(discover()) == [
+        "warning[P201] plugin 'loud' (Loud_Metrics 1.2) cannot be taken in: LookupError: not now"
+    ]
+
+
 def test_an_interrupt_while_a_plugin_is_imported(install: Install) -> None:
     install("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
