@@ -29,7 +29,7 @@ class AnnealedLangevin(TimeSteps):
     """Down the ladder of σ that stands in the dynamics."""
 
     type = "annealed_langevin"
-    example: ClassVar[Mapping[str, Any]] = {"step": 1e-5, "steps_per_level": 20}
+    example: ClassVar[Mapping[str, Any]] = {"step": 1e-4, "steps_per_level": 20}
 
     steps: int = Field(10, ge=1, description="rungs, where the dynamics has no ladder of its own")
     steps_per_level: int = Field(100, ge=1, description="Langevin steps at each σ")
