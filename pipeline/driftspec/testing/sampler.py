@@ -60,6 +60,16 @@ class SamplerTests(ComponentTests):
             return made
         return made.model_copy(update={"steps" if made.chains is None else "burn_in": LENGTH})
 
+    def law(self) -> NormalLaw:
+        """The law of its draws from the kit's own dynamics, of a sampler that makes no chains."""
+        made, known = self.made(), getattr(self.around(), "law", None)
+        if isinstance(made, ChainSampler):
+            unfit(f"{made.label} makes chains: what it predicts of their draws is checked")
+        if made.heuristic or known is None:
+            unfit(f"{made.label} states no law of its draws: it is heuristic, or its dynamics is one of your own")
+        law: NormalLaw = known()
+        return law
+
     def alone(self) -> Sampler:
         """The same, with one draw a chain."""
         made = self.short()
@@ -128,29 +138,22 @@ class SamplerTests(ComponentTests):
 
     def test_half_the_step_halves_the_bias(self) -> None:
         """Twice the steps, four times over: by order 1 a sixteenth of the bias is left, and chance beside it."""
-        made = self.alone()
-        on = self.model()
-        law = getattr(on.dynamics, "law", None)
-        if law is None or isinstance(made, ChainSampler):
-            unfit(f"{made.label} runs to a law of its own: what it predicts of its draws is checked")
+        made, on, law = self.alone(), self.model(), self.law()
         coarse = made.model_copy(update={"steps": COARSE}) if "steps" in type(made).model_fields else made
         try:
             fine = coarse.halved().halved().halved().halved()
         except NotImplementedError:
             unfit(f"{made.label} has no halved(): its draws are compared with the law as they are")
         first, second = (self.drawn(one, on, self.count).values[:, 0] for one in (coarse, fine))
-        bias = (_moments(first) - _moments(law=law())).abs()
-        agree(second, law().moments(), "with a sixteenth of the step", room=bias / 8)
+        bias = (_moments(first) - _moments(law=law)).abs()
+        agree(second, law.moments(), "with a sixteenth of the step", room=bias / 8)
 
     def test_draws_have_the_moments_of_the_law(self) -> None:
-        made, on = self.made(), self.model()
-        law = getattr(on.dynamics, "law", None)
-        if law is None or isinstance(made, ChainSampler):
-            unfit(f"{made.label} makes chains: what it predicts of them is checked")
+        made, on, law = self.made(), self.model(), self.law()
         if type(made).halved is not Sampler.halved:
             unfit(f"{made.label} has halved(): its bias is to fall with its step")
         values = self.drawn(made, on, self.count).values
-        agree(values[:, -1], law().moments(), "its draws", room=0.02 * torch.ones(5, dtype=torch.float64))
+        agree(values[:, -1], law.moments(), "its draws", room=0.02 * torch.ones(5, dtype=torch.float64))
 
     def test_chains_without_a_number_are_refused_in_time(self) -> None:
         """A model whose score is no number ends a run with a name, and gives no samples."""
