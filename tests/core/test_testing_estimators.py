@@ -297,6 +297,7 @@ class Exact(Probes):
     [
         (Biased, "it_is_the_trace_of_a_linear_field"),
         (Biased, "it_is_the_trace_of_a_nonlinear_field"),
+        (Biased, "it_is_the_trace_of_a_field_that_is_itself_a_slope"),
         (Summed, "it_is_the_trace_of_a_linear_field"),
         (WideProbes, "it_is_the_trace_of_a_linear_field"),
         (Exact, "it_is_the_trace_of_a_linear_field"),

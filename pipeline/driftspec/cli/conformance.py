@@ -103,6 +103,8 @@ def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool) -> None:
         words = [sys.executable, "-m", "pytest", *QUIET, "-c", "pytest.ini", f"--junitxml={report}", module.name]
         alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"} | alone
+        if sys.stderr.isatty():
+            print(f"checking {len(asked)} components, some seconds each", file=sys.stderr)
         done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
         if verbose:
             print(done.stdout, end="", file=sys.stderr)

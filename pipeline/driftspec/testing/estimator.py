@@ -14,7 +14,7 @@ from driftspec.checkpoint import decode, encode
 from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace
 from driftspec.errors import DriftspecError
 from driftspec.files import Files
-from driftspec.model import Model
+from driftspec.model import Model, gradient
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unbiased, unfit
 from driftspec.testing.component import ComponentTests
@@ -154,6 +154,14 @@ class TraceTests(EstimatorTests):
 
     def test_it_is_the_trace_of_a_nonlinear_field(self) -> None:
         self.right(self.field(), "a nonlinear field")
+
+    def test_it_is_the_trace_of_a_field_that_is_itself_a_slope(self) -> None:
+        """f = ∇ Σ (log cosh x_i + x_i⁴/4 + x_1 x_i²/2), as an energy's score is: a derivative differentiated again."""
+
+        def potential(x: Tensor) -> Tensor:
+            return (torch.log(torch.cosh(x)) + x.pow(4) / 4 + x[:, :1] * x.square() / 2).sum(1)
+
+        self.right(lambda x: gradient(potential, x)[1], "a field that is itself a slope")
 
     def right(self, f: Callable[[Tensor], Tensor], what: str) -> None:
         """Exact to 1e-10 where it says so, else right on average."""
