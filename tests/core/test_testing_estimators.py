@@ -283,6 +283,15 @@ class DoubleProbes(Probes):
         return each.mean(0).double()
 
 
+class Placed(Probes):
+    """Whose probes are on the CPU."""
+
+    type = "placed"
+
+    def probe(self, x: Tensor, generator: Generator) -> Tensor:
+        return super().probe(torch.zeros(x.shape, dtype=x.dtype), generator)
+
+
 class Exact(Probes):
     """Which says that it is exact, and is not."""
 
@@ -307,6 +316,7 @@ class Exact(Probes):
         (NoGradient, "gradients_flow_through_the_trace"),
         (Crossed, "the_trace_of_a_row_is_its_own"),
         (DoubleProbes, "it_keeps_float32"),
+        (Placed, "it_stays_on_its_device"),
     ],
     ids=lambda one: getattr(one, "type", None),
 )

@@ -18,7 +18,7 @@ from driftspec.model import Model, gradient
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unbiased, unfit
 from driftspec.testing.component import ComponentTests
-from driftspec.testing.network import moved, reached, trace
+from driftspec.testing.network import moved, reached, stays_on_device, trace
 from driftspec.testing.worlds import DATA, TRAINED, Spirals, misfit, model, unmet
 
 STREAMS = Streams(11).under("kit")
@@ -205,6 +205,16 @@ class TraceTests(EstimatorTests):
     def test_it_keeps_float32(self) -> None:
         value, divergence = self.estimate(self.field(), normal(6, 4).float())
         expect(value.dtype == divergence.dtype == torch.float32, f"of float32 rows the trace is {divergence.dtype}")
+
+    def test_it_stays_on_its_device(self) -> None:
+        made: Trace = self.made()
+        f = self.field()
+
+        def divergence(at: str, t: Tensor, x: Tensor) -> Tensor:
+            x = torch.cat([x, x[:, :1]], 1)
+            return made.divergence(f, x, made.probe(x, generator()))[1]
+
+        stays_on_device(divergence, made.label)
 
     def test_gradients_flow_through_the_trace(self) -> None:
         """f = θ g has the trace θ tr(∂g/∂x): its slope in θ is itself over θ. And without a graph it is the same."""
