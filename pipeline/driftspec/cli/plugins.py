@@ -1,7 +1,8 @@
-"""`run-spec plugins list | show KIND/NAME`: what is installed, who provides it, and a component's keys."""
+"""`run-spec plugins list | show KIND/NAME | check`: what is installed, its keys, and whether it keeps its word."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import textwrap
@@ -15,24 +16,39 @@ from driftspec.errors import PluginError, UsageError, nearest, shown
 if TYPE_CHECKING:
     from driftspec.registry import Registry
 
-ACTIONS = ("list", "show")
+ACTIONS = ("list", "show", "check")
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("plugins", "What is installed: every component by kind, or one component's keys.")
-    parser.add_argument("action", metavar="list | show", help="list everything, or show one component")
-    parser.add_argument("component", nargs="?", metavar="KIND/NAME", help="for show, e.g. estimator/hutchinson")
+    parser = options.parser(
+        "plugins", "What is installed: every component by kind, one component's keys, or whether each keeps its word."
+    )
+    parser.add_argument("action", metavar="list | show | check", help="list everything, show or check components")
+    parser.add_argument("components", nargs="*", metavar="KIND/NAME", help="e.g. estimator/hutchinson")
     options.shaping(parser)
     args = parser.parse_args(words)
     if args.action not in ACTIONS:
-        raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, ACTIONS)}; allowed: list, show")
-    if (args.action == "show") != (args.component is not None):
+        allowed = ", ".join(ACTIONS)
+        raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, ACTIONS)}; allowed: {allowed}")
+    if args.action != "check" and len(args.components) != (args.action == "show"):
         raise UsageError("plugins show takes one KIND/NAME, plugins list none")
     registry = options.registry(args)
-    told = _table(registry) if args.action == "list" else _described(registry, args.component)
+    if args.action == "check":
+        return _check(registry, args)
+    told = _table(registry) if args.action == "list" else _described(registry, args.components[0])
     lines = _listed(told) if args.action == "list" else _shown(told)
     print(json.dumps(told) if args.format == "json" else "\n".join(lines))
     return 0
+
+
+def _check(registry: Registry, args: argparse.Namespace) -> int:
+    """The table of the conformance kit; exit code 4 where a component fails."""
+    from driftspec.cli import conformance
+
+    found = conformance.check(registry, args.components, args.plugin, args.verbose)
+    told = {one.name: one.told() for one in found}
+    print(json.dumps(told) if args.format == "json" else "\n".join(conformance.lines(found, args.verbose)))
+    return 4 if any(one.failed for one in found) else 0
 
 
 def _table(registry: Registry) -> dict[str, Any]:
