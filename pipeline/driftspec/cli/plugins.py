@@ -1,4 +1,4 @@
-"""`run-spec plugins list | show KIND/NAME`: what is installed, who provides it, and a component's keys."""
+"""`run-spec plugins list | show KIND/NAME | new DIR`: what is installed, who provides it, and a component's keys."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ if TYPE_CHECKING:
     from driftspec.component import Component
     from driftspec.registry import Registry
 
-ACTIONS = ("list", "show")
+ACTIONS = ("list", "show", "new")
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("plugins", "What is installed: every component by kind, or one component's keys.")
-    parser.add_argument("action", metavar="list | show", help="list everything, or show one component")
+    action = next((number for number, word in enumerate(words) if not word.startswith("-")), None)
+    if action is not None and words[action] == "new":
+        from driftspec.cli import new
+
+        return new.main(words[:action] + words[action + 1 :])
+    parser = options.parser(
+        "plugins", "What is installed: every component by kind, or one component's keys.",
+        "run-spec plugins new DIR: a package for a component of your own (plugins new --help)",
+    )  # fmt: skip
+    parser.add_argument("action", metavar="list | show | new", help="list everything, show one component, or start one")
     parser.add_argument("component", nargs="?", metavar="KIND/NAME", help="for show, e.g. estimator/hutchinson")
     options.shaping(parser)
     args = parser.parse_args(words)
     if args.action not in ACTIONS:
-        raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, ACTIONS)}; allowed: list, show")
+        raise UsageError(
+            f"unknown action {shown(args.action)}{nearest(args.action, (*ACTIONS, 'new'))}; allowed: list, show, new"
+        )
     if (args.action == "show") != (args.component is not None):
         raise UsageError("plugins show takes one KIND/NAME, plugins list none")
     registry = options.registry(args)
