@@ -54,6 +54,8 @@ class Component(BaseModel):
     type: ClassVar[str] = ""
     unused_nested: ClassVar[frozenset[str]] = frozenset()
     """Keys without a meaning when the component stands in a field of this open class: refused there."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Keys that make it valid, of a component that needs some: what `run-spec plugins check` makes it with."""
 
     _spelling: str = PrivateAttr(default="")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -22,6 +23,7 @@ class GaussianMixture(Distribution):
     """K round Gaussians with log p in closed form: log Σ_k w_k N(x; m_k, σ_k² I)."""
 
     type = "gaussian_mixture"
+    example: ClassVar[Mapping[str, Any]] = {"means": [[-2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], "std": 0.5}
 
     means: tuple[tuple[float, ...], ...] = Field(description="m_k: K rows of d numbers")
     std: Numbers = Field(1.0, description="σ_k: one deviation for every component, or a list of K")

@@ -6,7 +6,8 @@ energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +21,7 @@ class Langevin(Dynamics):
     """dx = ½ s(x) dt + dw with s = ∇log p of a network, an energy or a target. Lecture convention: η = dt."""
 
     type = "langevin"
+    example: ClassVar[Mapping[str, Any]] = {"network": "mlp"}
     default_sampler = "langevin"
 
     network: Network | None = Field(None, description="what is trained; exclusive with target")

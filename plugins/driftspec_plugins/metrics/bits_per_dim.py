@@ -12,8 +12,8 @@ number would change with the unit of length; data that still lie on their levels
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -29,6 +29,7 @@ class BitsPerDim(Likelihood):
     """NLL of dequantised data in bits per dimension, at the resolution of their levels."""
 
     type = "bits_per_dim"
+    example: ClassVar[Mapping[str, Any]] = {"levels": 256}
 
     levels: int = Field(ge=2, description="L, levels that the data had before they were dequantised")
     range: tuple[float, float] = Field((0.0, 1.0), description="the range they lie in, data units: h = its width/L")

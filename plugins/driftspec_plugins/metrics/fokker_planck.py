@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -51,6 +51,7 @@ class FokkerPlanck(Metric):
     """The largest |z| between the sampler's particles and the solution of the Fokker-Planck equation, over times."""
 
     type = "fokker_planck"
+    example: ClassVar[Mapping[str, Any]] = {"times": [0.2]}
     reads_chains = True
 
     times: tuple[float, ...] = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ class Here:
 class Metropolis(ChainSampler):
     """The loop's step for every method that proposes: accept or reject, and in burn-in adapt each chain's own step."""
 
+    example: ClassVar[Mapping[str, Any]] = {"step": 0.1}
     step: float = Field(gt=0, description="size of a step (mala: η of x + (η/2) s + √η ε; hmc: length of a leapfrog)")
     adapt: bool = Field(
         False,

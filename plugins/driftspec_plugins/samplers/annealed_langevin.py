@@ -8,8 +8,8 @@ the noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, �
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ class AnnealedLangevin(TimeSteps):
     """Down the ladder of σ that stands in the dynamics."""
 
     type = "annealed_langevin"
+    example: ClassVar[Mapping[str, Any]] = {"step": 1e-5, "steps_per_level": 20}
 
     steps: int = Field(10, ge=1, description="rungs, where the dynamics has no ladder of its own")
     steps_per_level: int = Field(100, ge=1, description="Langevin steps at each σ")

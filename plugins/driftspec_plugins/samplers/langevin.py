@@ -8,8 +8,8 @@ climbs to a mode. Roberts, Tweedie 1996; Welling, Teh 2011. Many libraries call 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ class Langevin(ChainSampler):
     """The unadjusted Langevin algorithm."""
 
     type = "langevin"
+    example: ClassVar[Mapping[str, Any]] = {"step": 0.05}
 
     step: float = Field(gt=0, description="η, the lecture's: x + (η/2) s + √η ε; model units squared")
     temperature: float = Field(1.0, ge=0, description="τ: the law is p^{1/τ}; 0 climbs to a mode")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -83,6 +84,7 @@ class Step(Warmed):
     """base · gamma^⌊s / step_size⌋."""
 
     type = "step"
+    example: ClassVar[Mapping[str, Any]] = {"step_size": 10}
 
     step_size: int = Field(ge=1, description="steps from one drop to the next")
     gamma: float = Field(0.1, gt=0, description="factor of each drop")
@@ -95,6 +97,7 @@ class MultiStep(Warmed):
     """base · gamma^(milestones passed)."""
 
     type = "multi_step"
+    example: ClassVar[Mapping[str, Any]] = {"milestones": [5, 10]}
 
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         min_length=1, description="steps, counted from the end of the warm-up, at which the rate drops"
@@ -109,6 +112,7 @@ class Exponential(Warmed):
     """base · gamma^s."""
 
     type = "exponential"
+    example: ClassVar[Mapping[str, Any]] = {"gamma": 0.99}
 
     gamma: float = Field(gt=0, description="factor of each step")
 

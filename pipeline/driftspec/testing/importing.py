@@ -1,0 +1,80 @@
+"""What it costs to read a component's code: CPU time and modules, in a process that knows driftspec.components already.
+
+Each measurement is a fork of that process, so that every one begins where the others did; the best of several counts.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from driftspec.registry import Provider
+
+TIMES = 5
+HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "torchdiffeq", "safetensors", "pandas", "jax")
+"""Modules that take a tenth of a second or more: to be imported by the methods that need them."""
+
+CODE = f"""
+import importlib, json, os, sys, time
+from driftspec import components, registry, streams
+
+asked = json.loads(sys.argv[1])
+heavy = [name for name in {HEAVY!r} if name not in sys.modules]
+
+def once():
+    started = time.process_time()
+    if asked["file"]:
+        registry.Registry().add_file(asked["file"])
+    else:
+        importlib.import_module(asked["module"])
+    seconds = time.process_time() - started
+    imported = [name for name in heavy if name in sys.modules]
+    known = registry.discover(asked["files"])
+    components.KINDS[asked["kind"]].make(asked["body"], known)
+    made = [name for name in heavy if name in sys.modules and name != "numpy"]
+    return {{"seconds": seconds, "imported": imported, "made": made}}
+
+if not hasattr(os, "fork"):
+    print(json.dumps([once()]))
+    sys.exit()
+found = []
+for _ in range({TIMES}):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, json.dumps(once()).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        found.append(json.loads(answer.read()))
+    os.wait()
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of reading the code, and of making the component."""
+
+    seconds: float
+    imported: tuple[str, ...]
+    made: tuple[str, ...]
+
+
+def cost(provider: Provider, kind: str, body: Any, files: tuple[str, ...]) -> Cost:
+    """What importing a provider's module takes, and which heavy modules come with it or with making `body`."""
+    module = provider.target.partition(":")[0] if isinstance(provider.target, str) else provider.target.__module__
+    file = provider.plugin if provider.digest else None
+    asked = {"module": module, "file": file, "kind": kind, "body": body, "files": files}
+    words = [sys.executable, "-c", CODE, json.dumps(asked)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"importing {module} in a new process failed:\n{done.stderr}")
+    found = json.loads(done.stdout)
+    first = found[0]
+    return Cost(min(one["seconds"] for one in found), tuple(first["imported"]), tuple(first["made"]))
+
+
+__all__ = ["Cost", "cost"]
