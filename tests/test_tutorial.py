@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from inspect import get_annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from problems import points
+from strangers import install
 from tiny import random_flow, z_score
 
 from driftspec import components
@@ -67,19 +67,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("driftspec_hutchpp")]:
         del sys.modules[name]
-
-
-def install(package: Path, site: Path) -> None:
-    """What an editable installation leaves behind: the code's place on the path, and its entry points."""
-    told = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    info = site / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {told['name']}\nVersion: {told['version']}\n")
-    groups = [
-        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in points.items())
-        for group, points in told["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("".join(groups))
 
 
 def test_every_command_of_the_page_does_what_it_says(

@@ -18,8 +18,8 @@ from driftspec.components import KINDS
 from driftspec.errors import UsageError, nearest, shown
 from driftspec.registry import GROUP, Registry
 
-LONGEST = 32
-"""Letters in a name: no line of the package then grows beyond what its own checks allow."""
+LONGEST = 28
+"""Letters in a component's name: no line of the package then grows beyond what its own checks allow."""
 
 FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -89,8 +89,8 @@ def _names(written: str, kind: str) -> Names:
     usable = re.fullmatch(r"[A-Za-z](?:[\w.-]*[A-Za-z0-9])?", written, re.ASCII) and component[0].isalpha()
     if not usable or keyword.iskeyword(package) or keyword.iskeyword(component):
         raise UsageError(f"{shown(written)} cannot name a Python package: a letter, then letters, digits, '-' and '_'")
-    if len(package) > LONGEST:
-        raise UsageError(f"{shown(written)} has {len(package)} letters: a package's name has at most {LONGEST}")
+    if len(component) > LONGEST:
+        raise UsageError(f"{shown(written)} names a component of {len(component)} letters: at most {LONGEST}")
     cls = "".join(map(str.capitalize, component.split("_")))
     if re.search(rf"\b{cls}\b", _text(f"{kind}.py") + _text(f"test_{kind}.py")):  # it would hide what the skeleton uses
         cls += kind.capitalize()
@@ -100,7 +100,8 @@ def _names(written: str, kind: str) -> Names:
 def _refuse_taken(names: Names, kind: str, registry: Registry) -> None:
     """UsageError where an installed distribution, a module or a component of the kind has the name."""
     try:
-        taken = f"distribution {metadata.version(names.distribution)}"
+        metadata.version(names.distribution)
+        taken = "distribution"
     except metadata.PackageNotFoundError:
         found = util.find_spec(names.package)
         taken = "module" if found is not None and found.origin is not None else ""
