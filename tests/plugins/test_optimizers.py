@@ -144,9 +144,10 @@ def test_it_is_torchs_optimizer_with_the_specs_keys(body: dict[str, Any], dtype:
 
 @pytest.mark.parametrize("body", OPTIMIZERS, ids=label)
 @pytest.mark.parametrize("save", [copy.deepcopy, through_a_file])
-def test_ten_and_ten_steps_are_twenty(body: dict[str, Any], save: Callable[[Any], Any]) -> None:
-    straight = run(body)
-    values = parameters()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ten_and_ten_steps_are_twenty(body: dict[str, Any], save: Callable[[Any], Any], dtype: torch.dtype) -> None:
+    straight = run(body, dtype=dtype)
+    values = parameters(dtype)
     optimizer = Optimizer.make(body).build(values)
     for step in range(10):
         descend(values, step)

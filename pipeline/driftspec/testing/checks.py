@@ -37,7 +37,7 @@ def generator(seed: int = 1) -> torch.Generator:
 
 def normal(*shape: int, seed: int = 7, scale: float = 1.0) -> Tensor:
     """Standard normal numbers, float64, always the same."""
-    return scale * torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+    return scale * torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
 @contextlib.contextmanager
@@ -72,6 +72,7 @@ def apart(a: Tensor, b: Tensor) -> float:
     """max |a - b| / (1 + |b|); inf where either is not finite and they differ."""
     if a.shape != b.shape:
         return float("inf")
+    a, b = a.detach(), b.detach()
     difference = ((a - b).abs() / (1 + b.abs())).masked_fill(a == b, 0).nan_to_num(nan=torch.inf)
     return float(difference.max()) if difference.numel() else 0.0
 

@@ -1,15 +1,216 @@
-"""What an estimator is held to, and what a trace is beside."""
+"""What an estimator is held to, and what a trace is beside: tr(A) for fields whose trace is known."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from driftspec.checkpoint import decode, encode
+from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace
+from driftspec.errors import DriftspecError
+from driftspec.files import Files
+from driftspec.model import Model
+from driftspec.streams import Streams
+from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unbiased, unfit
 from driftspec.testing.component import ComponentTests
+from driftspec.testing.network import moved, reached, trace
+from driftspec.testing.worlds import DATA, TRAINED, Spirals, misfit, model, unmet
+
+STREAMS = Streams(11).under("kit")
+STEPS = 3
+ROWS = 4000
 
 
 class EstimatorTests(ComponentTests):
-    """Checks of an estimator."""
+    """Checks of an estimator, on the first of the kit's own dynamics that it fits."""
 
     kind = "estimator"
+    dynamics: ClassVar[Mapping[str, Any] | None] = None
+    """The dynamics to train, in spec form, for an estimator that fits none of the kit's own."""
+    data: ClassVar[Mapping[str, Any] | None] = None
+    """The data beside it, likewise."""
+
+    def around(self) -> tuple[Dynamics, Data]:
+        """What it trains, and on what."""
+        made = self.made()
+        own = [self.make("data", self.data)] if self.data is not None else [DATA, Spirals()]
+        known = [self.make("dynamics", self.dynamics)] if self.dynamics is not None else TRAINED
+        pairs = [(dynamics, data) for data in own for dynamics in known]
+        lacks = [
+            unmet(made, {"dynamics": dynamics, "data": data}) or misfit(made, Setting(dynamics, data, estimator=made))
+            for dynamics, data in pairs
+        ]
+        if None not in lacks:
+            unfit(f"{made.label} fits none of the kit's dynamics and data ({lacks[0]}): give `dynamics` and `data`")
+        return pairs[lacks.index(None)]
+
+    def model(self, dtype: torch.dtype = torch.float64) -> Model:
+        """Fresh, its parameters moved: a last layer of zeros hides the others."""
+        dynamics, data = self.around()
+        made = model(dynamics, dtype, data.dim() or 2)
+        moved(made.module)
+        rows = self.rows(10_000).to(dtype)
+        times = data.read(Files(self.folder()), generator()).times
+        return replace(made, times=times, rows=lambda: rows)
+
+    def rows(self, n: int) -> Tensor:
+        """The first n rows of the data, float64."""
+        return self.around()[1].read(Files(self.folder()), generator(4)).values[:n]
+
+    def lost(self, on: Model, state: Any = None, step: int = 1, n: int = 16) -> Loss:
+        """A step's loss."""
+        made: Estimator = self.made()
+        state = made.start(on, STREAMS.under("start")) if state is None else state
+        return made.loss(on, on.like(self.rows(n)), state, STREAMS.at(step))
+
+    def test_the_loss_is_a_finite_number_with_a_graph(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            for n in (16, 1):
+                loss = self.lost(self.model(dtype), n=n)
+                what = f"the loss of a batch of {n} in {str(dtype).removeprefix('torch.')}"
+                expect(loss.value.dim() == 0 and loss.value.requires_grad, f"{what} is no number () with a graph")
+                expect(loss.value.dtype == dtype, f"{what} is {loss.value.dtype}")
+                expect(loss.value.isfinite(), f"{what} is {float(loss.value.detach())}")
+
+    def test_terms_are_plain_numbers(self) -> None:
+        loss = self.lost(self.model())
+        loss.value.backward()  # type: ignore[no-untyped-call]  # torch declares none
+        for name, value in {**loss.terms, **loss.stats()}.items():
+            expect(isinstance(value, (int, float)), f"term '{name}' is a {type(value).__name__}, not a number")
+            json.dumps({name: value})
+        expect(isinstance(loss.evaluations, int), f"evaluations are counted: {loss.evaluations!r} is no whole number")
+
+    def test_the_same_streams_give_the_same_bits(self) -> None:
+        on = self.model()
+        before = {name: value.clone() for name, value in on.module.state_dict().items()}
+        state = self.made().start(on, STREAMS.under("start"))
+        kept = encode(state)
+        with own_chance(self.made().label):
+            first, second = self.lost(on, state), self.lost(on, state)
+        text = "one step taken twice gives two losses: a component holds no state, and draws from the streams alone"
+        expect(same(first.value.detach(), second.value.detach()), text)
+        expect(same(first.state, second.state), "one step taken twice leads to two states")
+        expect(encode(state) == kept, "a step changes the state it was given: return a new one")
+        expect(same(before, dict(on.module.state_dict())), "a loss moves the parameters: that is the optimizer's")
+
+    def test_gradients_reach_every_parameter(self) -> None:
+        on = self.model()
+        reached(on.module, self.lost(on).value)
+
+    def test_saved_and_restored_it_goes_on_to_the_same_bits(self) -> None:
+        whole, half = self.model(), self.model()
+        state = self.train(whole, None, range(1, 2 * STEPS + 1))
+        middle = self.train(half, None, range(1, STEPS + 1))
+        try:
+            tree = decode(*encode({"module": half.module.state_dict(), "state": middle}))
+        except DriftspecError as error:
+            expect(False, f"its state cannot be saved: {error}")
+            raise
+        restored = self.model()
+        restored.module.load_state_dict(tree["module"])
+        after = self.train(restored, tree["state"], range(STEPS + 1, 2 * STEPS + 1))
+        text = f"{2 * STEPS} steps, and {STEPS} steps, a checkpoint and {STEPS} more, lead to different"
+        expect(same(dict(whole.module.state_dict()), dict(restored.module.state_dict())), f"{text} parameters")
+        expect(same(state, after), f"{text} states")
+
+    def train(self, on: Model, state: Any, steps: range) -> Any:
+        """Plain gradient descent; the state after it."""
+        for step in steps:
+            loss = self.lost(on, state, step)
+            slopes = torch.autograd.grad(loss.value, on.parameters(), materialize_grads=True)
+            with torch.no_grad():
+                for p, one in zip(on.parameters(), slopes):
+                    p.sub_(1e-3 * one)
+            state = loss.state
+        return state
 
 
 class TraceTests(EstimatorTests):
     """Checks of an estimate of a trace, which trains by maximum likelihood."""
+
+    MATRIX: ClassVar[tuple[tuple[float, ...], ...]] = (
+        (0.5, -1.1, 0.3, 0.9), (0.2, -0.4, 0.8, 0.6), (0.0, 0.7, 0.3, -0.9), (-0.8, 0.1, 0.4, 0.6),
+    )  # fmt: skip
+    """Neither symmetric nor normal; its trace is 1."""
+
+    def field(self) -> Callable[[Tensor], Tensor]:
+        """x -> A sin(x) + x_1 x / 2: neither linear nor a gradient, row by row."""
+        a = torch.tensor(self.MATRIX, dtype=torch.float64)
+        return lambda x: torch.sin(x) @ a.to(x).T + x[:, :1] * x / 2
+
+    def estimate(self, f: Callable[[Tensor], Tensor], x: Tensor, seed: int = 1) -> tuple[Tensor, Tensor]:
+        made: Trace = self.made()
+        value, divergence = made.divergence(f, x, made.probe(x, generator(seed)))
+        return value.detach(), divergence.detach()
+
+    def test_it_is_the_trace_of_a_linear_field(self) -> None:
+        a = torch.tensor(self.MATRIX, dtype=torch.float64)
+        self.right(lambda x: x @ a.T, "f = A x, A neither symmetric nor normal")
+
+    def test_it_is_the_trace_of_a_nonlinear_field(self) -> None:
+        self.right(self.field(), "a nonlinear field")
+
+    def right(self, f: Callable[[Tensor], Tensor], what: str) -> None:
+        """Exact to 1e-10 where it says so, else right on average."""
+        made, x = self.made(), normal(ROWS, 4)
+        value, divergence = self.estimate(f, x)
+        expect(apart(value, f(x)) < 1e-12, f"the value beside the trace is not f(x), for {what}")
+        expect(divergence.shape == (ROWS,), f"the trace of a batch is ({ROWS},), not {tuple(divergence.shape)}")
+        off = divergence - trace(f, x)
+        if made.exact():
+            expect(float(off.abs().max()) < 1e-10, f"the exact trace is off by {float(off.abs().max()):.1e} for {what}")
+        unbiased(off[:, None], 0.0, f"estimate less trace, of {what},")
+
+    def test_every_row_has_its_own_probe(self) -> None:
+        made: Trace = self.made()
+        probe = made.probe(normal(64, 4), generator())
+        if probe is None:
+            expect(made.exact(), "probe() gives nothing, and exact() says that the trace needs chance")
+            unfit(f"{made.label} has no probes: it is exact")
+        expect(probe.dim() == 3 and probe.shape[1:] == (64, 4), f"probes are (K, B, d), not {tuple(probe.shape)}")
+        alike = bool((probe == probe[:, :1]).all())
+        expect(not alike, "all rows share one probe: the error of a batch does not average out")
+        with own_chance(made.label):
+            again = made.probe(normal(64, 4), generator())
+        expect(same(probe, again), "one generator gives two sets of probes: draw from it alone")
+        single = made.probe(normal(64, 4).float(), generator())
+        kept = single is not None and single.dtype == torch.float32
+        expect(kept, "probes for float32 rows are not float32")
+
+    def test_the_trace_of_a_row_is_its_own(self) -> None:
+        made: Trace = self.made()
+        x, f = normal(6, 4), self.field()
+        probe = made.probe(x, generator())
+        if probe is None:
+            rows_alone(lambda rows: made.divergence(f, rows)[1].detach(), x, what="the trace")
+        else:
+            each = probe.transpose(0, 1)
+            rows_alone(
+                lambda rows, v: made.divergence(f, rows, v.transpose(0, 1))[1].detach(), x, each, what="the trace"
+            )
+
+    def test_it_keeps_float32(self) -> None:
+        value, divergence = self.estimate(self.field(), normal(6, 4).float())
+        expect(value.dtype == divergence.dtype == torch.float32, f"of float32 rows the trace is {divergence.dtype}")
+
+    def test_gradients_flow_through_the_trace(self) -> None:
+        """f = θ g has the trace θ tr(∂g/∂x): its slope in θ is itself over θ. And without a graph it is the same."""
+        made: Trace = self.made()
+        factor = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        x, g = normal(6, 4), self.field()
+        probe = made.probe(x, generator())
+        divergence = made.divergence(lambda y: factor * g(y), x, probe)[1]
+        expect(divergence.requires_grad, "the trace has no graph: what is trained would have no gradient")
+        slope = torch.autograd.grad(divergence.sum(), factor)[0]
+        expect(apart(slope, divergence.sum() / 0.7) < 1e-9, "the trace's slope in a factor of the field is wrong")
+        with torch.no_grad():
+            plain = made.divergence(lambda y: factor * g(y), x, probe)[1]
+        expect(apart(plain, divergence) < 1e-12, "under torch.no_grad the trace differs")
+
+
+__all__ = ["EstimatorTests", "TraceTests"]

@@ -145,6 +145,17 @@ class NAdam(FromTorch):
     momentum_decay: NotNegative = Field(4e-3, description="ψ: the momentum is β1 (1 - 0.96^(step ψ) / 2)")
     decoupled_weight_decay: bool = Field(False, description="weight_decay as in adamw")
 
+    def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
+        """A restored product of momenta is float64 beside float64 parameters, and was float32: it is made so again."""
+        optimizer = super().build(parameters)
+
+        def as_before(restored: TorchOptimizer) -> None:
+            for state in restored.state.values():
+                state["mu_product"] = state["mu_product"].to(state["step"].dtype)
+
+        optimizer.register_load_state_dict_post_hook(as_before)
+        return optimizer
+
 
 class RAdam(FromTorch):
     """Liyuan Liu et al., "On the variance of the adaptive learning rate and beyond", 2019."""

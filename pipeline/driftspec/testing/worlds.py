@@ -1,0 +1,351 @@
+"""What stands around a component under test: small dynamics, laws and networks whose answers are known.
+
+They are nobody's plugins: no name leads to them, and a spec never meets them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from driftspec.build import capabilities
+from driftspec.component import Component
+from driftspec.components import Data, Distribution, Dynamics, Network, Setting, Table
+from driftspec.model import Model, build_model
+
+if TYPE_CHECKING:
+    from driftspec.files import Files
+
+A = ((0.4, 1.3), (-0.6, 0.2))
+"""A field's matrix: neither symmetric nor normal."""
+SPIRAL = ((-0.1, 1.0), (-1.0, -0.1))
+
+
+class NormalLaw(Distribution):
+    """N(m, L Lᵀ)."""
+
+    type = "kit_normal"
+    center: tuple[float, ...] = Field((0.0, 0.0), description="m")
+    root: tuple[tuple[float, ...], ...] = Field(((1.0, 0.0), (0.0, 1.0)), description="L, lower triangular")
+
+    def dim(self) -> int:
+        return len(self.center)
+
+    def matrix(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.root)
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        noise = torch.randn(n, len(self.center), generator=generator, dtype=torch.float64)
+        return noise @ self.matrix(noise).T + noise.new_tensor(self.center)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        root = self.matrix(x)
+        z = torch.linalg.solve_triangular(root, (x - x.new_tensor(self.center)).T, upper=False).T
+        return -z.square().sum(1) / 2 - root.diagonal().log().sum() - len(self.center) / 2 * math.log(2 * math.pi)
+
+    def entropy(self) -> float:
+        root = torch.tensor(self.root, dtype=torch.float64)
+        return len(self.center) / 2 * (1 + math.log(2 * math.pi)) + float(root.diagonal().log().sum())
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        root = torch.tensor(self.root, dtype=torch.float64)
+        return torch.tensor(self.center, dtype=torch.float64), root @ root.T
+
+    def normals(self) -> tuple[Tensor, Tensor, Tensor]:
+        mean, covariance = self.moments()
+        return mean.new_ones(1), mean[None], covariance[None]
+
+    def smallest_variance(self) -> float:
+        return float(torch.linalg.eigvalsh(self.moments()[1])[0])
+
+
+class TwoNormals(Distribution):
+    """Two normal laws of one width, of unequal weight: no normal law, and its moments are known."""
+
+    type = "kit_two_normals"
+    width: float = Field(0.5, gt=0, description="σ")
+
+    CENTERS: ClassVar[tuple[tuple[float, ...], ...]] = ((-1.0, 0.0), (1.0, 0.5))
+    WEIGHTS: ClassVar[tuple[float, ...]] = (0.3, 0.7)
+
+    def dim(self) -> int:
+        return 2
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        which = torch.multinomial(torch.tensor(self.WEIGHTS), n, replacement=True, generator=generator)
+        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return self.width * (noise + noise.new_tensor(self.CENTERS)[which])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        squares = (x[:, None] / self.width - x.new_tensor(self.CENTERS)).square().sum(-1)
+        each = x.new_tensor(self.WEIGHTS).log() - squares / 2
+        return torch.logsumexp(each, 1) - math.log(2 * math.pi * self.width**2)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        centers, weights = (torch.tensor(v, dtype=torch.float64) for v in (self.CENTERS, self.WEIGHTS))
+        mean = weights @ centers
+        apart = centers - mean
+        covariance = torch.eye(2, dtype=torch.float64) + apart.T @ (weights[:, None] * apart)
+        return self.width * mean, self.width**2 * covariance
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        return torch.cdist(x / self.width, x.new_tensor(self.CENTERS)).argmin(1)
+
+
+class Spirals(Data):
+    """Trajectories of a linear field, seen with a little noise."""
+
+    type = "kit_spirals"
+    samples: int = Field(60, ge=1, description="trajectories")
+
+    def dim(self) -> int:
+        return 2
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"trajectories"})
+
+    def read(self, files: Files, generator: Generator) -> Table:
+        times = torch.linspace(0, 2, 5, dtype=torch.float64)
+        start = torch.randn(self.samples, 2, generator=generator, dtype=torch.float64)
+        a = torch.tensor(SPIRAL, dtype=torch.float64)
+        paths = torch.stack([start @ torch.matrix_exp(a * t).T for t in times], 1)
+        noise = torch.randn(paths.shape, generator=generator, dtype=torch.float64)
+        return Table(paths + 0.02 * noise, ("x1", "x2"), times)
+
+
+class TanhNetwork(Network):
+    """W_1 tanh(W_0 [x, t] + b_0): without a constant at the end, which an energy would not show."""
+
+    type = "kit_tanh"
+
+    def parameters(self, d_in: int, d_out: int, generator: Generator) -> dict[str, Tensor]:
+        shapes = {"w0": (12, d_in + 1), "b0": (12,), "w1": (d_out, 12)}
+        return {name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        seen = torch.cat([x, t.to(x)[..., None].expand(len(x), 1)], 1)
+        return torch.tanh(seen @ p["w0"].T + p["b0"]) @ p["w1"].T
+
+
+class _Trained(Dynamics):
+    """A dynamics whose network is trained."""
+
+    default_sampler = ""
+    network: Network = Field(TanhNetwork(), description="what is trained")
+    offered: ClassVar[frozenset[str]]
+
+    def offers(self) -> frozenset[str]:
+        return self.offered | {"trainable", "smooth"}
+
+    def build(self, dim: int, generator: Generator) -> nn.Module:
+        return self.network.build(dim, 1 if "energy" in self.offered else dim, generator)
+
+
+class Flow(_Trained):
+    """dx/dt = net(t, x) between N(0, I) at 0 and the data at 1."""
+
+    type = "kit_flow"
+    offered = frozenset({"velocity", "prior"})
+
+    def times(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return module(t, x)
+
+    def prior_law(self) -> Distribution:
+        return NormalLaw()
+
+
+class Score(_Trained):
+    """dx = ½ net(x) dt + dw."""
+
+    type = "kit_score"
+    offered = frozenset({"score", "drift"})
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return module(x.new_zeros(()), x)
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return self.score(module, t, x) / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class Energy(_Trained):
+    """p ∝ exp(-net(x) - ‖x‖²/2)."""
+
+    type = "kit_energy"
+    offered = frozenset({"energy", "drift"})
+
+    def energy(self, module: nn.Module, x: Tensor) -> Tensor:
+        return module(x.new_zeros(()), x)[:, 0] + x.square().sum(1) / 2
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        from driftspec.model import gradient
+
+        return -gradient(lambda y: self.energy(module, y), x)[1] / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class _Noising(Dynamics):
+    """dx = -x dt + √2 dw from the data at 0 to N(0, I) at 3."""
+
+    default_sampler = ""
+    t_data: float = Field(1e-3, gt=0, description="where it is read")
+
+    def times(self) -> tuple[float, float]:
+        return 3.0, self.t_data
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return -x
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, math.sqrt(2))
+
+    def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.exp(-t), (-torch.expm1(-2 * t)).sqrt()
+
+
+class Noising(_Noising, _Trained):
+    """The noising SDE with a network for its score."""
+
+    type = "kit_noising"
+    offered = frozenset({"drift", "score", "noise_kernel", "prior"})
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return module(t, x)
+
+    def prior_law(self) -> Distribution:
+        return NormalLaw()
+
+
+class Known(Dynamics):
+    """What is known and has nothing to train: the module says dtype and device."""
+
+    default_sampler = ""
+
+    def build(self, dim: int, generator: Generator) -> nn.Module:
+        known = nn.Module()
+        known.register_buffer("unit", torch.ones(()), persistent=False)
+        return known
+
+
+class Target(Known):
+    """The Langevin SDE of a law."""
+
+    type = "kit_target"
+    target: Distribution = Field(NormalLaw(), description="the law")
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"drift", "score", "log_prob"})
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return self.target.score(x)
+
+    def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
+        return self.target.log_prob(x)
+
+    def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return self.target.score(x) / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def smallest_variance(self) -> float | None:
+        return self.target.smallest_variance()
+
+    def law(self) -> Distribution:
+        return self.target
+
+
+class KnownFlow(Known):
+    """dx/dt = A x from N(0, I) at 0 to N(0, e^A e^Aᵀ) at 1."""
+
+    type = "kit_known_flow"
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"velocity", "prior"})
+
+    def times(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return x @ x.new_tensor(A).T
+
+    def prior_law(self) -> Distribution:
+        return NormalLaw()
+
+    def law(self) -> NormalLaw:
+        map_ = torch.matrix_exp(torch.tensor(A, dtype=torch.float64))
+        return normal_law(torch.zeros(2, dtype=torch.float64), map_ @ map_.T)
+
+
+class KnownNoising(_Noising, Known):
+    """The noising SDE of normal data, whose score is known at every time."""
+
+    type = "kit_known_noising"
+    data: Distribution = Field(
+        NormalLaw(center=(0.5, -0.3), root=((0.7, 0.0), (0.3, 0.5))), description="the law at t = 0"
+    )
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"drift", "score", "noise_kernel", "prior"})
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        """-(α² S + σ² I)⁻¹ (x - α m), t () or (B,)."""
+        mean, covariance = (v.to(x) for v in cast(tuple[Tensor, Tensor], self.data.moments()))
+        alpha, sigma = (v.to(x)[..., None] for v in self.kernel(t))
+        values, vectors = torch.linalg.eigh(covariance)
+        turned = (x - alpha * mean) @ vectors
+        return -(turned / (alpha**2 * values + sigma**2)) @ vectors.T
+
+    def prior_law(self) -> Distribution:
+        return NormalLaw()
+
+    def law(self) -> NormalLaw:
+        """At t_data."""
+        mean, covariance = cast(tuple[Tensor, Tensor], self.data.moments())
+        alpha, sigma = self.kernel(torch.tensor(self.t_data, dtype=torch.float64))
+        return normal_law(alpha * mean, alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=torch.float64))
+
+
+def normal_law(mean: Tensor, covariance: Tensor, **keys: Any) -> NormalLaw:
+    """N(m, Σ)."""
+    root = torch.linalg.cholesky(covariance)
+    return NormalLaw(center=tuple(mean.tolist()), root=tuple(tuple(row) for row in root.tolist()), **keys)
+
+
+DATA = normal_law(torch.tensor([0.4, -0.2]), torch.tensor([[1.2, 0.4], [0.4, 0.6]]), samples=400)
+TRAINED: tuple[Dynamics, ...] = (Flow(), Score(), Energy(), Noising())
+KNOWN: tuple[Dynamics, ...] = (Target(target=DATA), KnownFlow(), KnownNoising())
+
+
+def unmet(component: Component, there: Mapping[str, Component | None]) -> str | None:
+    """The first thing it needs that is not there, in words; None if it has all."""
+    for need in component.needs():
+        other = there.get(need.kind)
+        offered = frozenset() if other is None else capabilities(other)
+        if need.severity == "error" and need.unless not in offered and offered.isdisjoint(need.any_of):
+            return f"{' or '.join(need.any_of)} of a {need.kind}"
+    return None
+
+
+def misfit(component: Any, around: Setting) -> str | None:
+    """The first number that cannot work with what is around, in words."""
+    return next((f"{key}: {text}" for key, text in component.problems(around)), None)
+
+
+def model(dynamics: Dynamics, dtype: torch.dtype = torch.float64, dim: int = 2, seed: int = 1) -> Model:
+    return build_model(dynamics, dim, seed, dtype, torch.device("cpu"))
+
+
+__all__ = ["DATA", "KNOWN", "TRAINED", "NormalLaw", "Spirals", "TwoNormals", "misfit", "model", "unmet"]
