@@ -466,6 +466,8 @@ class Sampler(Component):
     kind = "sampler"
     BLOCK: ClassVar[int] = 256
     """Noise is drawn in whole blocks of this many samples, a generator each: no sample depends on the count."""
+    heuristic: ClassVar[bool] = False
+    """Shorter steps do not lead to the model's law: it depends on how the sampler is tuned, and nobody states it."""
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         """`count` samples: whole blocks by `draw_block`, one draw a chain, cut to the count."""

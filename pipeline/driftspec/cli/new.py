@@ -39,6 +39,10 @@ USAGE = {
     "estimator": "estimator: {type: $component}",
     "data": "data: {type: $component}",
     "network": "dynamics: {type: neural_ode, network: {type: $component}}",
+    "dynamics": "dynamics: {type: $component}",
+    "solver": "solver: {type: $component}",
+    "sampler": "sampler: {type: $component}",
+    "optimizer": "train: {optimizer: {type: $component}}",
     "schedule": "train: {schedule: {type: $component}}",
 }
 """How a spec names a component of each kind that has a skeleton (of `estimator`, a trace); the first is the default."""

@@ -1,7 +1,8 @@
-"""`run-spec plugins list | show KIND/NAME | new DIR`: what is installed, who provides it, and a component's keys."""
+"""`run-spec plugins list | show KIND/NAME | check | new DIR`: what is installed, and whether it keeps its word."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 from collections.abc import Iterator
@@ -15,34 +16,45 @@ if TYPE_CHECKING:
     from driftspec.component import Component
     from driftspec.registry import Registry
 
-ACTIONS = ("list", "show", "new")
+ACTIONS = ("list", "show", "check", "new")
 
 
 def main(words: list[str]) -> int:
     action = next((number for number, word in enumerate(words) if not word.startswith("-")), None)
-    if action is not None and words[action] == "new":
+    if action is not None and words[action] == "new":  # its options are its own
         from driftspec.cli import new
 
         return new.main(words[:action] + words[action + 1 :])
     parser = options.parser(
-        "plugins", "What is installed: every component by kind, or one component's keys.",
+        "plugins", "What is installed: every component by kind, one component's keys, or whether each keeps its word.",
         "run-spec plugins new DIR: a package for a component of your own (plugins new --help)",
     )  # fmt: skip
-    parser.add_argument("action", metavar="list | show | new", help="list everything, show one component, or start one")
-    parser.add_argument("component", nargs="?", metavar="KIND/NAME", help="for show, e.g. estimator/hutchinson")
+    parser.add_argument("action", metavar="list | show | check | new", help="list everything, show or check components")
+    parser.add_argument("components", nargs="*", metavar="KIND/NAME", help="e.g. estimator/hutchinson")
     options.shaping(parser)
     args = parser.parse_args(words)
     if args.action not in ACTIONS:
-        raise UsageError(
-            f"unknown action {shown(args.action)}{nearest(args.action, (*ACTIONS, 'new'))}; allowed: list, show, new"
-        )
-    if (args.action == "show") != (args.component is not None):
+        allowed = ", ".join(ACTIONS)
+        raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, ACTIONS)}; allowed: {allowed}")
+    if args.action != "check" and len(args.components) != (args.action == "show"):
         raise UsageError("plugins show takes one KIND/NAME, plugins list none")
     registry = options.registry(args)
-    told = _table(registry) if args.action == "list" else _described(registry, args.component)
+    if args.action == "check":
+        return _check(registry, args)
+    told = _table(registry) if args.action == "list" else _described(registry, args.components[0])
     lines = _listed(told) if args.action == "list" else _shown(told)
     print(json.dumps(told) if args.format == "json" else "\n".join(lines))
     return 0
+
+
+def _check(registry: Registry, args: argparse.Namespace) -> int:
+    """The table of the conformance kit; exit code 4 where a component fails."""
+    from driftspec.cli import conformance
+
+    found = conformance.check(registry, args.components, args.plugin, args.verbose)
+    told = {one.name: one.told() for one in found}
+    print(json.dumps(told) if args.format == "json" else "\n".join(conformance.table(found, args.verbose)))
+    return 4 if any(one.failed for one in found) else 0
 
 
 def _table(registry: Registry) -> dict[str, Any]:

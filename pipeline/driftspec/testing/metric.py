@@ -1,11 +1,149 @@
-"""What a metric is held to."""
+"""What a metric is held to: a number with its error or the reason why none, the same each time, nothing disturbed."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from driftspec.build import Experiment, build
+from driftspec.components import Measured, Metric, Setting
+from driftspec.evaluate import Evaluation, as_json, evaluate, once, sample
+from driftspec.files import Files
+from driftspec.spec import Sample, Spec
+from driftspec.testing.checks import expect, own_chance, unfit
 from driftspec.testing.component import ComponentTests
+from driftspec.testing.network import moved
+from driftspec.testing.samplers import Push, Steps, Walk
+from driftspec.testing.worlds import (
+    DATA,
+    Energy,
+    Flow,
+    Noising,
+    Rows,
+    Score,
+    Spirals,
+    Target,
+    TwoNormals,
+    misfit,
+    unmet,
+)
+
+COUNT = 400
+"""Draws of the run, where the metric wants no more."""
+SECTIONS: tuple[Mapping[str, Any], ...] = (
+    {"dynamics": Score(), "data": DATA, "sampler": Steps(steps=20)},
+    {"dynamics": Target(target=DATA), "sampler": Walk(chains=20, burn_in=20)},
+    {"dynamics": Target(target=DATA), "sampler": Steps(steps=20, start=DATA)},
+    {"dynamics": Energy(), "data": DATA, "sampler": Walk(steps=20)},
+    {"dynamics": Flow(), "data": DATA, "sampler": Push()},
+    {"dynamics": Flow(), "data": TwoNormals(samples=1000), "sampler": Push()},
+    {"dynamics": Flow(), "data": Rows(), "sampler": Push()},
+    {"dynamics": Flow(), "data": Spirals()},
+    {"dynamics": Noising(), "data": DATA, "sampler": Push()},
+)
+"""Small specs that every kind of metric fits one of."""
+
+
+class Witness(Metric):
+    """One number that everything a metric might disturb goes into."""
+
+    type = "kit_witness"
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        total = torch.rand((), generator=evaluation.streams.generator("witness"), dtype=torch.float64)
+        for value in evaluation.model.module.state_dict().values():
+            total = total + value.double().sum()
+        if evaluation.experiment.spec.sampler is not None:
+            total = total + evaluation.drawn().values.double().square().sum()
+        if evaluation.experiment.spec.data is not None:
+            total = total + evaluation.test().square().sum() + evaluation.dataset.train.square().sum()
+        flags = [torch.is_grad_enabled(), evaluation.model.module.training]
+        flags += [p.requires_grad and p.grad is None for p in evaluation.model.parameters()]
+        return Measured(float(total), None, "", 0, {"flags": flags}, "it is no estimate")
 
 
 class MetricTests(ComponentTests):
-    """Checks of a metric."""
+    """Checks of a metric, in the first of the kit's own small specs that it fits."""
 
     kind = "metric"
+    around: ClassVar[Mapping[str, Any] | None] = None
+    """The sections of a spec (dynamics, data, sampler, estimator) for a metric that fits none of the kit's own."""
+
+    def sections(self) -> Mapping[str, Any]:
+        """What stands around it."""
+        made: Metric = self.made()
+        if self.around is not None:
+            return {kind: self.make(kind, body) for kind, body in self.around.items()}
+        of_chains = [sections for sections in SECTIONS if getattr(sections.get("sampler"), "chains", None)]
+        own = (*of_chains, *SECTIONS) if made.reads_chains else SECTIONS
+        lacks = [self.lack(made, sections) for sections in own]
+        if None not in lacks:
+            said = "; ".join(dict.fromkeys(lack for lack in lacks if lack))
+            unfit(f"{made.label} fits none of the kit's small specs ({said}): give the sections `around` it")
+        return own[lacks.index(None)]
+
+    def lack(self, made: Metric, sections: Mapping[str, Any]) -> str | None:
+        """What it misses there, in words."""
+        data = sections.get("data") or sections["dynamics"].nested().get("target")
+        reads_draws = made.wanted() > 0 or made.reads_chains
+        if reads_draws and "sampler" not in sections:
+            return "draws"
+        own, sampler, estimator = (sections.get(kind) for kind in ("data", "sampler", "estimator"))
+        setting = Setting(sections["dynamics"], own, sampler, self.count(made), estimator)
+        return unmet(made, {**sections, "data": data}) or misfit(made, setting)
+
+    def count(self, made: Metric) -> int:
+        return max(COUNT, -(-made.wanted() // 20) * 20)
+
+    def experiment(self, *metrics: Metric) -> Experiment:
+        """The small spec made live, with these metrics."""
+        sample = Sample(count=self.count(self.made()))
+        sections = {"evaluate": metrics, "sample": sample, **self.sections()}
+        spec = Spec.model_validate({"version": 1, "name": "kit", **sections})
+        made = build(spec, Files(self.folder()))
+        moved(made.model.module)
+        return made
+
+    def measured(self, *metrics: Metric) -> dict[str, Measured]:
+        """Each metric's result, of a fresh experiment."""
+        made = self.experiment(*metrics)
+        model = made.model
+        return dict(evaluate(made, model, once(lambda: sample(made, model))))
+
+    def test_it_gives_a_number_with_its_error_or_the_reason_why_none(self) -> None:
+        made: Metric = self.made()
+        one = self.measured(made)[made.key()]
+        if one.value is None:
+            expect(one.stderr_reason, "it gives no value, and stderr_reason does not say why")
+        else:
+            expect(math.isfinite(one.value), f"its value is {one.value}: give None and the reason")
+        if one.stderr is None:
+            expect(one.stderr_reason, "it gives no standard error, and stderr_reason does not say why")
+        else:
+            expect(math.isfinite(one.stderr) and one.stderr >= 0, f"its standard error is {one.stderr}")
+        expect(type(one.n) is int and one.n >= 0, f"n counts what was measured: {one.n!r} is no whole number")
+        expect(isinstance(one.unit, str), f"unit is text, not {one.unit!r}")
+        try:
+            json.dumps(as_json(one), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            expect(False, f"its result is no strict JSON: {error}")
+
+    def test_it_is_the_same_each_time(self) -> None:
+        made: Metric = self.made()
+        with own_chance(made.label):
+            first, second = (json.dumps(as_json(self.measured(made)[made.key()])) for _ in range(2))
+        expect(first == second, "measured twice it gives two results: draw from evaluation.streams alone")
+
+    def test_it_disturbs_no_other_metric(self) -> None:
+        """Neither the draws nor the data nor the model, nor whether gradients are recorded."""
+        made, witness = self.made(), Witness()
+        alone, after = self.measured(witness), self.measured(made, witness)
+        text = "a metric measured after it gives another result: it changes draws, data, model or the way of gradients"
+        expect(alone[witness.key()] == after[witness.key()], text)
+
+
+__all__ = ["MetricTests"]

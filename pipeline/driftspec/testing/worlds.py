@@ -118,6 +118,19 @@ class Spirals(Data):
         return Table(paths + 0.02 * noise, ("x1", "x2"), times)
 
 
+class Rows(Data):
+    """Rows that no law is known of: numbers between 0 and 1."""
+
+    type = "kit_rows"
+    samples: int = Field(1000, ge=1, description="rows")
+
+    def dim(self) -> int:
+        return 2
+
+    def read(self, files: Files, generator: Generator) -> Table:
+        return Table(torch.rand(self.samples, 2, generator=generator, dtype=torch.float64), ("x1", "x2"))
+
+
 class TanhNetwork(Network):
     """W_1 tanh(W_0 [x, t] + b_0): without a constant at the end, which an energy would not show."""
 
@@ -324,7 +337,7 @@ def normal_law(mean: Tensor, covariance: Tensor, **keys: Any) -> NormalLaw:
     return NormalLaw(center=tuple(mean.tolist()), root=tuple(tuple(row) for row in root.tolist()), **keys)
 
 
-DATA = normal_law(torch.tensor([0.4, -0.2]), torch.tensor([[1.2, 0.4], [0.4, 0.6]]), samples=400)
+DATA = normal_law(torch.tensor([0.4, -0.2]), torch.tensor([[1.2, 0.4], [0.4, 0.6]]), samples=1000)
 TRAINED: tuple[Dynamics, ...] = (Flow(), Score(), Energy(), Noising())
 KNOWN: tuple[Dynamics, ...] = (Target(target=DATA), KnownFlow(), KnownNoising())
 
@@ -335,7 +348,7 @@ def unmet(component: Component, there: Mapping[str, Component | None]) -> str | 
         other = there.get(need.kind)
         offered = frozenset() if other is None else capabilities(other)
         if need.severity == "error" and need.unless not in offered and offered.isdisjoint(need.any_of):
-            return f"{' or '.join(need.any_of)} of a {need.kind}"
+            return f"it needs {' or '.join(need.any_of)} of the {need.kind}"
     return None
 
 

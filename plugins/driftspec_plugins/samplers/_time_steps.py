@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
 from driftspec.chains import Noise, noise, padded
 from driftspec.component import Need
-from driftspec.components import Draws, Sampler
+from driftspec.components import Draws, Dynamics, Sampler, Setting
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -29,6 +29,15 @@ class TimeSteps(Sampler):
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("drift",), "to step the SDE"), Need("dynamics", ("score",), "to run it backwards"))
 
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if self.begins_at == "prior" and type(around.dynamics).prior_law is Dynamics.prior_law:
+            yield "type", f"it begins at the prior, and {around.dynamics.label} has none"
+
+    @property
+    def begins_at(self) -> Literal["data", "prior"]:
+        """Where chains begin."""
+        return "prior"
+
     def ends(self, model: Model) -> tuple[float, float]:
         """The times to go from and to."""
         return model.dynamics.times()
@@ -40,8 +49,8 @@ class TimeSteps(Sampler):
         return torch.linspace(*self.ends(model), self.steps + 1, dtype=torch.float64)
 
     def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        """Where chains begin (at least `chains`, d): the prior. The place to refuse what cannot work."""
-        return model.first("prior", chains, streams)
+        """Where chains begin (at least `chains`, d). The place to refuse what cannot work."""
+        return model.first(self.begins_at, chains, streams)
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
         """One step of every chain from t to `after`; noise is taken as needed."""

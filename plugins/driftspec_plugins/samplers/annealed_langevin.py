@@ -9,7 +9,7 @@ the noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, �
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -29,7 +29,8 @@ class AnnealedLangevin(TimeSteps):
     """Down the ladder of σ that stands in the dynamics."""
 
     type = "annealed_langevin"
-    example: ClassVar[Mapping[str, Any]] = {"step": 1e-5, "steps_per_level": 20}
+    heuristic = True  # a level is left before its law is reached
+    example: ClassVar[Mapping[str, Any]] = {"step": 1e-4, "steps_per_level": 20}
 
     steps: int = Field(10, ge=1, description="rungs, where the dynamics has no ladder of its own")
     steps_per_level: int = Field(100, ge=1, description="Langevin steps at each σ")
@@ -41,6 +42,9 @@ class AnnealedLangevin(TimeSteps):
             Need("dynamics", ("noise_kernel",), "for its levels of noise"),
             Need("dynamics", ("score",), "to climb"),
         )
+
+    def halved(self) -> Self:
+        return self.model_copy(update={"step": self.step / 2, "steps_per_level": 2 * self.steps_per_level})
 
     def grid(self, model: Model) -> Tensor:
         """The ladder's times, highest σ first, and the lowest once more: a level is a step."""

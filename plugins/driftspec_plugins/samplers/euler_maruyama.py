@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from driftspec.components import VectorField
     from driftspec.model import Model
-    from driftspec.streams import Streams
 
 
 class EulerMaruyama(TimeSteps):
@@ -68,8 +67,9 @@ class EulerMaruyama(TimeSteps):
         t_prior, t_data = model.dynamics.times()
         return (t_prior, t_data) if self.direction == "reverse" else (0.0, t_prior)
 
-    def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        return model.first("prior" if self.direction == "reverse" else "data", chains, streams)
+    @property
+    def begins_at(self) -> Literal["data", "prior"]:
+        return "prior" if self.direction == "reverse" else "data"
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
         h, g = (after - t).abs(), model.dynamics.diffusion(t)

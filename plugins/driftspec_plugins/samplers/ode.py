@@ -5,10 +5,11 @@ Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary Differential Equations*,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.component import Need, default
-from driftspec.components import Draws, Sampler, Solver
+from driftspec.components import Draws, Dynamics, Sampler, Setting, Solver
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -25,6 +26,10 @@ class ODE(Sampler):
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("velocity",), "to integrate"),)
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if type(around.dynamics).prior_law is Dynamics.prior_law:
+            yield "type", f"it begins at the prior, and {around.dynamics.label} has none"
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
         from driftspec.flow import transport

@@ -1,0 +1,144 @@
+"""`run-spec plugins check`: the conformance kit over what is installed, by pytest in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from driftspec.components import KINDS
+from driftspec.errors import PluginError, Problem, RunFailed, UsageError, nearest, shown
+
+if TYPE_CHECKING:
+    from driftspec.registry import Registry
+
+QUIET = ("-q", "-p", "no:cacheprovider", "--tb=short", "-W", "ignore", "--no-header")
+
+
+@dataclass
+class Checked:
+    """What the kit says of one component, or why it was not asked."""
+
+    name: str  # kind/name, as a spec would write the name
+    passed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unchecked: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Its entry in --format json."""
+        if self.unchecked is not None:
+            return {"checked": False, "reason": self.unchecked}
+        return {"checked": True, "passed": self.passed, "failed": self.failed, "skipped": self.skipped}
+
+
+def check(registry: Registry, named: Sequence[str], files: Sequence[str], verbose: bool) -> list[Checked]:
+    """Every component, or those named, in order. UsageError where pytest is not there."""
+    if importlib.util.find_spec("pytest") is None:
+        raise UsageError("plugins check runs the conformance kit by pytest: pip install 'driftspec[test]'")
+    found = [_made(registry, one) for one in _chosen(registry, named)]
+    asked = [one for one in found if one.unchecked is None]
+    if asked:
+        _run(asked, [str(Path(one).resolve()) for one in files], verbose)
+    return found
+
+
+def _chosen(registry: Registry, named: Sequence[str]) -> list[str]:
+    """KIND/NAME of each; a name that several provide once a distribution."""
+    known = [f"{kind}/{name}" for kind, name in _spelt(registry)]
+    for one in named:
+        kind, _, name = one.partition("/")
+        if kind not in KINDS or not name:
+            raise UsageError(f"{shown(one)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+        if registry.provider(kind, name) is None:
+            problem = registry.look_up(kind, name)[1] or Problem("S120", f"{shown(one)} cannot be told apart")
+            raise (UsageError(problem.message) if problem.code == "S120" else PluginError(problem))
+    return list(dict.fromkeys(named)) or sorted(known)
+
+
+def _spelt(registry: Registry) -> Iterator[tuple[str, str]]:
+    for (kind, name), providers in registry.providers.items():
+        if len(providers) == 1:
+            yield kind, name
+        else:
+            yield from ((kind, f"{one.distribution}/{name}") for one in providers)
+
+
+def _made(registry: Registry, one: str) -> Checked:
+    """A component that can be made, or why it cannot: then nothing is checked, and that is said."""
+    kind, _, name = one.partition("/")
+    found, problem = registry.look_up(kind, name)
+    if found is None:
+        return Checked(one, failed={"it is found": getattr(problem, "message", str(problem))})
+    try:
+        KINDS[kind].make({"type": name, **found.example}, registry)
+    except ValueError as error:  # pydantic's
+        missing = [".".join(map(str, e["loc"])) for e in _errors(error) if e["type"] == "missing"]
+        reasons = [str(e["msg"]).removeprefix("Value error, ") for e in _errors(error)]
+        return Checked(one, unchecked=f"needs keys: {', '.join(missing)}" if missing else "; ".join(reasons))
+    return Checked(one)
+
+
+def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
+    return getattr(error, "errors", list)()
+
+
+def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool) -> None:
+    """Fill in what pytest says of each: class Test0 is the first's, and so on."""
+    lines = ["from driftspec.testing import checks_for", ""]
+    for number, one in enumerate(asked):
+        kind, _, name = one.name.partition("/")
+        lines.append(f"Test{number} = checks_for({kind!r}, {name!r}, {list(files)!r})")
+    with tempfile.TemporaryDirectory(prefix="driftspec-check-") as folder:
+        module, report = Path(folder) / "test_components.py", Path(folder) / "report.xml"
+        module.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (Path(folder) / "pytest.ini").write_text("[pytest]\njunit_family = xunit2\n", encoding="utf-8")
+        words = [sys.executable, "-m", "pytest", *QUIET, "-c", "pytest.ini", f"--junitxml={report}", module.name]
+        alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"} | alone
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        if verbose:
+            print(done.stdout, end="", file=sys.stderr)
+        if not report.exists() or done.returncode not in (0, 1):
+            raise RunFailed(f"pytest ended with code {done.returncode}: {(done.stdout + done.stderr).strip()[-2000:]}")
+        _read(report, asked)
+
+
+def _read(report: Path, asked: Sequence[Checked]) -> None:
+    """Each case of the report to its component."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        one = asked[int(case.get("classname", "").rpartition(".Test")[2])]
+        name = case.get("name", "").removeprefix("test_").replace("_", " ")
+        told = next(iter(case), None)
+        said = "" if told is None else (told.get("message") or told.text or "").strip()
+        if told is None or told.tag not in ("failure", "error", "skipped"):
+            one.passed += 1
+        elif told.tag == "skipped":
+            one.skipped[name] = said
+        else:
+            one.failed[name] = said.removeprefix("Failed: ")
+
+
+def table(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
+    """A line a component; below, what failed, and with `verbose` what was skipped."""
+    width = max(len(one.name) for one in found)
+    yield f"{'component':<{width}}  passed  failed  skipped"
+    for one in found:
+        if one.unchecked is not None:
+            yield f"{one.name:<{width}}  not checked: {one.unchecked}"
+        else:
+            yield f"{one.name:<{width}}  {one.passed:>6}  {len(one.failed):>6}  {len(one.skipped):>7}"
+    for one in found:
+        yield from (f"{one.name}: {check}: {said}" for check, said in one.failed.items())
+        if verbose:
+            yield from (f"{one.name}: {check}: skipped: {said}" for check, said in one.skipped.items())
+
+
+__all__ = ["Checked", "check", "table"]

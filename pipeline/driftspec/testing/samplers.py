@@ -1,0 +1,80 @@
+"""The kit's own samplers: what metrics under test read draws of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from driftspec.chains import ChainSampler, Moved, Noise
+from driftspec.components import Course, Draws, Sampler, Setting
+from driftspec.model import Model
+
+if TYPE_CHECKING:
+    from driftspec.components import VectorField
+
+STEP = 0.2
+
+
+class Push(Sampler):
+    """Draws of the prior along the velocity, in twenty steps of Euler's."""
+
+    type = "kit_push"
+
+    def draw_block(self, model: Model, generator: Generator) -> Draws:
+        x = model.like(model.prior().sample(self.BLOCK, generator, model.dim))
+        t_prior, t_data = model.dynamics.times()
+        times = torch.linspace(t_prior, t_data, 21, dtype=torch.float64)
+        with torch.no_grad():
+            for t, after in pairwise(times):
+                x = x + (after - t).to(x) * model.velocity(t.to(x), x)
+        return Draws(x[:, None])
+
+
+class Walk(ChainSampler):
+    """Metropolis with normal proposals."""
+
+    type = "kit_walk"
+
+    def offers(self) -> frozenset[str]:
+        return super().offers() | {"acceptance"}
+
+    def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
+        y = x + 2 * STEP**0.5 * chance.normal
+        taken = chance.uniform.log() < model.log_density(y) - model.log_density(x)
+        ones = torch.ones(len(x), dtype=torch.long)
+        counts = {} if warming else {"accepted": taken.long(), "proposed": ones}
+        return Moved(torch.where(taken[:, None], y, x), None, counts)
+
+    def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"acceptance": counts["accepted"] / counts["proposed"]} if "proposed" in counts else {}
+
+
+class Steps(ChainSampler):
+    """x' = x + (h/2) s + √h ε, the Langevin SDE in steps of time."""
+
+    type = "kit_steps"
+    step: float = Field(STEP, gt=0, description="h")
+
+    def offers(self) -> frozenset[str]:
+        return super().offers() | ({"motion"} if self.chains is None else set())
+
+    def course(self, around: Setting) -> Course:
+        return Course(self.begins(around), self.step * self.before(), self.before())
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        return lambda t, x: model.score(x.new_tensor(model.t_data), x) / 2, torch.ones_like
+
+    def halved(self) -> Steps:
+        return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
+
+    def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
+        slope = model.score(x.new_tensor(model.t_data), x)
+        return Moved(x + self.step / 2 * slope + self.step**0.5 * chance.normal)
+
+
+__all__ = ["Push", "Steps", "Walk"]
