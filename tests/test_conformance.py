@@ -51,8 +51,8 @@ REFUSED = {"optimizer/lbfgs", "optimizer/muon", "optimizer/sparse_adam"}
 
 SAMPLE = {
     "data/gaussian_mixture", "network/mlp", "dynamics/vp_sde", "solver/rk4", "solver/dopri5", "estimator/hutchinson",
-    "estimator/contrastive_divergence", "optimizer/adam", "schedule/one_cycle", "sampler/mala", "sampler/euler_maruyama",
-    "metric/energy_distance",
+    "estimator/contrastive_divergence", "optimizer/adam", "schedule/one_cycle", "sampler/mala",
+    "sampler/euler_maruyama", "metric/energy_distance",
 }  # fmt: skip
 """Those of which the default run makes every check."""
 

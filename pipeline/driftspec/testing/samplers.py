@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.components import Course, Draws, Sampler, Setting
+from driftspec.errors import RunFailed
 from driftspec.model import Model
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Walk(ChainSampler):
 
     def offers(self) -> frozenset[str]:
         return super().offers() | {"acceptance"}
+
+    def begin(self, model: Model, x: Tensor, asked: int) -> None:
+        """RunFailed where log p has no value: every step would be refused."""
+        if not bool(model.log_density(x)[:asked].isfinite().all()):
+            raise RunFailed(f"{self.label}: chains begin where log p has no value", "bad_start", 0)
 
     def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
         y = x + 2 * STEP**0.5 * chance.normal
