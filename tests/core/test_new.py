@@ -210,3 +210,33 @@ def test_writing_a_package_imports_no_torch(folder: Path) -> None:
     code = "import sys; from driftspec.cli import main; main(['plugins', 'new', 'x1']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\nFalse\n")
+
+
+PLUGIN = """
+from driftspec.components import Metric
+from driftspec.registry import hookimpl
+
+class Same(Metric):
+    type = "same"
+
+@hookimpl
+def driftspec_components():
+    return {"metric": {"same": Same}}
+"""
+
+
+def test_showing_what_two_plugins_provide_is_their_problem_and_a_name_that_nobody_has_a_wrong_usage(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = []
+    for file in ("one.py", "two.py"):
+        (folder / file).write_text(f"# {file}\n{PLUGIN}")
+        both += ["--plugin", file]
+    assert main(["plugins", "show", "metric/same", *both]) == 4
+    assert capsys.readouterr().err == (
+        "error[P202] metric 'same' is provided by one.py and by two.py: write type: 'one.py/same' or 'two.py/same'\n"
+    )
+    assert main(["plugins", "show", "metric/two.py/same", *both]) == 0
+    assert "(two.py, " in capsys.readouterr().out
+    assert main(["plugins", "show", "metric/nobody"]) == 2
+    assert capsys.readouterr().err.startswith("usage: unknown metric 'nobody'; allowed: ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
 from driftspec.components import KINDS
-from driftspec.errors import UsageError, nearest, shown
+from driftspec.errors import PluginError, UsageError, nearest, shown
 
 if TYPE_CHECKING:
     from driftspec.component import Component
@@ -76,6 +76,8 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if kind not in KINDS or not name:
         raise UsageError(f"{shown(component)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     found, problem = registry.look_up(kind, name)
+    if problem is not None and problem.code != "S120":
+        raise PluginError(problem)
     if found is None:
         raise UsageError(getattr(problem, "message", problem))
     module = inspect.getmodule(found)
