@@ -24,6 +24,7 @@ NAMED_BY_THE_CORE = {
     "adam": "the optimizer of a train section that names none",
     "constant": "the schedule of a train section that names none",
     "step": "a word: the key of a training record",
+    "acceptance": "a capability of samplers, which one of the conformance kit's own offers",
 }
 """Names of components that stand in the core, and why."""
 

@@ -155,6 +155,15 @@ def test_what_does_not_fit_is_one_message_at_its_place(
     assert said(edited(*edits), registry=known) == [f"a.yaml:{message}"]
 
 
+@pytest.mark.parametrize("sampler", ["ode", "euler_maruyama"])
+def test_a_sampler_that_begins_at_a_prior_needs_one(sampler: str) -> None:
+    """A target's SDE has a drift and a score, and a velocity follows: but there is no prior to begin at."""
+    text = f"version: 1\nname: a\ndynamics: {{type: langevin, target: moons}}\nsampler: {sampler}\nevaluate: [ess]\n"
+    assert said(f"{text}sample: {{count: 100}}\n") == [
+        f"a.yaml:4:1: error[X303] sampler '{sampler}': it begins at the prior, and dynamics 'langevin' has none"
+    ]
+
+
 def test_what_almost_does_not_fit_does() -> None:
     text = edited(
         ("samples: 500, noise: 0.05", "samples: 500, split: [0.8, 0.2, 0]"), ("batch_size: 64", "batch_size: 400"),

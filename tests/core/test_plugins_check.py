@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from kit import checks
 
 from driftspec.cli import main
+from driftspec.testing import TraceTests
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BAD = """
@@ -57,24 +61,24 @@ def test_what_keeps_its_word_is_a_row_of_the_table(capsys: pytest.CaptureFixture
 
 def test_what_breaks_it_is_said_and_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.py").write_text(BAD)
-    words = ["plugins", "check", "schedule/bad", "schedule/needy", "--plugin", str(tmp_path / "bad.py")]
-    assert main(words) == 4
-    out = capsys.readouterr().out
-    assert "schedule/bad: rates are finite and not negative: the rate of step 0 is -0.1" in out
-    assert re.search(r"schedule/needy +not checked: needs keys: factor", out)
-    assert main([*words, "--format", "json"]) == 4
+    file = ["--plugin", str(tmp_path / "bad.py")]
+    assert main(["plugins", "check", "schedule/bad", "schedule/needy", *file, "--format", "json"]) == 4
     told = json.loads(capsys.readouterr().out)
     assert told["schedule/needy"] == {"checked": False, "reason": "needs keys: factor"}
-    assert "rates are finite and not negative" in told["schedule/bad"]["failed"]
     assert told["schedule/bad"]["checked"] is True
+    assert told["schedule/bad"]["failed"]["rates are finite and not negative"] == "the rate of step 0 is -0.1"
+    assert main(["plugins", "check", "schedule/needy", *file]) == 0
+    assert re.search(r"schedule/needy +not checked: needs keys: factor", capsys.readouterr().out)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.py"], "nothing is left behind"
 
 
-def test_the_readmes_plugin_keeps_its_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_test_file_passes_beside_its_plugin(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "orthogonal.py").write_text(next(block for block in blocks if "hookimpl" in block))
-    file = str(tmp_path / "orthogonal.py")
-    assert main(["plugins", "check", "estimator/orthogonal_probes", "--plugin", file]) == 0, capsys.readouterr()
+    (tmp_path / "test_orthogonal.py").write_text(next(block for block in blocks if "TraceTests" in block))
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1].startswith(f"{len(checks(TraceTests()))} passed in"), done.stdout
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,15 @@ class DoubleProbes(Probes):
         return each.mean(0).double()
 
 
+class Placed(Probes):
+    """Whose probes are on the CPU."""
+
+    type = "placed"
+
+    def probe(self, x: Tensor, generator: Generator) -> Tensor:
+        return super().probe(torch.zeros(x.shape, dtype=x.dtype), generator)
+
+
 class Exact(Probes):
     """Which says that it is exact, and is not."""
 
@@ -297,6 +306,7 @@ class Exact(Probes):
     [
         (Biased, "it_is_the_trace_of_a_linear_field"),
         (Biased, "it_is_the_trace_of_a_nonlinear_field"),
+        (Biased, "it_is_the_trace_of_a_field_that_is_itself_a_slope"),
         (Summed, "it_is_the_trace_of_a_linear_field"),
         (WideProbes, "it_is_the_trace_of_a_linear_field"),
         (Exact, "it_is_the_trace_of_a_linear_field"),
@@ -306,6 +316,7 @@ class Exact(Probes):
         (NoGradient, "gradients_flow_through_the_trace"),
         (Crossed, "the_trace_of_a_row_is_its_own"),
         (DoubleProbes, "it_keeps_float32"),
+        (Placed, "it_stays_on_its_device"),
     ],
     ids=lambda one: getattr(one, "type", None),
 )

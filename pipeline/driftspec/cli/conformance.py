@@ -92,17 +92,19 @@ def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
 
 def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool) -> None:
     """Fill in what pytest says of each: class Test0 is the first's, and so on."""
-    lines = ["from driftspec.testing import checks_for", ""]
+    written = ["from driftspec.testing import checks_for", ""]
     for number, one in enumerate(asked):
         kind, _, name = one.name.partition("/")
-        lines.append(f"Test{number} = checks_for({kind!r}, {name!r}, {list(files)!r})")
+        written.append(f"Test{number} = checks_for({kind!r}, {name!r}, {list(files)!r})")
     with tempfile.TemporaryDirectory(prefix="driftspec-check-") as folder:
         module, report = Path(folder) / "test_components.py", Path(folder) / "report.xml"
-        module.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        module.write_text("\n".join(written) + "\n", encoding="utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\njunit_family = xunit2\n", encoding="utf-8")
         words = [sys.executable, "-m", "pytest", *QUIET, "-c", "pytest.ini", f"--junitxml={report}", module.name]
         alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"} | alone
+        if sys.stderr.isatty():
+            print(f"checking {len(asked)} components, some seconds each", file=sys.stderr)
         done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
         if verbose:
             print(done.stdout, end="", file=sys.stderr)
@@ -126,7 +128,7 @@ def _read(report: Path, asked: Sequence[Checked]) -> None:
             one.failed[name] = said.removeprefix("Failed: ")
 
 
-def table(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
+def lines(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
     """A line a component; below, what failed, and with `verbose` what was skipped."""
     width = max(len(one.name) for one in found)
     yield f"{'component':<{width}}  passed  failed  skipped"
@@ -141,4 +143,4 @@ def table(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
             yield from (f"{one.name}: {check}: skipped: {said}" for check, said in one.skipped.items())
 
 
-__all__ = ["Checked", "check", "table"]
+__all__ = ["Checked", "check", "lines"]

@@ -53,7 +53,7 @@ def _check(registry: Registry, args: argparse.Namespace) -> int:
 
     found = conformance.check(registry, args.components, args.plugin, args.verbose)
     told = {one.name: one.told() for one in found}
-    print(json.dumps(told) if args.format == "json" else "\n".join(conformance.table(found, args.verbose)))
+    print(json.dumps(told) if args.format == "json" else "\n".join(conformance.lines(found, args.verbose)))
     return 4 if any(one.failed for one in found) else 0
 
 

@@ -14,11 +14,11 @@ from driftspec.checkpoint import decode, encode
 from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace
 from driftspec.errors import DriftspecError
 from driftspec.files import Files
-from driftspec.model import Model
+from driftspec.model import Model, gradient
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unbiased, unfit
 from driftspec.testing.component import ComponentTests
-from driftspec.testing.network import moved, reached, trace
+from driftspec.testing.network import moved, reached, stays_on_device, trace
 from driftspec.testing.worlds import DATA, TRAINED, Spirals, misfit, model, unmet
 
 STREAMS = Streams(11).under("kit")
@@ -155,6 +155,14 @@ class TraceTests(EstimatorTests):
     def test_it_is_the_trace_of_a_nonlinear_field(self) -> None:
         self.right(self.field(), "a nonlinear field")
 
+    def test_it_is_the_trace_of_a_field_that_is_itself_a_slope(self) -> None:
+        """f = ∇ Σ (log cosh x_i + x_i⁴/4 + x_1 x_i²/2), as an energy's score is: a derivative differentiated again."""
+
+        def potential(x: Tensor) -> Tensor:
+            return (torch.log(torch.cosh(x)) + x.pow(4) / 4 + x[:, :1] * x.square() / 2).sum(1)
+
+        self.right(lambda x: gradient(potential, x)[1], "a field that is itself a slope")
+
     def right(self, f: Callable[[Tensor], Tensor], what: str) -> None:
         """Exact to 1e-10 where it says so, else right on average."""
         made, x = self.made(), normal(ROWS, 4)
@@ -197,6 +205,16 @@ class TraceTests(EstimatorTests):
     def test_it_keeps_float32(self) -> None:
         value, divergence = self.estimate(self.field(), normal(6, 4).float())
         expect(value.dtype == divergence.dtype == torch.float32, f"of float32 rows the trace is {divergence.dtype}")
+
+    def test_it_stays_on_its_device(self) -> None:
+        made: Trace = self.made()
+        f = self.field()
+
+        def divergence(at: str, t: Tensor, x: Tensor) -> Tensor:
+            x = torch.cat([x, x[:, :1]], 1)
+            return made.divergence(f, x, made.probe(x, generator()))[1]
+
+        stays_on_device(divergence, made.label)
 
     def test_gradients_flow_through_the_trace(self) -> None:
         """f = θ g has the trace θ tr(∂g/∂x): its slope in θ is itself over θ. And without a graph it is the same."""

@@ -127,8 +127,8 @@ class SamplerTests(ComponentTests):
             on = self.model(Target(target=law))
             if misfit(here, Setting(on.dynamics)) is not None:
                 continue
-            values = self.drawn(here, on, self.count).values[:, 0]
             begun = on.first(law, self.count, STREAMS)[: self.count]
+            values = here.carry(on, begun, STREAMS).values[:, 0]  # no step adapts: while it does, no law stays
             moved = max(moved, apart(values, begun))
             said = f"after {LENGTH} steps from the target ({type(law).__name__} of width {_width(law):g})"
             agree(law.reported(values)[0], here.predicted(law), said)
