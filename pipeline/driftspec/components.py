@@ -357,6 +357,8 @@ class Trace(Estimator):
     """
 
     unused_nested = frozenset({"solver", "check_every", "kinetic", "jacobian"})
+    joint_probes: ClassVar[bool] = False
+    """`divergence` is no mean over probes taken one at a time: they work together, and have no standard error."""
 
     solver: TrainingSolver = default("lobatto", "integrates the state and log p in training")
     check_every: int = Field(

@@ -84,11 +84,11 @@ def log_prob(model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Str
     blocks = (streams.at(block).generator("probes") for block in range(-(-len(x) // BLOCK)))
     drawn = [v for block in blocks if (v := trace.probe(x.new_zeros(BLOCK, model.dim), block)) is not None]
     probes = torch.cat(drawn, 1) if drawn else None  # (K, B or more, d)
-    columns = 1 if probes is None else len(probes)
+    columns = 1 if probes is None or trace.joint_probes else len(probes)
 
     def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         def one(part: Tensor) -> Path:
-            rates = _rates(model, trace, None if probes is None else probes[:, part], each=True)
+            rates = _rates(model, trace, None if probes is None else probes[:, part], each=not trace.joint_probes)
             return using.solve(model.velocity, x[part], t_data, t_prior, rates, steps)
 
         path = _by_blocks(one, rows)

@@ -1,4 +1,4 @@
-"""`run-spec plugins list | show KIND/NAME | check`: what is installed, its keys, and whether it keeps its word."""
+"""`run-spec plugins list | show KIND/NAME | check | new DIR`: what is installed, and whether it keeps its word."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from driftspec.errors import PluginError, UsageError, nearest, shown
 if TYPE_CHECKING:
     from driftspec.registry import Registry
 
-ACTIONS = ("list", "show", "check")
+ACTIONS = ("list", "show", "check", "new")
 
 
 def main(words: list[str]) -> int:
+    action = next((number for number, word in enumerate(words) if not word.startswith("-")), None)
+    if action is not None and words[action] == "new":  # its options are its own
+        from driftspec.cli import new
+
+        return new.main(words[:action] + words[action + 1 :])
     parser = options.parser(
-        "plugins", "What is installed: every component by kind, one component's keys, or whether each keeps its word."
-    )
-    parser.add_argument("action", metavar="list | show | check", help="list everything, show or check components")
+        "plugins", "What is installed: every component by kind, one component's keys, or whether each keeps its word.",
+        "run-spec plugins new DIR: a package for a component of your own (plugins new --help)",
+    )  # fmt: skip
+    parser.add_argument("action", metavar="list | show | check | new", help="list everything, show or check components")
     parser.add_argument("components", nargs="*", metavar="KIND/NAME", help="e.g. estimator/hutchinson")
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -87,7 +93,7 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if kind not in KINDS or not name:
         raise UsageError(f"{shown(component)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     found, problem = registry.look_up(kind, name)
-    if problem is not None and problem.code.startswith("P"):
+    if problem is not None and problem.code != "S120":
         raise PluginError(problem)
     if found is None:
         raise UsageError(getattr(problem, "message", problem))

@@ -1,0 +1,147 @@
+"""`run-spec plugins new DIR`: a package with one component, its tests through the kit, and a spec that uses it."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata, resources, util
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+
+from driftspec import __version__
+from driftspec.cli import options
+from driftspec.components import KINDS
+from driftspec.errors import UsageError, nearest, shown
+from driftspec.registry import GROUP, Registry
+
+LONGEST = 28
+"""Letters in a component's name: no line of the package then grows beyond what its own checks allow."""
+
+FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "gitignore": ".gitignore",
+    "test.yml": ".github/workflows/test.yml",
+    "__init__.py": "src/{package}/__init__.py",
+    "py.typed": "src/{package}/py.typed",
+    "{kind}.py": "src/{package}/{component}.py",
+    "test_{kind}.py": "tests/test_{component}.py",
+    "{kind}.yaml": "specs/{component}.yaml",
+}
+"""Skeletons, each a text with $placeholders, and where in the package they go."""
+
+USAGE = {
+    "metric": "evaluate: [$component]",
+    "estimator": "estimator: {type: $component}",
+    "data": "data: {type: $component}",
+    "network": "dynamics: {type: neural_ode, network: {type: $component}}",
+    "dynamics": "dynamics: {type: $component}",
+    "solver": "solver: {type: $component}",
+    "sampler": "sampler: {type: $component}",
+    "optimizer": "train: {optimizer: {type: $component}}",
+    "schedule": "train: {schedule: {type: $component}}",
+}
+"""How a spec names a component of each kind that has a skeleton (of `estimator`, a trace); the first is the default."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a package is called: on an index, in Python, and by a spec."""
+
+    distribution: str
+    package: str
+    component: str
+    cls: str
+
+
+def main(words: list[str]) -> int:
+    parser = options.parser("plugins new", "A complete package for a component of your own.")
+    parser.add_argument("directory", metavar="DIR", help="a new or empty directory; its name is the package's")
+    parser.add_argument("--kind", default=next(iter(USAGE)), metavar="KIND", help=f"one of {', '.join(USAGE)}")
+    options.shaping(parser)
+    args = parser.parse_args(words)
+    if args.kind not in USAGE:
+        raise UsageError(_no_skeleton(args.kind))
+    directory = Path(args.directory)
+    names = _names(directory.resolve().name, args.kind)
+    _refuse_taken(names, args.kind, options.registry(args))
+    files = _filled(names, args.kind)
+    _write(directory, files)
+    told = {
+        "directory": args.directory, "distribution": names.distribution, "package": names.package,
+        "component": f"{args.kind}/{names.component}", "files": sorted(files),
+    }  # fmt: skip
+    text = f"{args.directory}: {args.kind} '{names.component}' in {len(files)} files\n"
+    text += f"next: cd {args.directory} && pip install -e '.[test]' && pytest && run-spec specs/{names.component}.yaml"
+    print(json.dumps(told) if args.format == "json" else text)
+    return 0
+
+
+def _no_skeleton(kind: str) -> str:
+    what = f"no skeleton for the kind {shown(kind)}" if kind in KINDS else f"unknown kind {shown(kind)}"
+    return f"--kind: {what}{nearest(kind, USAGE)}; allowed: {', '.join(USAGE)}"
+
+
+def _names(written: str, kind: str) -> Names:
+    """Names from a directory's: `driftspec-tails` is the package driftspec_tails with the component tails."""
+    package = re.sub(r"[-.]", "_", written).lower()
+    component = package.removeprefix("driftspec_") or package
+    usable = re.fullmatch(r"[A-Za-z](?:[\w.-]*[A-Za-z0-9])?", written, re.ASCII) and component[0].isalpha()
+    if not usable or keyword.iskeyword(package) or keyword.iskeyword(component):
+        raise UsageError(f"{shown(written)} cannot name a Python package: a letter, then letters, digits, '-' and '_'")
+    if len(component) > LONGEST:
+        raise UsageError(f"{shown(written)} names a component of {len(component)} letters: at most {LONGEST}")
+    cls = "".join(map(str.capitalize, component.split("_")))
+    if re.search(rf"\b{cls}\b", _text(f"{kind}.py") + _text(f"test_{kind}.py")):  # it would hide what the skeleton uses
+        cls += kind.capitalize()
+    return Names(written, package, component, cls)
+
+
+def _refuse_taken(names: Names, kind: str, registry: Registry) -> None:
+    """UsageError where an installed distribution, a module or a component of the kind has the name."""
+    try:
+        metadata.version(names.distribution)
+        taken = "distribution"
+    except metadata.PackageNotFoundError:
+        found = util.find_spec(names.package)
+        taken = "module" if found is not None and found.origin is not None else ""
+    if taken:
+        raise UsageError(f"'{names.distribution}' is the name of an installed {taken}: choose another directory name")
+    if claimed := registry.providers.get((kind, names.component)):
+        who = ", ".join(map(str, claimed))
+        raise UsageError(f"{kind} '{names.component}' is provided by {who}: choose another directory name")
+
+
+def _text(name: str) -> str:
+    return resources.files("driftspec.cli").joinpath("skeleton", f"{name}.txt").read_text("utf-8")
+
+
+def _filled(names: Names, kind: str) -> dict[str, str]:
+    """The package's files: path and text."""
+    words = {**vars(names), "kind": kind, "version": __version__, "group": GROUP}
+    words["usage"] = Template(USAGE[kind]).substitute(words)
+    return {
+        path.format_map(words): Template(_text(name.format_map(words))).substitute(words)
+        for name, path in FILES.items()
+    }
+
+
+def _write(directory: Path, files: Mapping[str, str]) -> None:
+    """Every file or none, in a directory that has none. UsageError where there is something, or no way to write."""
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise UsageError(f"{directory} is not empty: a package is written into a new or empty directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=directory, prefix=".new-") as apart:
+            for path, text in files.items():
+                target = Path(apart, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
+            for written in Path(apart).iterdir():
+                written.rename(directory / written.name)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be written: {error.strerror}") from error
