@@ -123,32 +123,31 @@ class _Writer:
             self.definitions[f"{name}{PART}"] = made
         return _reference(f"{name}{PART}" if part and f"{name}{PART}" in self.definitions else name)
 
-    def place(self, base: type[Component], part: bool) -> Schema:
-        """Where a component of `base` may stand."""
+    def place(self, base: type[Component], part: bool, null: bool) -> Schema:
+        """Where a component of `base` may stand, or null if it may."""
         name = base.kind if base is KINDS[base.kind] else f"{base.kind}:{base.__name__}"
         if self.places.setdefault(name, base) is not base:  # two plugins' classes of one name
             name = f"{base.kind}:{base.__module__}.{base.__qualname__}"
-        whole = f"{name}{PART if part else ''}"
-        if whole not in self.definitions:
-            self.definitions[whole] = {}
-            self.definitions[whole] = self._open(base, name, part)
-        return _reference(whole)
-
-    def _open(self, base: type[Component], place: str, part: bool) -> Schema:
         choices = list(self._choices(base))
-        bare = [choice for choice in choices if part or not choice.required(base)]
-        return {
-            "description": summary(base),
-            "type": ["string", "object"] if bare else "object",
-            "properties": {"type": {"description": f"which {base.kind}", "anyOf": _names(choices)}},
-            **({} if part else {"required": ["type"]}),
-            "allOf": [
-                *(
-                    [{"anyOf": [*_names(bare), {"type": "object"}]}] if bare else []
-                ),  # completed by editors; an if is not
-                *({"if": _has_type(one), "then": self._component(one, base, place, part)} for one in choices),
-            ],
-        }
+
+        def keys(part: bool) -> Schema:
+            each = ({"if": _has_type(one), "then": self._component(one, base, name, part)} for one in choices)
+            return {
+                "description": summary(base),
+                "properties": {"type": {"description": f"which {base.kind}", "anyOf": _names(choices)}},
+                **({} if part else {"required": ["type"]}),
+                "allOf": list(each),
+            }
+
+        def whole(part: bool) -> Schema:
+            bare = _names([choice for choice in choices if part or not choice.required(base)])
+            kinds = ["object", *(["string"] if bare else []), *(["null"] if null else [])]
+            # The choice says no more than the type and the names, and editors complete what stands in a choice.
+            others = {"type": [one for one in kinds if one != "string"]}
+            made = {"type": kinds, "anyOf": [*bare, others], "allOf": [self.refer(f"{name}+keys", keys, part)]}
+            return {"description": summary(base), **made}
+
+        return self.refer(f"{name}+null" if null else name, whole, part)
 
     def _choices(self, base: type[Component]) -> Iterator[_Choice]:
         for name in self.registry.names(base.kind):

@@ -28,7 +28,7 @@ class Keys:
     """
 
     made: Schema
-    place: Callable[[type[Component], bool], Schema]
+    place: Callable[[type[Component], bool, bool], Schema]
     section: Callable[[str, Callable[[bool], Schema]], Callable[[bool], Schema]]
 
     @classmethod
@@ -49,18 +49,30 @@ class Keys:
         if not isinstance(given, dict):
             return given
         beside = {key: given[key] for key in ("description", "default") if key in given}
-        if "component" in given:
-            return _referring(self.place(given["component"], part), beside)
-        if "$ref" in given:
-            name = given["$ref"].rpartition("/")[2]
-            inner = self.made["$defs"][name]
-            return _referring(self.section(name, lambda part: self._converted(inner, part))(part), beside)
-        made = {**beside, **{key: self._converted(one, part) for key, one in given.items() if key not in LEFT_OUT}}
+        one, null = _or_null(given)
+        if "component" in one:
+            return {**beside, "allOf": [self.place(one["component"], part, null)]}
+        if "$ref" in one:
+            return {**beside, **self._inner(one["$ref"].rpartition("/")[2], part, null)}
+        made = {**beside, **{key: self._converted(each, part) for key, each in given.items() if key not in LEFT_OUT}}
         if "properties" in given:
             made["properties"] = {key: self._converted(one, part) for key, one in given["properties"].items()}
         if "required" in given and not part:
             made["required"] = given["required"]
         return _nullable(made | self._items(given))
+
+    def _inner(self, name: str, part: bool, null: bool) -> Schema:
+        """A plain model inside this one, or an enumeration. What type it has is said here, for it may be null too."""
+        inner = self.made["$defs"][name]
+
+        def made(part: bool) -> Schema:
+            found = self._converted(inner, part)
+            return {key: one for key, one in found.items() if key != "type" or "enum" in found}
+
+        if "enum" in inner:
+            return _nullable({"anyOf": [made(part), {"type": "null"}]}) if null else made(part)
+        types = [inner["type"], "null"] if null else inner["type"]
+        return {"type": types, "allOf": [self.section(name, made)(part)]}
 
     def _items(self, given: Schema) -> Schema:
         """Draft-07 has one word for the items that are told one by one, and another for those that follow them."""
@@ -88,17 +100,18 @@ def summary(model: type[BaseModel]) -> str:
     return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
 
 
-def _referring(reference: Schema, beside: Schema) -> Schema:
-    """Draft-07 reads nothing beside a $ref."""
-    return {**beside, "allOf": [reference]} if beside else reference
+def _or_null(given: Schema) -> tuple[Schema, bool]:
+    """What takes null too, and whether it does: a choice of two hides what is wrong with the one that was meant."""
+    match given.get("anyOf"):
+        case [one, {"type": "null"}]:
+            return one, True
+    return given, False
 
 
 def _nullable(given: Schema) -> Schema:
-    """A value of one type or null in one piece, for which editors have better messages than for a choice of two."""
-    branches = given.get("anyOf", [])
-    if len(branches) != 2 or branches[1] != {"type": "null"} or not isinstance(branches[0].get("type"), str):
+    one, null = _or_null(given)
+    if not null or not isinstance(one.get("type"), str):
         return given
-    one = branches[0]
     if "const" in one:
         one = {**{key: value for key, value in one.items() if key != "const"}, "enum": [one["const"]]}
     if "enum" in one:
