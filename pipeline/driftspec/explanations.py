@@ -104,7 +104,7 @@ EXPLANATIONS = {
     "Y014": Explanation(
         "--set and --unset take a dotted path to what the spec has: keys by name, items of a list by number from 0. "
         "--set makes missing keys on the way; it cannot go into a number or text that is no component's name.",
-        "run-spec validate a.yaml --set train.steps.more=1", "run-spec validate a.yaml --set train.steps=1",
+        "run-spec validate a.yaml --set train.steps.more=1", "run-spec validate a.yaml --set train.steps=50",
         "command",
     ),
     "S110": Explanation(
@@ -131,8 +131,8 @@ EXPLANATIONS = {
     ),
     "S115": Explanation(
         "Each value is fine by itself and the component refuses them together; the message says why.",
-        "dynamics: {type: langevin, target: {type: gaussian, mean: [0, 0], std: 1.0, covariance: [[1, 0], [0, 1]]}}",
-        "dynamics: {type: langevin, target: {type: gaussian, mean: [0, 0], std: 1.0}}",
+        "data: {type: gaussian, mean: [0, 0], std: 1.0, covariance: [[1, 0], [0, 1]]}",
+        "data: {type: gaussian, mean: [0, 0], std: 1.0}",
     ),
     "S120": Explanation(
         "No installed plugin provides a component of that kind by that name, or one of that name may not stand here. "
@@ -187,10 +187,7 @@ EXPLANATIONS = {
     "X305": Explanation(
         "The spec is valid and its run would fail at once: a loss that is not a number, a solve that does not end, "
         "samples that are not finite. validate --deep takes one step and a few draws to find out.",
-        "dynamics: {type: langevin, target: {type: gaussian, mean: [0, 0], std: 1.0}}\n"
-        "estimator: null\ntrain: null\ndata: null\nsampler: {type: langevin, step: 1e+9, steps: 100}\nevaluate: []",
-        "dynamics: {type: langevin, target: {type: gaussian, mean: [0, 0], std: 1.0}}\n"
-        "estimator: null\ntrain: null\ndata: null\nsampler: {type: langevin, step: 0.1, steps: 100}\nevaluate: []",
+        "data: {type: gaussian, mean: [0, 0], std: 1e+30}", "data: {type: gaussian, mean: [0, 0], std: 1.0}",
     ),
 }  # fmt: skip
 """Code -> what it means."""
