@@ -105,6 +105,7 @@ class _Writer:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.definitions: dict[str, Schema] = {}
+        self.alike: set[str] = set()
         self.places: dict[str, type[Component]] = {}
         self.problems: dict[str, Problem] = {}
 
@@ -119,9 +120,14 @@ class _Writer:
         if name not in self.definitions:
             self.definitions[name] = {}  # it may refer to itself
             self.definitions[name] = make(False)
-        if part and f"{name}{PART}" not in self.definitions and (made := make(True)) != self.definitions[name]:
-            self.definitions[f"{name}{PART}"] = made
-        return _reference(f"{name}{PART}" if part and f"{name}{PART}" in self.definitions else name)
+        differs = f"{name}{PART}"
+        if part and differs not in self.definitions.keys() | self.alike:
+            self.definitions[differs] = {}
+            self.definitions[differs] = make(True)
+            if self.definitions[differs] == self.definitions[name]:
+                del self.definitions[differs]
+                self.alike.add(differs)
+        return _reference(differs if part and differs in self.definitions else name)
 
     def place(self, base: type[Component], part: bool, null: bool) -> Schema:
         """Where a component of `base` may stand, or null if it may."""

@@ -320,6 +320,8 @@ class Odd(Network):
     type = "odd.one-2"
     anything: Any = default(print, "a value of any type")
     colour: Colour | None = None
+    tags: frozenset[str] = frozenset()
+    inner: Network | None = None
     steps: int
 
 
@@ -365,6 +367,9 @@ def test_a_plugins_component_is_described_like_any_other() -> None:
             network = {"type": name, "steps": value, "anything": [{}]}
             assert taken(network) is good
     assert not taken("odd.one-2"), "it needs steps"
+    assert taken({"type": "odd.one-2", "steps": 3, "tags": ["a", "a"]}), "a set takes a list with repetitions"
+    assert taken({"type": "odd.one-2", "steps": 3, "inner": {"type": "odd.one-2", "steps": 3, "inner": "mlp"}})
+    assert not taken({"type": "odd.one-2", "steps": 3, "inner": {"type": "odd.one-2", "inner": "mlp"}})
     for colour, good in (("red", True), (None, True), ("green", False), (3, False)):
         assert taken({"type": "odd.one-2", "steps": 3, "colour": colour}) is good
     assert not taken({"type": "oddxone-2", "steps": 3})
