@@ -154,6 +154,11 @@ def test_exit_codes_are_those_of_every_format(write: Write, form: str, words: li
     assert code != 2 or out == ""
 
 
+def test_specs_may_stand_between_options(write: Write) -> None:
+    found = as_json(write(), "--set", "seed=1", write(name="b.yaml"), "--no-plugins", "c.yaml")
+    assert [one["valid"] for one in found["files"]] == [True, True, False]
+
+
 # --- places ---
 
 

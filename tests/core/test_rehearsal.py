@@ -125,6 +125,9 @@ def test_data_are_read_and_held_against_the_spec(write: Write, capsys: pytest.Ca
     assert deep("a.yaml") == 3
     assert "a.yaml:9:15: error[X303] 'batch_size' in train is 32" in capsys.readouterr().err
     assert deep("a.yaml", "--set", "train.batch_size=8") == 0
+    capsys.readouterr()
+    assert deep("a.yaml", "--set", "train.batch_size=8", "--set", "data.split=[1.0, 0.0, 0.0]") == 3
+    assert "a.yaml:4:1: error[X303] metric 'nll' reads test rows, at least 2" in capsys.readouterr().err
     assert listing() == ["a.yaml", "t.csv"]
 
 

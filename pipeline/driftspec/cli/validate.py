@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
     )  # fmt: skip
     options.allowing(parser)
     options.shaping(parser, "sarif", "github")
-    args = parser.parse_args(words)
+    args = parser.parse_intermixed_args(words)  # specs may stand between options
 
     from driftspec.cli.formats import Findings, show
 
