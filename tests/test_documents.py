@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny
 
+from driftspec import source
 from driftspec.cli import VERBS, main
 from driftspec.registry import Registry
 
@@ -34,6 +37,54 @@ def test_ci_runs_the_readmes_test_command() -> None:
     install, test = blocks("sh")[1].split(" && ")[1:]
     assert install.removeprefix(".venv/bin/pip install ") in script
     assert test.strip().removeprefix(".venv/bin/") in script.splitlines()[-1]
+
+
+def test_ci_follows_the_readmes_recipe_without_torch() -> None:
+    recipe = next(block for block in blocks("sh") if "--no-deps" in block).replace("--no-deps driftspec", "--no-deps .")
+    script = [line.strip() for line in (ROOT / ".ci" / "run").read_text().replace(" --quiet", "").splitlines()]
+    assert [line for line in recipe.splitlines() if line not in script] == []
+
+
+def test_the_recipe_imports_what_it_installs_and_nothing_else(tmp_path: Path) -> None:
+    code = """
+import sys
+from driftspec.cli import main
+
+pydantic = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+known = {"driftspec", "driftspec_plugins", "yaml", "pluggy"} | pydantic | sys.stdlib_module_names
+
+class Others:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in known and not name.startswith("_"):
+            raise ModuleNotFoundError(f"No module named {name!r} in this environment", name=name)
+
+sys.meta_path.insert(0, Others())
+for words in sys.argv[1].split(";"):
+    code = main(words.split())
+    if code:
+        sys.exit(f"{words}: {code}")
+"""
+    specs = " ".join(str(spec.relative_to(ROOT)) for spec in SPECS)
+    commands = [
+        f"validate {specs} --format github", f"validate {specs} --format sarif", f"validate {specs} --format json",
+        f"schema -o {tmp_path}/s.json", f"schema --check {tmp_path}/s.json", "explain", "explain X304", "plugins list",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, ";".join(commands)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_pre_commit_hook_finds_specs_and_validates_them() -> None:
+    (hook,) = source.parse("hooks:\n" + (ROOT / ".pre-commit-hooks.yaml").read_text(), "hooks.yaml").data["hooks"]
+    named = [str(path.relative_to(ROOT)) for path in SPECS]
+    assert [name for name in named if not re.search(hook["files"], name)] == []
+    assert re.search(hook["files"], "project/specs/a.yml")
+    assert not re.search(hook["files"], "specs/penguins.csv")
+    command, *words = hook["entry"].split()
+    assert command == "run-spec"
+    assert main([*words, *(str(path) for path in SPECS[:3])]) == 0
+    assert f"`{hook['id']}`" in README
 
 
 def test_the_readmes_table_of_commands_is_the_verbs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,23 @@ def check(loaded: Loaded) -> list[Problem]:
         for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _own(spec), _train(spec))
         for one in part
     ]
-    found += missing_libraries(spec, document)
-    return sorted(found, key=lambda problem: problem.place or Place(""))
+    return in_order([*found, *missing_libraries(spec, document)])
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By place."""
+    return sorted(problems, key=lambda problem: problem.place or Place(""))
+
+
+def unread(loaded: Loaded, files: Files) -> list[Problem]:
+    """A data file that is not where the spec says, as a warning: checking reads no data, running does."""
+    path = getattr(loaded.spec.data, "path", None)
+    try:
+        if isinstance(path, str):
+            files.find(path)
+    except SpecError as error:
+        return [_problem(loaded.document, p.code, p.message, ("data", "path"), "warning") for p in error.problems]
+    return []
 
 
 def errors(problems: Sequence[Problem]) -> list[Problem]:
@@ -325,4 +340,4 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
     return dataset
 
 
-__all__ = ["Experiment", "build", "capabilities", "check", "errors", "missing_libraries"]
+__all__ = ["Experiment", "build", "capabilities", "check", "errors", "in_order", "missing_libraries", "unread"]

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import get_annotations, isclass
 from types import FunctionType
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PrivateAttr,
     TypeAdapter,
     ValidationError,
@@ -27,6 +28,9 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from driftspec.errors import PluginError, Problem, nearest
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
 
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
@@ -110,6 +114,11 @@ class Component(BaseModel):
             cls._resolve,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value.body(without)),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Of an open class itself, for the schema of specs to say what may stand there."""
+        return handler(core) if cls.type else {"component": cls}
 
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:

@@ -49,6 +49,7 @@ CODES = {
     "X302": "sections that go together, or one that is missing for what is asked",
     "X303": "a number that cannot work with the rest of the spec",
     "X304": "a data file",
+    "X305": "a run that fails at its first step, as validate --deep tries it",
 }
 """Stable codes: Y0xx file and YAML, S1xx schema, P2xx plugins, X3xx meaning."""
 
@@ -62,18 +63,22 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = printable(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: code, place, message (what was given, what is allowed, the nearest valid name)."""
+    """One mistake: code, place, message (what was given, what is allowed, the nearest valid name), on one line."""
 
     code: str
     message: str
     place: Place | None = None
     severity: str = "error"
     source: str = field(default="", compare=False)  # the line of text it stands on, for a caret
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
@@ -147,6 +152,10 @@ def cause(error: BaseException) -> str:
     except Exception:  # its own words fail too
         text = ""
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+def printable(text: str) -> str:
+    """One line of text with control characters, among them those that colour or reorder it, escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ def start(
     elif "train" not in stages:
         text = "a new run of this spec begins with train; a trained one is measured by run-spec evaluate RUN"
         raise UsageError(f"{text} and drawn from by run-spec sample RUN")
-    _check_rows(loaded, experiment, stages)
+    check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
     run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
@@ -118,7 +118,7 @@ def again(
     else:  # rows of another file were not trained on: all of them are measured
         known["every_row"] = True
     experiment = _refitted(loaded, {**known, "stages": stages}, tree)
-    _check_rows(loaded, experiment, stages)
+    check_rows(loaded, experiment, stages)
     known["parent"] = str(parent.path.resolve())
     run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
     with recorded(run, tree["step"]) as stop:
@@ -142,7 +142,7 @@ def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:
     return Training(experiment) if "train" in stages else None
 
 
-def _check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str]) -> None:
+def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str]) -> None:
     """Rows for the metrics to read: said before training, not after it."""
     data, train = loaded.spec.data, loaded.spec.train
     if data is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from driftspec.components import Data, Distribution
 from driftspec.errors import SpecError
+from driftspec_plugins.data._symmetric import smallest_eigenvalue
 
 ENTROPY: dict[str, tuple[Any, float]] = {
     "moons": ("moons", 1.0076),
@@ -387,6 +388,18 @@ def test_an_entropy_beyond_the_budget_is_unknown() -> None:
     narrow = Data.make({"type": "gaussian_mixture", "means": [[0, 0], [100, 100]], "std": [1e-4, 1.0]})
     assert isinstance(narrow, Distribution)
     assert narrow.entropy() is None
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 12])
+def test_the_smallest_eigenvalue_is_that_of_lapack(d: int) -> None:
+    random = np.random.default_rng(d)
+    for _ in range(20):
+        root = random.normal(size=(d, d)) * 10.0 ** random.integers(-4, 4, d)
+        for matrix in (root @ root.T, root + root.T, np.diag(root[0]), np.ones((d, d))):
+            exact = np.linalg.eigvalsh(matrix)[0]
+            assert smallest_eigenvalue(matrix.tolist()) == pytest.approx(
+                exact, rel=0, abs=1e-13 * abs(matrix).max() * d
+            )
 
 
 MEANS = [[0, 0], [1, 1]]

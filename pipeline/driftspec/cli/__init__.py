@@ -7,14 +7,16 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from driftspec.cli import options
-from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError
+from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, printable
 
 VERBS = {
     "validate": "check specs without running them",
+    "explain": "what a code such as S111 means, with an example",
+    "schema": "the JSON Schema of specs, for editors and checks",
     "plan": "what would run, and where each value comes from",
     "plugins": "what is installed, and what a component takes",
     "resume": "go on with an interrupted run",
@@ -78,15 +80,20 @@ def _neither(word: str) -> str:
 def report(error: DriftspecError) -> None:
     """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
     if isinstance(error, (SpecError, PluginError)):
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-            if sys.stderr.isatty():
-                print(caret(problem), end="", file=sys.stderr)
+        tell(error.problems)
     else:
         kind = (
             "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
         )
-        print(f"{kind}: {error}", file=sys.stderr)
+        print(f"{kind}: {printable(str(error))}", file=sys.stderr)
+
+
+def tell(problems: Iterable[Problem]) -> None:
+    """Problems on stderr, a line each; on a terminal with the source line and a caret."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+        if sys.stderr.isatty():
+            print(caret(problem), end="", file=sys.stderr)
 
 
 def caret(problem: Problem) -> str:
@@ -99,4 +106,4 @@ def caret(problem: Problem) -> str:
     return f"    {line}\n    {' ' * (column - start)}^\n"
 
 
-__all__ = ["VERBS", "caret", "main", "options", "report"]
+__all__ = ["VERBS", "caret", "main", "options", "report", "tell"]

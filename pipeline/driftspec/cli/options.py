@@ -61,6 +61,11 @@ def choosing(made: Parser) -> None:
         metavar="LIST",
         help=f"which of {','.join(STAGES)}",
     )
+    allowing(made)
+
+
+def allowing(made: Parser) -> None:
+    """--allow-outside."""
     made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
     strict(made)
 
@@ -89,9 +94,10 @@ def showing(made: Parser) -> None:
     shaping(made)
 
 
-def shaping(made: Parser) -> None:
+def shaping(made: Parser, *more: str) -> None:
     """--format."""
-    made.add_argument("--format", choices=["text", "json"], default="text", help="form of the result on stdout")
+    forms = ["text", "json", *more]
+    made.add_argument("--format", choices=forms, default="text", help="form of the result on stdout")
 
 
 def _setting(text: str) -> str:

@@ -1,9 +1,16 @@
-"""`run-spec validate SPEC...`: every mistake of every file, without torch."""
+"""`run-spec validate SPEC...`: every mistake of every file, without torch; with --deep, the first step too."""
 
 from __future__ import annotations
 
-from driftspec.cli import options, report
-from driftspec.errors import DriftspecError
+import argparse
+from typing import TYPE_CHECKING
+
+from driftspec.cli import options, tell
+from driftspec.errors import PluginError, Problem, RunFailed, SpecError, refusal
+
+if TYPE_CHECKING:
+    from driftspec.cli.formats import Verdict
+    from driftspec.registry import Registry
 
 
 def main(words: list[str]) -> int:
@@ -11,14 +18,54 @@ def main(words: list[str]) -> int:
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="YAML files")
     options.changing(parser)
     options.strict(parser)
-    args = parser.parse_args(words)
-    registry = options.registry(args)
-    worst = 0
+    parser.add_argument(
+        "--deep", action="store_true",
+        help="build everything too, take one optimiser step and draw a few samples; nothing is written",
+    )  # fmt: skip
+    options.allowing(parser)
+    options.shaping(parser, "sarif", "github")
+    args = parser.parse_intermixed_args(words)  # specs may stand between options
+
+    from driftspec.cli.formats import Findings, show
+
+    try:
+        registry = options.registry(args)
+    except PluginError as error:
+        if args.format == "text":
+            raise
+        show(Findings(error.problems, general_code=error.exit_code), args.format)
+        return error.exit_code
+    findings = Findings([*registry.broken, *registry.held_back])
     for path in args.specs:
-        try:
-            options.checked(path, registry, args)
-            print(f"{path}: valid")
-        except DriftspecError as error:
-            report(error)
-            worst = max(worst, error.exit_code)
-    return worst
+        verdict = _verdict(path, registry, args)
+        findings.verdicts.append(verdict)
+        if args.format == "text":
+            tell(verdict.problems)
+            show(Findings(verdicts=[verdict]), "text")
+    if args.format != "text":
+        show(findings, args.format)
+    return findings.exit_code
+
+
+def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict:
+    from driftspec import build, spec
+    from driftspec.cli.formats import Verdict
+    from driftspec.files import Files
+
+    found: list[Problem] = []
+    code = 0
+    try:
+        loaded = spec.read(path, registry, options.changes(args))
+        found = build.check(loaded)
+        if build.errors(found):
+            code = refusal(found).exit_code
+        elif args.deep:
+            from driftspec.rehearsal import rehearse
+
+            failed = rehearse(loaded, args.allow_outside)
+            found, code = [*found, *failed], RunFailed.exit_code if failed else 0
+        else:
+            found = build.in_order([*found, *build.unread(loaded, Files(loaded.root, args.allow_outside))])
+    except (SpecError, PluginError) as error:
+        found, code = [*found, *error.problems], error.exit_code
+    return Verdict(path, found, code)

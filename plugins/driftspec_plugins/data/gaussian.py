@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from driftspec.components import Distribution
 from driftspec.errors import Problem, SpecError
+from driftspec_plugins.data._symmetric import smallest_eigenvalue
 from driftspec_plugins.data._values import Numbers, check_positive, listed
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ class Gaussian(Distribution):
     def _check_covariance(
         cls, covariance: tuple[tuple[float, ...], ...] | None, info: ValidationInfo
     ) -> tuple[tuple[float, ...], ...] | None:
-        import numpy as np
-
         if covariance is None:
             return None
         if info.data.get("std") is not None:
@@ -55,11 +54,10 @@ class Gaussian(Distribution):
         if d == 0 or any(len(row) != d for row in covariance):
             raise ValueError(f"a square matrix, not {d} rows of {', '.join(str(len(row)) for row in covariance) or 0}")
         _same_length(info, d, "covariance")
-        matrix = np.array(covariance)
-        if not np.allclose(matrix, matrix.T, rtol=1e-9, atol=0):
+        if not all(math.isclose(covariance[i][j], covariance[j][i]) for i in range(d) for j in range(i)):
             raise ValueError("a covariance is symmetric, this matrix is not")
-        smallest = np.linalg.eigvalsh(matrix)[0]
-        if smallest <= 1e-14 * np.abs(matrix).max():
+        smallest = smallest_eigenvalue(covariance)
+        if smallest <= 1e-14 * max(abs(entry) for row in covariance for entry in row):
             raise ValueError(f"a covariance is positive definite, this one has the eigenvalue {smallest:.6g}")
         return covariance
 
@@ -119,10 +117,8 @@ class Gaussian(Distribution):
 
     def smallest_variance(self) -> float | None:
         """The smallest eigenvalue of Σ."""
-        import numpy as np
-
         if self.covariance is not None:
-            return float(np.linalg.eigvalsh(np.array(self.covariance))[0])
+            return smallest_eigenvalue(self.covariance)
         return min(listed(1.0 if self.std is None else self.std)) ** 2
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,187 @@
+"""What `validate` found, as people and machines read it: text, JSON, SARIF 2.1.0, annotations of GitHub Actions."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driftspec import __version__
+from driftspec.errors import CODES, Problem, printable
+
+SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with one spec, warnings included."""
+
+    spec: str
+    problems: Sequence[Problem] = ()
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The verdict on every spec, and what is wrong with the plugins whatever the spec."""
+
+    general: Sequence[Problem] = ()
+    verdicts: list[Verdict] = field(default_factory=list)
+    general_code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return max([self.general_code, *(verdict.exit_code for verdict in self.verdicts)])
+
+    def each(self) -> Iterator[tuple[str | None, Problem]]:
+        """Every problem with the spec that has it; None for those of no spec."""
+        yield from ((None, problem) for problem in self.general)
+        for verdict in self.verdicts:
+            yield from ((verdict.spec, problem) for problem in verdict.problems)
+
+
+def as_json(findings: Findings) -> str:
+    """One object: is everything valid, is each file, and every problem with its place."""
+    files = [{"file": printable(one.spec), "valid": one.exit_code == 0} for one in findings.verdicts]
+    problems = [_entry(spec, problem) for spec, problem in findings.each()]
+    return json.dumps({"valid": findings.exit_code == 0, "files": files, "problems": problems})
+
+
+def _entry(spec: str | None, problem: Problem) -> dict[str, Any]:
+    """Without a place in a file line and column are null; `file` is then the option that the value came from."""
+    place = problem.place
+    return {
+        "spec": spec and printable(spec),
+        "code": problem.code,
+        "severity": problem.severity,
+        "message": problem.message,
+        "file": printable(place.file) if place else None,
+        "line": (place.line or None) if place else None,
+        "column": (place.column or None) if place else None,
+    }
+
+
+def as_sarif(findings: Findings) -> str:
+    """One run, a rule for every code, a result for every problem. Columns count code points, from 1."""
+    from driftspec.explanations import EXPLANATIONS
+
+    codes = list(CODES)
+    rules = [
+        {
+            "id": code,
+            "shortDescription": {"text": what},
+            "fullDescription": {"text": EXPLANATIONS[code].why},
+            "help": {"text": EXPLANATIONS[code].text(code)},
+        }
+        for code, what in CODES.items()
+    ]
+    results = [
+        {
+            "ruleId": problem.code,
+            "ruleIndex": codes.index(problem.code),
+            "level": problem.severity,
+            "message": {"text": _said(spec, problem)},
+            "locations": _locations(spec, problem),
+        }
+        for spec, problem in _once(findings)
+    ]
+    run = {
+        "tool": {"driver": {"name": "driftspec", "version": __version__, "rules": rules}},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True, "exitCode": findings.exit_code}],
+        "results": results,
+    }
+    return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def as_github(findings: Findings) -> str:
+    """A workflow command a line: GitHub shows each beside the line it is about."""
+    return "\n".join(_annotation(spec, problem) for spec, problem in _once(findings))
+
+
+def as_text(findings: Findings) -> str:
+    """The specs that are valid, a line each; what is wrong with others is told on stderr."""
+    return "\n".join(f"{printable(one.spec)}: valid" for one in findings.verdicts if one.exit_code == 0)
+
+
+FORMATS = {"text": as_text, "json": as_json, "sarif": as_sarif, "github": as_github}
+
+
+def show(findings: Findings, form: str) -> None:
+    """The result on stdout."""
+    if text := FORMATS[form](findings):
+        print(text)
+        sys.stdout.flush()
+
+
+def _once(findings: Findings) -> list[tuple[str | None, Problem]]:
+    """Every problem once: that of a base is found in each spec that extends it."""
+    found: dict[tuple[Any, ...], tuple[str | None, Problem]] = {}
+    for spec, problem in findings.each():
+        in_file = problem.place is not None and problem.place.line
+        found.setdefault((problem, None if in_file else spec), (spec, problem))
+    return list(found.values())
+
+
+def _option(spec: str | None, problem: Problem) -> str | None:
+    """The option of the command line that a problem's value came from, such as --set[2]."""
+    place = problem.place
+    return place.file if place is not None and not place.line and place.file != spec else None
+
+
+def _said(spec: str | None, problem: Problem) -> str:
+    option = _option(spec, problem)
+    return f"{printable(option)}: {problem.message}" if option else problem.message
+
+
+def _where(spec: str | None, problem: Problem) -> str | None:
+    """The file to show a problem in: that of its place, or the spec that an option changes."""
+    return problem.place.file if problem.place is not None and not _option(spec, problem) else spec
+
+
+def _locations(spec: str | None, problem: Problem) -> list[dict[str, Any]]:
+    file, place, option = _where(spec, problem), problem.place, _option(spec, problem)
+    location: dict[str, Any] = {}
+    if file is not None:
+        location["physicalLocation"] = {"artifactLocation": {"uri": _uri(file)}}
+    if file is not None and place is not None and place.line:
+        region = {"startLine": place.line, "startColumn": place.column}
+        location["physicalLocation"]["region"] = region
+    if option is not None:
+        location["logicalLocations"] = [{"fullyQualifiedName": printable(option)}]
+    return [location] if location else []
+
+
+def _uri(file: str) -> str:
+    """A relative path as a relative reference, an absolute one as file:///..."""
+    from urllib.parse import quote
+
+    path = quote(os.fsencode(file.replace(os.sep, "/")))
+    return f"file://{'' if path.startswith('/') else '/'}{path}" if Path(file).is_absolute() else path
+
+
+def _annotation(spec: str | None, problem: Problem) -> str:
+    file, place = _where(spec, problem), problem.place
+    values: dict[str, object] = {}
+    if file is not None:
+        values["file"] = printable(file)
+    if file is not None and place is not None and place.line:
+        values |= {"line": place.line, "col": place.column}
+    values["title"] = f"{problem.code} {CODES[problem.code]}"
+    properties = ",".join(f"{name}={_property(str(value))}" for name, value in values.items())
+    return f"::{problem.severity} {properties}::{_data(_said(spec, problem))}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+__all__ = ["FORMATS", "Findings", "Verdict", "show"]

@@ -1,0 +1,117 @@
+"""Every code is explained by an example that gives it, and by a mended one that gives nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from small_spec import TEXT
+
+from driftspec.cli import main
+from driftspec.errors import CODES
+from driftspec.explanations import EXPLANATIONS, Explanation
+
+Said = tuple[int, str]
+
+
+def whole(part: str) -> str:
+    """A part of a spec, with the sections around it that it leaves out. What is no mapping stands alone."""
+    keys = set(re.findall(r"^(\w+):", part, re.MULTILINE))
+    if not keys:
+        return part
+    rest = re.findall(r"^\w+:.*\n(?: .*\n)*", TEXT, re.MULTILINE)
+    return "".join(one for one in rest if one.split(":")[0] not in keys) + part + "\n"
+
+
+def validated(text: str | bytes, capsys: pytest.CaptureFixture[str], *words: str) -> Said:
+    Path("a.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    code = main(["validate", "a.yaml", *words])
+    return code, capsys.readouterr().err
+
+
+def executed(code: str, form: str, example: str, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Exit code and stderr of `validate` with an example."""
+    if form == "spec":
+        encoding = "latin-1" if code == "Y002" and "Latin-1" in example else "utf-8"
+        deep = ["--deep"] if code in ("X304", "X305") else []
+        return validated(whole(example).encode(encoding), capsys, *deep)
+    Path("a.yaml").write_text(TEXT)
+    if form == "command":
+        name, *words = shlex.split(example)
+        assert name == "run-spec"
+        return main(words), capsys.readouterr().err
+    if form == "plugin":
+        Path("mine.py").write_text(example)
+        return validated(TEXT, capsys, "--plugin", "mine.py")
+    ((group, points),) = tomllib.loads(example)["project"]["entry-points"].items()
+    package = Path("mine-1.0.dist-info")
+    package.mkdir(exist_ok=True)
+    (package / "METADATA").write_text("Name: mine\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()))
+    Path("loud.py").write_text(EXPLANATIONS["P204"].mended)
+    return validated(TEXT, capsys, "--strict-plugins")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_wrong_example_gives_the_code_and_the_mended_one_nothing(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one = EXPLANATIONS[code]
+    exit_code, said = executed(code, one.form, one.wrong, capsys)
+    assert exit_code == {"P": 4}.get(code[0], 1 if code == "X305" else 3), said
+    assert set(re.findall(r"error\[(\w+)\]", said)) == {code}, said
+    assert executed(code, one.form, one.mended, capsys) == (0, "")
+
+
+def test_every_code_is_explained() -> None:
+    assert list(EXPLANATIONS) == list(CODES)
+    assert all(len(one.why) > 40 and one.wrong != one.mended for one in EXPLANATIONS.values())
+
+
+def test_a_code_is_explained_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    for spelling in ("S111", "s111", "[S111]"):
+        assert main(["explain", spelling]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("S111: an unknown key\n\nA key that nothing reads")
+        assert "\nWrong:\n\n    train: {" in out
+        assert out.index("Mended:") > out.index("clipnorm")
+        assert err == ""
+
+
+def test_without_a_code_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{code}  {what}" for code, what in CODES.items()]
+    assert main(["explain", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == CODES
+    assert main(["explain", "X304", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["code"], found["title"], found["wrong"]) == ("X304", CODES["X304"], EXPLANATIONS["X304"].wrong)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("S11", "usage: unknown code 'S11' (did you mean 'S1"),
+        ("X30l", "usage: unknown code 'X30l' (did you mean 'X30"),
+        ("\x1b[0m", r"usage: unknown code '\x1b[0m'; run-spec explain lists all of them"),
+    ],
+)
+def test_an_unknown_code_is_a_usage_error_with_the_nearest(
+    code: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", code]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_an_explanation_is_indented() -> None:
+    text = Explanation("Why.", "\na: 1\n\nb: 2\n", "a: 1").text("S111")
+    assert text == "S111: an unknown key\n\nWhy.\n\nWrong:\n\n    a: 1\n\n    b: 2\n\nMended:\n\n    a: 1"
