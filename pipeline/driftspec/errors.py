@@ -38,6 +38,7 @@ CODES = {
     "S115": "a value its component refuses",
     "S120": "no component of that name",
     "S121": "a component without a type",
+    "S130": "the points of a sweep: too many, two alike, or keys in conflict",
     "P201": "a plugin failed to import",
     "P202": "two plugins provide the same name",
     "P203": "a plugin for another API version",
