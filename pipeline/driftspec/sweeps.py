@@ -50,6 +50,7 @@ class Job:
     argv: Sequence[str]
     stages: Sequence[str]
     allow_outside: bool
+    alone: bool  # or one of several at a time, whose progress could not be told apart
     settings: Settings
 
 
@@ -57,7 +58,7 @@ class Job:
 class Settings:
     """What the command line says of every process alike."""
 
-    jobs: int = 1
+    jobs: int | None = None  # by default what the sweep was begun with, one by one
     plugins: Sequence[str] = ()
     only_builtin: bool = False
     quiet: bool = False
@@ -106,6 +107,7 @@ class Sweep:
     info: dict[str, Any]
     settings: Settings
     watcher: Watcher
+    jobs: int = 1
     running: dict[Point, subprocess.Popen[bytes]] = field(default_factory=dict)
     signal: int | None = None
 
@@ -147,11 +149,11 @@ def start(
     info = {
         "status": "running", "name": loaded.spec.name, "spec": file, "root": str(loaded.root.resolve()),
         "argv": list(argv), "started": provenance.now(), "finished": None, "spec_digest": digest,
-        "stages": list(stages), "allow_outside": allow_outside, "jobs": settings.jobs,
+        "stages": list(stages), "allow_outside": allow_outside, "jobs": settings.jobs or 1,
     }  # fmt: skip
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text(WHOLE, source.dump(loaded.document.data))
-    sweep = Sweep(directory, _points(loaded), info, settings, watcher or Watcher())
+    sweep = Sweep(directory, _points(loaded), info, settings, watcher or Watcher(), info["jobs"])
     with directory.lock():
         _carry_out(sweep)
     return sweep
@@ -175,6 +177,7 @@ def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Wa
         document = source.parse(directory.read_bytes(WHOLE), str(directory.path / WHOLE))
         loaded = spec.loaded(document, registry, directory.read_bytes("spec.yaml"), Path(info["root"]))
         sweep = Sweep(directory, _points(loaded), info, settings, watcher or Watcher())
+        sweep.jobs = settings.jobs or info["jobs"]
         for point in sweep.points:
             if (sweep.at(point).path / RUN).is_file() and look(sweep.at(point).path).status == "finished":
                 point.status = "finished"
@@ -197,9 +200,10 @@ def _carry_out(sweep: Sweep) -> None:
     try:
         with _listening(sweep):
             while sweep.running or (waiting and sweep.signal is None):
-                while waiting and len(sweep.running) < sweep.settings.jobs and sweep.signal is None:
+                while waiting and len(sweep.running) < sweep.jobs and sweep.signal is None:
                     _begin(sweep, waiting.popleft())
-                _end_some(sweep)
+                if sweep.running:
+                    _end_some(sweep)
     finally:
         for process in sweep.running.values():  # something went wrong here: none is left without its parent
             process.terminate()
@@ -231,7 +235,7 @@ def _begin(sweep: Sweep, point: Point) -> None:
     info, loaded = sweep.info, point.loaded
     job = Job(
         loaded.document, loaded.text, loaded.root, sweep.at(point).path, info["argv"], info["stages"],
-        info["allow_outside"], sweep.settings,
+        info["allow_outside"], sweep.jobs == 1, sweep.settings,
     )  # fmt: skip
     point.status, point.error = "running", None
     sweep.save()

@@ -35,7 +35,7 @@ def _with_the_parent() -> None:
 
 def _done(job: Job) -> Outcome:
     settings = job.settings
-    quiet = settings.quiet or settings.jobs > 1  # the lines of several runs are not told apart
+    quiet = settings.quiet or not job.alone
     try:
         work(job, discover(settings.plugins, only_builtin=settings.only_builtin), Progress(quiet))
     except Interrupted:

@@ -51,10 +51,10 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def settings(args: argparse.Namespace, registry: Registry, jobs: int = 1) -> Settings:
+def settings(args: argparse.Namespace, registry: Registry) -> Settings:
     from driftspec.sweeps import Settings
 
-    return Settings(args.jobs or jobs, list(registry.files), args.no_plugins, args.quiet, args.verbose)
+    return Settings(args.jobs, list(registry.files), args.no_plugins, args.quiet, args.verbose)
 
 
 def watcher(quiet: bool) -> Watcher:

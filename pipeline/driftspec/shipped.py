@@ -1,0 +1,87 @@
+"""Specs to start from: the folder `specs` of every package whose distribution provides components.
+
+The built-in ones come through this door like anyone's. Nothing is imported, and no component is looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from driftspec import source
+from driftspec.document import leaves
+from driftspec.errors import RunFailed, UsageError, shown
+from driftspec.registry import GROUP, OWN
+from driftspec.scalars import dump
+
+HEADER = "# yaml-language-server: $schema=./driftspec.schema.json\n"
+"""By it an editor with a YAML language server completes and checks a spec."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def shipped(only_builtin: bool = False) -> dict[str, Path]:
+    """Every spec by its name; where several distributions ship one of that name, the others' by dist/name."""
+    found: dict[str, dict[str, Path]] = {}
+    for point in metadata.entry_points(group=GROUP):
+        distribution = point.dist.name if point.dist is not None else point.name
+        if distribution == OWN or not only_builtin:
+            for file in _files(point.module.partition(".")[0]):
+                found.setdefault(file.stem, {})[distribution] = file
+    return {
+        name if len(files) == 1 or distribution == OWN else f"{distribution}/{name}": file
+        for name, files in sorted(found.items())
+        for distribution, file in files.items()
+    }
+
+
+def _files(package: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or () if spec is not None else ()):
+        yield from sorted(Path(folder, "specs").glob("*.yaml"))
+
+
+def begin(file: Path, name: str, folder: Path) -> list[Path]:
+    """Write a shipped spec as NAME.yaml, and beside it the files it reads. What is there already is never replaced."""
+    if not NAME.fullmatch(name):
+        text = "up to 100 letters, digits, '_', '.' and '-', the first a letter or digit"
+        raise UsageError(f"{shown(name)} cannot name a spec: {text}")
+    copies = {folder / f"{name}.yaml": _renamed(file.read_text(encoding="utf-8"), name).encode()}
+    copies |= {folder / other.name: other.read_bytes() for other in _read_by(file)}
+    taken = [path for path, content in copies.items() if path.exists() and not _same(path, content)]
+    if (folder / f"{name}.yaml").exists():
+        taken.insert(0, folder / f"{name}.yaml")
+    if taken:
+        raise UsageError(f"'{taken[0]}' exists already and is left alone: give another NAME, or move it away")
+    for path, content in reversed(copies.items()):  # the spec last: when it is there, so is all that it reads
+        try:
+            if not path.exists():
+                with path.open("xb") as opened:
+                    opened.write(content)
+        except OSError as error:
+            raise RunFailed(f"{path} cannot be written: {error.strerror}") from error
+    return list(copies)
+
+
+def _same(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _renamed(text: str, name: str) -> str:
+    """The text with another name; every comment and all else as it is."""
+    return HEADER + re.sub(r"(?m)^name:[^#\n]*?(?=( *#.*)?$)", lambda _: f"name: {dump(name).strip()}", text, count=1)
+
+
+def _read_by(file: Path) -> Iterator[Path]:
+    """The base that a spec extends, the data it names, and what the base names."""
+    for _, value in leaves(source.read(file).data):
+        if isinstance(value, str) and Path(value).suffix and Path(value).name == value:
+            other = file.parent / value
+            if other.is_file():
+                yield other
+                yield from _read_by(other) if other.suffix == ".yaml" else ()
+
+
+__all__ = ["begin", "shipped"]
