@@ -39,7 +39,7 @@ def shipped(only_builtin: bool = False) -> dict[str, Path]:
 
 def _files(package: str) -> Iterator[Path]:
     spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or () if spec is not None else ()):
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
         yield from sorted(Path(folder, "specs").glob("*.yaml"))
 
 
@@ -50,23 +50,29 @@ def begin(file: Path, name: str, folder: Path) -> list[Path]:
         raise UsageError(f"{shown(name)} cannot name a spec: {text}")
     copies = {folder / f"{name}.yaml": _renamed(file.read_text(encoding="utf-8"), name).encode()}
     copies |= {folder / other.name: other.read_bytes() for other in _read_by(file)}
-    taken = [path for path, content in copies.items() if path.exists() and not _same(path, content)]
-    if (folder / f"{name}.yaml").exists():
-        taken.insert(0, folder / f"{name}.yaml")
-    if taken:
-        raise UsageError(f"'{taken[0]}' exists already and is left alone: give another NAME, or move it away")
-    for path, content in reversed(copies.items()):  # the spec last: when it is there, so is all that it reads
-        try:
-            if not path.exists():
-                with path.open("xb") as opened:
-                    opened.write(content)
-        except OSError as error:
-            raise RunFailed(f"{path} cannot be written: {error.strerror}") from error
+    there = [path for path in copies if path.exists()]
+    for path in there:
+        if path.name == f"{name}.yaml" or not path.is_file() or path.read_bytes() != copies[path]:
+            raise _taken(path)
+    for path in [path for path in reversed(copies) if path not in there]:  # the spec last, when all it reads is there
+        _write(path, copies[path])
     return list(copies)
 
 
-def _same(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
+def _write(path: Path, content: bytes) -> None:
+    """A new file, whole or not at all."""
+    try:
+        with path.open("xb") as opened:
+            opened.write(content)
+    except FileExistsError:
+        raise _taken(path) from None
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise RunFailed(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"'{path}' exists already and is left alone: give another NAME, or move it away")
 
 
 def _renamed(text: str, name: str) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_the_starter_names_every_alternative(registry: Registry) -> None:
     """Each component of a kind that is picked in it, and nothing that is none."""
     text = (SPECS / "starter.yaml").read_text()
     comments = re.sub(r"\n *# ", " ", text)
-    listed = {first: rest for first, rest in re.findall(r"In place of (\w+): ([\w, ]+)\.", comments)}
+    listed = dict(re.findall(r"In place of (\w+): ([\w, ]+)\.", comments))
     used = {
         "moons": "data", "neural_ode": "dynamics", "mlp": "network", "exact_trace": "estimator", "adam": "optimizer",
         "cosine": "schedule", "ode": "sampler",
@@ -139,12 +140,18 @@ def test_a_file_that_is_there_already_is_shared() -> None:
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full(self: Path, *args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+    whole = Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "xb":
+            whole(self, mode).close()
+            raise OSError(28, "No space left on device")
+        return whole(self, mode, *args, **options)
 
     monkeypatch.setattr(Path, "open", full)
     assert init("a") == 1
     assert capsys.readouterr().err == "error: a.yaml cannot be written: No space left on device\n"
+    assert files() == {}
 
 
 @pytest.mark.parametrize("name", ["010", "1e3", "true", "no", "null", "x.y-z_1"])
