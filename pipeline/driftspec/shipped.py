@@ -48,8 +48,10 @@ def begin(file: Path, name: str, folder: Path) -> list[Path]:
     if not NAME.fullmatch(name):
         text = "up to 100 letters, digits, '_', '.' and '-', the first a letter or digit"
         raise UsageError(f"{shown(name)} cannot name a spec: {text}")
-    copies = {folder / f"{name}.yaml": _renamed(file.read_text(encoding="utf-8"), name).encode()}
-    copies |= {folder / other.name: other.read_bytes() for other in _read_by(file)}
+    beside = {folder / other.name: other.read_bytes() for other in _read_by(file)}
+    if folder / f"{name}.yaml" in beside:
+        raise UsageError(f"'{name}' is a spec that '{file.stem}' reads: give another NAME")
+    copies = {folder / f"{name}.yaml": _renamed(file.read_text(encoding="utf-8"), name).encode(), **beside}
     there = [path for path in copies if path.exists()]
     for path in there:
         if path.name == f"{name}.yaml" or not path.is_file() or path.read_bytes() != copies[path]:

@@ -84,8 +84,17 @@ class Sweep(Section):
         None, min_length=1, description="for each dotted key, as --set takes it, its values; the last key changes first"
     )
     list: tuple[dict[str, Any], ...] | None = Field(
-        None, min_length=1, description="points one by one, each a mapping of dotted keys to values"
+        None,
+        description="points one by one, each a mapping of dotted keys to values",
+        json_schema_extra={"minItems": 1},
     )
+
+    @field_validator("list")
+    @classmethod
+    def _not_empty(cls, points: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+        if points == ():  # Pydantic's own min_length counts a point that is no mapping as none
+            raise PydanticCustomError("too_short", "", {"actual_length": 0, "min_length": 1})
+        return points
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -146,7 +146,7 @@ def start(
         runs.carried_out(point.spec, stages)
     digest = digest_of(loaded)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC), prefix="sweep-")
-    info = {
+    info: dict[str, Any] = {
         "status": "running", "name": loaded.spec.name, "spec": file, "root": str(loaded.root.resolve()),
         "argv": list(argv), "started": provenance.now(), "finished": None, "spec_digest": digest,
         "stages": list(stages), "allow_outside": allow_outside, "jobs": settings.jobs or 1,

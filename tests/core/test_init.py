@@ -109,6 +109,7 @@ def test_the_starter_names_every_alternative(registry: Registry) -> None:
         ([""], "'' cannot name a spec"),
         (["a\nb"], "'a\\nb' cannot name a spec"),
         (["a" * 101], "'aaa"),
+        (["vp_moons_pc", "--like", "vp_moons_likelihood"], "'vp_moons_pc' is a spec that 'vp_moons_likelihood' reads"),
         (["a", "b"], "unrecognized arguments: b"),
     ],
 )
