@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from driftspec import source
 from driftspec.document import dotted, leaves
 from driftspec.errors import DriftspecError, RunFailed
-from driftspec.run_dir import RECORDS, RESOLVED, RUN, RunDir
+from driftspec.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 
 DEAD, DAMAGED = "killed", "damaged"
 """Two states that no run.json says: a run that was going on when its process died, and one that cannot be read."""
@@ -75,25 +75,37 @@ def _runs(root: Path) -> Iterator[Path]:
 
 
 def _entry(directory: RunDir) -> Entry:
-    info: Any = {}
+    info: dict[str, Any] = {}
     try:
-        info = _mapping(directory, RUN)
-        status = str(info["status"])
-        if status == "running" and not directory.is_locked():
-            status = DEAD
-        there = (directory.path / "metrics.json").exists()
-        metrics = {name: dict(one) for name, one in (_mapping(directory, "metrics.json") if there else {}).items()}
-    except (DriftspecError, KeyError, TypeError, ValueError) as error:
-        text = str(error) if isinstance(error, DriftspecError) else f"{directory.path}: not what a run leaves"
-        return Entry(directory.path, DAMAGED, info, problem=text)
-    return Entry(directory.path, status, info, metrics)
+        info = _read(directory, RUN, _is_info)
+        dead = info["status"] == "running" and not directory.is_locked()
+        metrics = _read(directory, METRICS, _are_metrics) if (directory.path / METRICS).exists() else {}
+    except DriftspecError as error:
+        return Entry(directory.path, DAMAGED, info, problem=str(error))
+    return Entry(directory.path, DEAD if dead else info["status"], info, metrics)
 
 
-def _mapping(directory: RunDir, name: str) -> dict[str, Any]:
-    found = directory.read_json(name)
-    if not isinstance(found, dict):
-        raise RunFailed(f"{directory.path / name} is damaged (no mapping)")
+def _read(directory: RunDir, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    found: dict[str, Any] = directory.read_json(name)
+    if not fits(found):
+        raise RunFailed(f"{directory.path / name} is damaged (not what a run leaves there)")
     return found
+
+
+def _is_info(found: Any) -> bool:
+    shapes = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
+    return (
+        isinstance(found, dict)
+        and "status" in found
+        and all(isinstance(found[key], shape) for key, shape in shapes.items() if key in found)
+    )
+
+
+def _are_metrics(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
+        for one in found.values()
+    )
 
 
 def told(entry: Entry) -> dict[str, Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
-SPEC, RESOLVED = "spec.yaml", "resolved.yaml"
+SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
 
 
 @dataclass(frozen=True)

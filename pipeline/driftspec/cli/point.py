@@ -5,6 +5,7 @@ stdin stays open as long as the parent lives; when it closes, the run is stopped
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -24,7 +25,7 @@ def main() -> None:
     job: Job = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_with_the_parent, daemon=True).start()
     outcome = _done(job)
-    with os.fdopen(answer, "wb") as file:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "wb") as file:  # nobody is left to read it
         pickle.dump(outcome, file)
 
 

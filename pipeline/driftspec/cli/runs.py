@@ -49,7 +49,8 @@ def main(words: list[str]) -> int:
     else:
         told = history.difference(*map(history.look, args.names))
         lines = _diff(told)
-    print(json.dumps(told) if args.format == "json" else "\n".join(lines))
+    for line in [json.dumps(told)] if args.format == "json" else lines:
+        print(line)
     return 0
 
 
