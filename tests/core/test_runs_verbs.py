@@ -286,7 +286,7 @@ def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Tol
         (["show", "runs/tiny/a", "--root", "x"], "--root is for runs list"),
         (["list", "--root", "rns"], "--root rns: no such folder"),
         (["list", "tiyn"], "no run of 'tiyn' below 'runs' (did you mean 'tiny'?); there are: tiny, other"),
-        (["show", "runs/tiny"], "'runs/tiny' is not a run: it has no run.json; the newest run below it is 'runs/tiny/b"),
+        (["show", "runs/tiny"], "'runs/tiny' is not a run: it has no run.json; the newest run below it is '"),
         (["show", "runs/tiny/x"], "'runs/tiny/x' is not a run: there is no such directory"),
         (["diff", "runs/tiny/a", "runs/tniy"], "'runs/tniy' is not a run: there is no such directory (did you mean "),
     ],
