@@ -25,6 +25,12 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("dynamics:", "dynmics:", "4:1: error[S111] unknown key 'dynmics' (did you mean 'dynamics'?)"),
     ("name: a", "nme: a", "2:1: error[S111] unknown key 'nme' (did you mean 'name'?)"),
     ("name: a", "name: a\nextend: b.yaml", "3:1: error[S111] unknown key 'extend' (did you mean 'extends'?)"),
+    (
+        "name: a",
+        "name: a\nsweep: {grid: {seed: [1, 1]}}",
+        "3:26: error[S130] points 1 and 2 of the sweep are the same run: leave one out",
+    ),
+    ("name: a", "name: a\nsweeps: 1", "3:1: error[S111] unknown key 'sweeps' (did you mean 'sweep'?)"),
     ("noise: rad", "nosie: rad", "7:31: error[S111] unknown key 'nosie' in estimator (did you mean 'noise'?)"),
     ("noise: rad", "NOISE: rad", "7:31: error[S111] unknown key 'NOISE' in estimator (did you mean 'noise'?)"),
     (
