@@ -82,14 +82,14 @@ def _renamed(text: str, name: str) -> str:
     return HEADER + re.sub(r"(?m)^name:[^#\n]*?(?=( *#.*)?$)", lambda _: f"name: {dump(name).strip()}", text, count=1)
 
 
-def _read_by(file: Path) -> Iterator[Path]:
-    """The base that a spec extends, the data it names, and what the base names."""
+def _read_by(file: Path, deep: bool = True) -> Iterator[Path]:
+    """The base that a spec extends, the data it names, and what the base names; a base has no base."""
     for _, value in leaves(source.read(file).data):
         if isinstance(value, str) and Path(value).suffix and Path(value).name == value:
             other = file.parent / value
             if other.is_file():
                 yield other
-                yield from _read_by(other) if other.suffix == ".yaml" else ()
+                yield from _read_by(other, deep=False) if deep and other.suffix == ".yaml" else ()
 
 
 __all__ = ["begin", "shipped"]

@@ -14,7 +14,7 @@ import pytest
 from driftspec import build, source, spec
 from driftspec.cli import main
 from driftspec.registry import Registry
-from driftspec.shipped import HEADER, shipped
+from driftspec.shipped import HEADER, begin, shipped
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
@@ -181,6 +181,20 @@ def test_another_distribution_ships_specs_too(here: Path, monkeypatch: pytest.Mo
     assert init("mine", "--like", "theirs") == init("--like", "other/starter") == 0
     assert Path("mine.yaml").read_text() == f"{HEADER}version: 1\nname: mine # a note\nseed: 1\n"
     assert Path("starter.yaml").read_text().endswith("name: starter # a note\nseed: 1\n")
+
+
+def test_the_data_of_a_base_come_along_too(here: Path) -> None:
+    folder = here / "shipped"
+    folder.mkdir()
+    (folder / "top.yaml").write_text("version: 1\nname: top\nextends: base.yaml\nseed: 1\n")
+    (folder / "base.yaml").write_text(
+        "name: base\ndata: {type: table, path: rows.csv, columns: [a.csv]}\nextends: top.yaml\n"
+    )
+    (folder / "rows.csv").write_text("1\n")
+    (folder / "a.csv").write_text("2\n")  # a column's name, by chance
+    written = begin(folder / "top.yaml", "mine", Path())
+    assert [path.name for path in written] == ["mine.yaml", "base.yaml", "rows.csv", "top.yaml"]
+    assert Path("rows.csv").read_text() == "1\n"
 
 
 def test_the_built_in_specs_lie_in_the_package_that_a_wheel_takes() -> None:

@@ -73,6 +73,13 @@ def test_a_sweep_may_give_what_the_spec_lacks(registry: Registry) -> None:
     ]
 
 
+def test_what_a_spec_lacks_is_not_said_of_a_sweep_that_is_wrong_itself() -> None:
+    text = small_spec.edited(("  steps: 100\n", ""))
+    assert small_spec.said(swept("{grid: {train.steps: []}}", text)) == [
+        "a.yaml:2:29: error[S113] 'train.steps' in sweep.grid is a list of 0: it takes 1 or more"
+    ]
+
+
 def test_whole_sections_then_keys_inside_them(registry: Registry) -> None:
     sweep = "{grid: {train.optimizer: [sgd, {type: adam, eps: 1e-7}], train.optimizer.lr: [1e-3, 1e-2]}}"
     optimizers = [point.spec.train.optimizer.body() for point in load(sweep, registry).points]  # type: ignore[union-attr]
@@ -126,6 +133,7 @@ def test_the_command_line_changes_a_sweep(registry: Registry) -> None:
             "+1": "error[S130] points 1 and 4 of the sweep are the same run: leave one out",
         }),
         ("{grid: {seed: [1, +1], train.steps: [5, 6]}}", {"+1": "error[S130] points 1 and 3 of the sweep"}),
+        ("{grid: {train.steps: [5, 6], seed: [1, +1]}}", {"+1": "error[S130] points 1 and 2 of the sweep"}),
         ("{list: [{seed: 0}, {train.steps: 100}]}", {"100": "error[S130] points 1 and 2 of the sweep"}),
         ("{list: [{}, {}]}", {"{list": "error[S130] points 1 and 2 of the sweep are the same run"}),
         ("{list: [{seed: 1}], grid: {seed: [2]}}", {
