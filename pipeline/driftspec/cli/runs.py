@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
-from driftspec.cli.tables import measured, table, value
+from driftspec.cli.tables import aligned, measured, value
 from driftspec.errors import UsageError, nearest, shown
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _list(rows: list[dict[str, Any]]) -> Iterator[str]:
         ]
         for row in rows
     ]  # fmt: skip
-    yield from table([["name", "started", "status", "seed", "metric", "run"], *for_people]) if rows else ()
+    yield from aligned([["name", "started", "status", "seed", "metric", "run"], *for_people]) if rows else ()
 
 
 def _when(moment: str | None) -> str:
@@ -121,16 +121,16 @@ def _show(told: dict[str, Any]) -> Iterator[str]:
     if info.get("argv"):
         yield f"  made by: {shlex.join(map(str, info['argv']))}"
     if facts:
-        yield from table([[key, one if isinstance(one, str) else value(one)] for key, one in facts.items()], "  ")
+        yield from aligned([[key, one if isinstance(one, str) else value(one)] for key, one in facts.items()], "  ")
     if told["metrics"]:
         yield "metrics"
         entries = told["metrics"].items()
         rows = [[name, measured(one), str(one.get("unit", "")), f"n {one.get('n')}"] for name, one in entries]
-        yield from table(rows, "  ")
+        yield from aligned(rows, "  ")
     yield "files"
     marks = {name: f"{one['now']}, sha256 {one['sha256']}" for name, one in told["digests"].items()}
     sizes = {**dict.fromkeys(marks, ""), **{name: f"{size:,}" for name, size in told["files"].items()}}
-    yield from table([[name, size, marks.get(name, "")] for name, size in sizes.items()], "  ")
+    yield from aligned([[name, size, marks.get(name, "")] for name, size in sizes.items()], "  ")
     if told["spec"] is not None:
         yield "spec"
         yield from (f"  {line}" for line in told["spec"].splitlines())
@@ -142,13 +142,13 @@ def _diff(told: dict[str, Any]) -> Iterator[str]:
     for part in ("spec", "versions"):
         rows = [[key, value(a), value(b)] for key, (a, b) in told[part].items()]
         yield part if rows else f"{part}: the same"
-        yield from table([["", "A", "B"], *rows], "  ") if rows else ()
+        yield from aligned([["", "A", "B"], *rows], "  ") if rows else ()
     if told["metrics"]:
         yield "metrics"
-        yield from table([["", "A", "B", "B - A", "z"], *_gaps(told["metrics"])], "  ")
+        yield from aligned([["", "A", "B", "B - A", "z"], *_gaps(told["metrics"])], "  ")
     if told["digests"]:
         yield "digests"
-        yield from table(list(told["digests"].items()), "  ")
+        yield from aligned(list(told["digests"].items()), "  ")
 
 
 def _gaps(metrics: dict[str, Any]) -> Iterator[list[str]]:

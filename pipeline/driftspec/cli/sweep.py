@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
-from driftspec.cli.tables import measured, table, value
+from driftspec.cli.tables import aligned, measured, value
 from driftspec.errors import RunFailed, shown
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
     points = result["points"]
     keys = list(dict.fromkeys(key for point in points for key in point["values"]))
     names = list(dict.fromkeys(name for point in points for name in point["metrics"]))
-    yield from table([
+    yield from aligned([
         ["point", *keys, "status", *names],
         *(
             [
@@ -142,7 +142,7 @@ def planned(loaded: Loaded, args: argparse.Namespace) -> int:
     width = max(3, len(str(len(rows))))
     print(f"{name}: a sweep of {len(rows)} points\n  into  {plan['directory']}")
     numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
-    print("\n".join(table([["point", *keys], *numbered], "  ")))
+    print("\n".join(aligned([["point", *keys], *numbered], "  ")))
     return 0
 
 

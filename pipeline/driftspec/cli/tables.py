@@ -8,7 +8,7 @@ from typing import Any
 from driftspec.scalars import dump
 
 
-def table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
     """Rows of equal length as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -32,4 +32,4 @@ def value(given: object) -> str:
     return "-" if given is None else dump(given).strip()
 
 
-__all__ = ["measured", "table", "value"]
+__all__ = ["aligned", "measured", "value"]
