@@ -38,8 +38,7 @@ def edited(*edits: tuple[str, str]) -> str:
 def loaded(text: str = TEXT, *sets: str, registry: Registry | None = None) -> spec.Loaded:
     """The spec in a text that stands in a file called a.yaml."""
     document = spec.Changes(sets).apply(source.parse(text, "a.yaml"))
-    known = registry or installed()
-    return spec.Loaded(spec.validate(document, known), document, text.encode(), Path())
+    return spec.loaded(document, registry or installed(), text.encode(), Path())
 
 
 def said(text: str, *sets: str, registry: Registry | None = None) -> list[str]:

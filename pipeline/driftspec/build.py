@@ -51,7 +51,10 @@ def _offered(component: Component) -> list[str]:
 
 
 def check(loaded: Loaded) -> list[Problem]:
-    """Everything that does not fit together, in order of place. No tensor is made."""
+    """Everything that does not fit together, in order of place; of a sweep at any of its points. No tensor is made."""
+    if loaded.points:
+        found_once = dict.fromkeys(problem for point in loaded.points for problem in check(point))
+        return sorted(found_once, key=lambda problem: problem.place or Place(""))
     spec, document = loaded.spec, loaded.document
     found = [
         _problem(document, *one)

@@ -57,12 +57,12 @@ def merge(base: Document, top: Document) -> Document:
     return document_of(_blend(tree_of(base), tree_of(top)), base.lines | top.lines)
 
 
-def assign(doc: Document, dotted: str, value: Document, name: str, append: bool = False) -> Document:
+def assign(doc: Document, dotted: str, value: Document, name: str | Place, append: bool = False) -> Document:
     """`doc` with `value` at `dotted` (`a.b`, `a.1.b`), or appended to the list there.
 
-    On the way missing mappings are made, and a bare name becomes {type: name}.
+    On the way missing mappings are made, and a bare name becomes {type: name}. `name` says where the path was written.
     """
-    here = Place(name)
+    here = name if isinstance(name, Place) else Place(name)
     root = node = tree_of(doc)
     for above, part in _steps(dotted, here):
         if node.value is None or isinstance(node.value, str):
@@ -76,7 +76,7 @@ def assign(doc: Document, dotted: str, value: Document, name: str, append: bool 
     elif append:
         node.value = [*(node.value or []), given]
     else:
-        node.key, node.place, node.value = node.key and here, here, given.value
+        node.key, node.place, node.value = node.key and here, given.place, given.value
     return document_of(root, doc.lines | value.lines)
 
 
@@ -88,6 +88,23 @@ def unset(doc: Document, dotted: str, name: str) -> Document:
         parent, node = node, _child(node, above, part, here)
     del parent.value[int(part) if isinstance(parent.value, list) else part]
     return document_of(root, doc.lines)
+
+
+def dotted(path: Path) -> str:
+    """A path as `--set` takes it."""
+    return ".".join(map(str, path))
+
+
+def leaves(data: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value with its path; a list of plain values is one."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from leaves(value, (*path, key))
+    elif isinstance(data, list) and any(isinstance(item, dict) for item in data):
+        for index, item in enumerate(data):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path, data
 
 
 @dataclass

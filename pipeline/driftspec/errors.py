@@ -38,6 +38,7 @@ CODES = {
     "S115": "a value its component refuses",
     "S120": "no component of that name",
     "S121": "a component without a type",
+    "S130": "the points of a sweep: too many, two alike, or keys in conflict",
     "P201": "a plugin failed to import",
     "P202": "two plugins provide the same name",
     "P203": "a plugin for another API version",
@@ -152,6 +153,7 @@ def cause(error: BaseException) -> str:
     except Exception:  # its own words fail too
         text = ""
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
 
 def printable(text: str) -> str:
     """One line of text with control characters, among them those that colour or reorder it, escaped."""

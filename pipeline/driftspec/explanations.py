@@ -18,7 +18,7 @@ class Explanation:
     why: str
     wrong: str
     mended: str
-    form: Literal["spec", "command", "plugin", "pyproject"] = "spec"
+    form: Literal["spec", "command", "plugin", "observer", "pyproject"] = "spec"
 
     def text(self, code: str) -> str:
         """The explanation as `run-spec explain` prints it."""
@@ -44,6 +44,30 @@ class Loud(Metric):
 @hookimpl
 def {hook}():
     return {{"metric": {{"{name}": Loud}}}}
+"""
+LIBRARY = """
+from driftspec.components import Measured, Metric
+from driftspec.registry import hookimpl
+
+class Loud(Metric):
+    "A number that is always one."
+    type = "loud"
+    libraries = {{"{module}": "loud-library"}}
+
+    def measure(self, evaluation):
+        return Measured(1.0, 0.5, "nats", 1)
+
+@hookimpl
+def driftspec_components():
+    return {{"metric": {{"loud": Loud}}}}
+"""
+OBSERVER = """
+from driftspec.registry import hookimpl
+
+@hookimpl
+def driftspec_step(run, record):
+    with open(run.path / "losses.txt", "a") as file:
+        print(record.{attribute}, file=file)
 """
 MENDED_PLUGIN = PLUGIN.format(type="loud", hook="driftspec_components", name="loud")
 
@@ -143,6 +167,11 @@ EXPLANATIONS = {
         "A section that holds a component says which by its 'type', or is a bare name.",
         "sampler: 3", "sampler: ode",
     ),
+    "S130": Explanation(
+        "Every point of a sweep is a run of its own: two alike would do the same work twice, and a key that another "
+        "one replaces would have no effect.",
+        "sweep: {grid: {seed: [1, 2, 1]}}", "sweep: {grid: {seed: [1, 2, 3]}}",
+    ),
     "P201": Explanation(
         "Python could not import a plugin; the message carries the reason. An installed one is a warning as long as no "
         "spec names what it might provide, and an error with --strict-plugins.",
@@ -162,6 +191,22 @@ EXPLANATIONS = {
         "A plugin returns {kind: {name: 'module:Class'}} from its hook, each class a subclass of its kind with the "
         "same name as its 'type'.",
         PLUGIN.format(type="loud", hook="driftspec_component", name="loud"), MENDED_PLUGIN, "plugin",
+    ),
+    "P205": Explanation(
+        "DRIFTSPEC_BLOCK_PLUGINS holds the names of plugins or distributions that are not to be imported, with commas "
+        "between. A blocked one is told once, and is an error where a spec names what it might provide; so is a name "
+        "there that nobody has.",
+        "DRIFTSPEC_BLOCK_PLUGINS=builtin run-spec validate a.yaml", "run-spec validate a.yaml", "command",
+    ),
+    "P206": Explanation(
+        "A component needs a library that its distribution does not install by itself; the message says how to get it. "
+        "It is looked for before anything runs.",
+        LIBRARY.format(module="no_such_library"), LIBRARY.format(module="json"), "plugin",
+    ),
+    "P207": Explanation(
+        "A plugin or tracker that is told how a run goes has raised an error. It is recorded in run.json and told no "
+        "more of this run, which goes on: its results do not depend on who listens.",
+        OBSERVER.format(attribute="los"), OBSERVER.format(attribute="loss"), "observer",
     ),
     "X301": Explanation(
         "A component needs what another offers: a score, samples, a noise kernel. The message says what is needed, "

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
+SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class RunDir:
     skipped: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
-    def create(cls, out: Path | None, name: str, digest: str, now: datetime, root: Path = Path("runs")) -> RunDir:
-        """A directory of its own for a new run: exactly `out`, or ROOT/NAME/<UTC time>-<8 hex of the digest>."""
+    def create(
+        cls, out: Path | None, name: str, digest: str, now: datetime, root: Path = Path("runs"), prefix: str = ""
+    ) -> RunDir:
+        """A directory of its own for a run: exactly `out`, or ROOT/NAME/<prefix><UTC time>-<8 hex of the digest>."""
         if out is None and (name in ("", ".", "..") or PurePath(name).name != name):
             raise UsageError(f"a run's name is one directory's name, not {shown(name)}")
-        stem = root / name / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:8]}"
+        stem = root / name / f"{prefix}{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:8]}"
         try:
             path = _claim(Path(out)) if out is not None else _numbered(stem)
         except OSError as error:
@@ -65,6 +68,30 @@ class RunDir:
             raise UsageError(f"'{path}' is not a run: {_why_not(path)}")
         except OSError as error:
             raise UsageError(f"'{path}' cannot be opened as a run: {error.strerror or error}") from error
+
+    def begun(self) -> bool:
+        """Whether there is a run to go on with. What a process killed before that has left is removed, if all of it."""
+        if (self.path / RESOLVED).exists() or not self.path.exists():
+            return self.path.exists()
+        with _disk(self.path, "removed"):
+            for left in (self.path / RUN, self.path / SPEC, self.path / LOCK, *self.path.glob(".*.tmp")):
+                left.unlink(missing_ok=True)
+            self.path.rmdir()
+        return False
+
+    def is_locked(self) -> bool:
+        """Whether a living process of this machine is working on the run. Nothing is changed."""
+        import fcntl
+
+        path = self.path / LOCK
+        if not path.exists():
+            return False
+        with _disk(path, "read"), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""

@@ -42,14 +42,13 @@ def start(
     allow_outside: bool = False,
 ) -> Run:
     """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
+    if loaded.points or loaded.spec.sweep is not None:
+        file = loaded.document.place(()).file
+        raise UsageError(f"'{file}' is a sweep of {len(loaded.points) or 'several'} points: run-spec sweep {file}")
     if found := errors(check(loaded)):
         raise refusal(found)
     experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
-    if loaded.spec.train is None:
-        stages = [stage for stage in stages if stage != "train"]
-    elif "train" not in stages:
-        text = "a new run of this spec begins with train; a trained one is measured by run-spec evaluate RUN"
-        raise UsageError(f"{text} and drawn from by run-spec sample RUN")
+    stages = carried_out(loaded.spec, stages)
     check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
@@ -57,6 +56,16 @@ def start(
     with recorded(run) as stop:
         carry_out(run, experiment, training, None, stop)
     return run
+
+
+def carried_out(given: spec.Spec, stages: Sequence[str]) -> list[str]:
+    """The stages of a new run, of those asked for."""
+    if given.train is None:
+        return [stage for stage in stages if stage != "train"]
+    if "train" not in stages:
+        text = "a new run of this spec begins with train; a trained one is measured by run-spec evaluate RUN"
+        raise UsageError(f"{text} and drawn from by run-spec sample RUN")
+    return list(stages)
 
 
 def resume(path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()) -> Run:

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,11 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def resume_command(run: Run) -> str:
     """What goes on with a run when pasted into a shell."""
-    plugins = [word for file in run.registry.files for word in ("--plugin", file)]
-    return shlex.join(["run-spec", "resume", str(run.path), *plugins])
+    return how_to_resume(run.path, run.registry.files)
+
+
+def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
+    return shlex.join(["run-spec", "resume", str(path), *(word for file in plugins for word in ("--plugin", file))])
 
 
 class Stop:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,13 +21,14 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from driftspec import source, wording
+from driftspec import source, sweep, wording
 from driftspec.component import Component, default
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
-from driftspec.errors import Place, Problem, SpecError, refusal, shown
+from driftspec.errors import Place, PluginError, Problem, SpecError, refusal, shown
 from driftspec.registry import Registry
 
 
@@ -76,6 +77,32 @@ class Sample(Section):
     count: int = Field(10000, ge=1, description="samples in all, over every chain")
 
 
+class Sweep(Section):
+    """Many runs from one spec. A grid's points are every combination; of a list and a grid, each with each."""
+
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = Field(
+        None, min_length=1, description="for each dotted key, as --set takes it, its values; the last key changes first"
+    )
+    list: tuple[dict[str, Any], ...] | None = Field(
+        None,
+        description="points one by one, each a mapping of dotted keys to values",
+        json_schema_extra={"minItems": 1},
+    )
+
+    @field_validator("list")
+    @classmethod
+    def _not_empty(cls, points: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+        if points == ():  # Pydantic's own min_length counts a point that is no mapping as none
+            raise PydanticCustomError("too_short", "", {"actual_length": 0, "min_length": 1})
+        return points
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.grid is None and self.list is None:
+            raise ValueError("it takes a 'grid', a 'list' or both")
+        return self
+
+
 class Spec(Section):
     """One run."""
 
@@ -93,6 +120,7 @@ class Spec(Section):
     evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
     sample: Sample | None = Field(None, description="what is drawn")
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
+    sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -140,6 +168,8 @@ class Loaded:
     document: source.Document
     text: bytes
     root: Path  # the folder relative paths start from
+    values: Mapping[str, Any] = field(default_factory=dict)  # what makes it a point of a sweep, by dotted key
+    points: tuple[Loaded, ...] = ()  # of a sweep, whose `spec` is its first point's and whose `document` is the whole
 
 
 @dataclass(frozen=True)
@@ -186,8 +216,45 @@ def read(path: str | Path, registry: Registry, changes: Changes = Changes()) -> 
     text = path.read_bytes()
     if "extends" in document.data:
         document = _extended(document, path.parent)
-    document = changes.apply(document)
-    return Loaded(validate(document, registry), document, text, path.parent)
+    return loaded(changes.apply(document), registry, text, path.parent)
+
+
+def loaded(document: source.Document, registry: Registry, text: bytes, root: Path) -> Loaded:
+    """The spec in a document; of a sweep every point, and each mistake once however many points have it."""
+    if document.data.get("sweep") is None:
+        return Loaded(validate(document, registry), document, text, root)
+    points: list[Loaded] = []
+    found: dict[Problem, None] = dict.fromkeys(_malformed(document, registry))
+    for point in () if found else sweep.points(document):
+        try:
+            points.append(Loaded(validate(made := point.document(), registry), made, text, root, point.values))
+        except (SpecError, PluginError) as error:
+            found |= dict.fromkeys(error.problems)
+    if not found:
+        found = dict.fromkeys(sweep.alike(document, [one.spec.resolved() for one in points]))
+    if found:
+        raise _error(found)
+    return Loaded(points[0].spec, document, text, root, points=tuple(points))
+
+
+def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
+    """What is wrong with a sweep as such, and beside it with the spec around it, save what its points may yet give."""
+    try:
+        TypeAdapter(dict[str, Sweep]).validate_json(json.dumps({"sweep": document.data["sweep"]}))
+        found = sweep.conflicts(document)
+    except ValidationError as error:
+        found = wording.problems(error, document, {path: list(model.model_fields) for path, model in SECTIONS.items()})
+    if found:
+        try:
+            validate(source.unset(document, "sweep", "sweep"), registry)
+        except (SpecError, PluginError) as error:
+            found += [problem for problem in error.problems if problem.code != "S110"]
+    return found
+
+
+def _error(found: Iterable[Problem]) -> SpecError | PluginError:
+    """In order of place; a PluginError if each is a plugin's."""
+    return refusal(sorted(found, key=lambda problem: problem.place or Place("")))
 
 
 def _extended(document: source.Document, folder: Path) -> source.Document:
@@ -226,7 +293,7 @@ def validate(document: source.Document, registry: Registry) -> Spec:
     except ValidationError as error:
         keys = {path: list(model.model_fields) for path, model in SECTIONS.items()}
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
-        raise refusal(found) from None
+        raise _error(found) from None
     return spec.model_copy(update=filled)
 
 
@@ -237,7 +304,10 @@ def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Compo
 
 SECTIONS: dict[source.Path, type[BaseModel]] = {
     (): Spec, ("train",): Train, ("runtime",): Runtime, ("sample",): Sample, ("train", "early_stopping"): EarlyStopping,
+    ("sweep",): Sweep,
 }  # fmt: skip
 """The parts of the spec that are no component."""
 
-__all__ = ["Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Train", "read", "validate"]
+__all__ = [
+    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "loaded", "read", "validate",
+]  # fmt: skip

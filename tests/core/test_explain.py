@@ -41,12 +41,20 @@ def executed(code: str, form: str, example: str, capsys: pytest.CaptureFixture[s
         return validated(whole(example).encode(encoding), capsys, *deep)
     Path("a.yaml").write_text(TEXT)
     if form == "command":
-        name, *words = shlex.split(example)
+        *variables, words = re.split(r"(?<=\S) (?=run-spec)", example)
+        name, *words = shlex.split(words)
         assert name == "run-spec"
-        return main(words), capsys.readouterr().err
-    if form == "plugin":
+        with pytest.MonkeyPatch.context() as patch:
+            for variable in variables:
+                patch.setenv(*variable.split("="))
+            return main(words), capsys.readouterr().err
+    if form in ("plugin", "observer"):
         Path("mine.py").write_text(example)
-        return validated(TEXT, capsys, "--plugin", "mine.py")
+        if form == "observer":
+            few = ["--set", "train.steps=2", "--set", "train.schedule=constant", "--set", "evaluate=[]", "--quiet"]
+            return main(["a.yaml", "--plugin", "mine.py", *few]), capsys.readouterr().err
+        named = ["--set", "evaluate=[loud]"] if code == "P206" else []
+        return validated(TEXT, capsys, "--plugin", "mine.py", *named)
     ((group, points),) = tomllib.loads(example)["project"]["entry-points"].items()
     package = Path("mine-1.0.dist-info")
     package.mkdir(exist_ok=True)
@@ -64,8 +72,9 @@ def test_the_wrong_example_gives_the_code_and_the_mended_one_nothing(
     monkeypatch.syspath_prepend(str(tmp_path))
     one = EXPLANATIONS[code]
     exit_code, said = executed(code, one.form, one.wrong, capsys)
-    assert exit_code == {"P": 4}.get(code[0], 1 if code == "X305" else 3), said
-    assert set(re.findall(r"error\[(\w+)\]", said)) == {code}, said
+    severity, expected = ("warning", 0) if code == "P207" else ("error", {"P": 4}.get(code[0], 3))
+    assert exit_code == (1 if code == "X305" else expected), said
+    assert set(re.findall(rf"{severity}\[(\w+)\]", said)) == {code}, said
     assert executed(code, one.form, one.mended, capsys) == (0, "")
 
 

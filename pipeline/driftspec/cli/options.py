@@ -62,12 +62,12 @@ def choosing(made: Parser) -> None:
         help=f"which of {','.join(STAGES)}",
     )
     allowing(made)
+    strict(made)
 
 
 def allowing(made: Parser) -> None:
     """--allow-outside."""
     made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
-    strict(made)
 
 
 def strict(made: Parser) -> None:

@@ -23,6 +23,10 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
+    if loaded.points:
+        from driftspec.cli.sweep import planned
+
+        return planned(loaded, args)
 
     from driftspec import build
     from driftspec.files import Files
@@ -34,6 +38,7 @@ def main(words: list[str]) -> int:
 
 
 def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
+    from driftspec.document import dotted, leaves
     from driftspec.provenance import identity
 
     given = loaded.spec
@@ -48,7 +53,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
         "dimensions": experiment.model.dim,
         "rows": {part: len(getattr(experiment.dataset, part)) for part in parts},
         "components": {
-            _dotted(path): {
+            dotted(path): {
                 "kind": one.kind,
                 "type": one.spelling,
                 "from": str(registry.provider(one.kind, one.spelling)),
@@ -56,22 +61,10 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
             for path, one in given.components().items()
         },
         "values": [
-            {"key": _dotted(path), "value": value, "from": _source(path, loaded)}
-            for path, value in _leaves(given.resolved())
+            {"key": dotted(path), "value": value, "from": _source(path, loaded)}
+            for path, value in leaves(given.resolved())
         ],
     }
-
-
-def _leaves(data: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value with its path; a list of plain values is one."""
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _leaves(value, (*path, key))
-    elif isinstance(data, list) and any(isinstance(item, dict) for item in data):
-        for index, item in enumerate(data):
-            yield from _leaves(item, (*path, index))
-    else:
-        yield path, data
 
 
 def _source(path: Path, loaded: Loaded) -> str:
@@ -86,10 +79,6 @@ def _source(path: Path, loaded: Loaded) -> str:
         found = _source(inner, loaded) if inner != path else "default"
         return found if found == "default" else f"{found} (solver)"
     return "default"
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(map(str, path))
 
 
 def _text(plan: dict[str, Any]) -> Iterator[str]:

@@ -1,20 +1,38 @@
-"""`run-spec resume RUN`: go on from the newest checkpoint, to the same bytes."""
+"""`run-spec resume RUN`: go on from the newest checkpoint, to the same bytes; of a sweep with each of its points."""
 
 from __future__ import annotations
 
+import argparse
+
 from driftspec.cli import options
+from driftspec.cli.sweep import finished, parallel, settings, watcher
+from driftspec.errors import UsageError
 
 
 def main(words: list[str]) -> int:
     parser = options.parser("resume", "Go on with an interrupted, failed or killed run from its newest checkpoint.")
-    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("run", metavar="RUN", help="the directory of a run or of a sweep")
+    parallel(parser)
     options.showing(parser)
     options.strict(parser)
     args = parser.parse_args(words)
 
     from driftspec.cli.progress import Progress, result
     from driftspec.runs import resume
+    from driftspec.sweeps import is_sweep
 
+    if is_sweep(args.run):
+        return _sweep(args)
+    if args.jobs is not None:
+        raise UsageError(f"'{args.run}' is no sweep: --jobs has no use")
     done = resume(args.run, options.registry(args), Progress(args.quiet, args.verbose), ["run-spec", "resume", *words])
     print(result(done, args.format))
     return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from driftspec import sweeps
+
+    registry = options.registry(args)
+    done = sweeps.resume(args.run, registry, settings(args, registry), watcher(args.quiet))
+    return finished(done, args.format)

@@ -62,7 +62,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
         elif args.deep:
             from driftspec.rehearsal import rehearse
 
-            failed = rehearse(loaded, args.allow_outside)
+            failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
             found, code = [*found, *failed], RunFailed.exit_code if failed else 0
         else:
             found = build.in_order([*found, *build.unread(loaded, Files(loaded.root, args.allow_outside))])

@@ -1,0 +1,158 @@
+"""`run-spec runs list | show RUN | diff A B`: what runs there are, what one says, what differs between two."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftspec.cli import options
+from driftspec.cli.tables import aligned, measured, value
+from driftspec.errors import UsageError, nearest, shown
+
+if TYPE_CHECKING:
+    from driftspec.history import Entry
+
+TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": (2, 2, "two runs, A and B")}
+"""Words after each action: how few, how many, and what they are."""
+
+
+def main(words: list[str]) -> int:
+    parser = options.parser("runs", "List runs, show what one says of itself, or what differs between two.")
+    parser.add_argument("action", metavar="list | show | diff", help="list [NAME], show RUN, or diff A B")
+    parser.add_argument("names", nargs="*", metavar="RUN", help="run directories; for list the NAME of a spec")
+    parser.add_argument("--root", metavar="DIR", help="for list: the folder to look below; by default runs")
+    options.shaping(parser)
+    args = parser.parse_args(words)
+    if args.action not in TAKES:
+        allowed = f"allowed: {', '.join(TAKES)}"
+        raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, TAKES)}; {allowed}")
+    least, most, what = TAKES[args.action]
+    if not least <= len(args.names) <= most:
+        raise UsageError(f"runs {args.action} takes {what}, not {len(args.names)}")
+    if args.root is not None and args.action != "list":
+        raise UsageError(f"--root is for runs list: runs {args.action} takes directories")
+
+    from driftspec import history
+
+    told: dict[str, Any]
+    if args.action == "list":
+        told = {"runs": [_row(entry) for entry in _listed(args.root, *args.names)]}
+        lines = _list(told["runs"])
+    elif args.action == "show":
+        entry = history.look(args.names[0])
+        told = {**history.told(entry), "resume": _resume(entry)}
+        lines = _show(told)
+    else:
+        told = history.difference(*map(history.look, args.names))
+        lines = _diff(told)
+    for line in [json.dumps(told)] if args.format == "json" else lines:
+        print(line)
+    return 0
+
+
+def _listed(root: str | None, name: str | None = None) -> list[Entry]:
+    """The runs below a folder, those of one spec where its name is given. What is damaged is said on stderr."""
+    from driftspec.history import listed
+
+    folder = Path(root or "runs")
+    if root is not None and not folder.is_dir():
+        raise UsageError(f"--root {root}: {'not a folder' if folder.exists() else 'no such folder'}")
+    entries = listed(folder)
+    if not entries:
+        print(f"no runs below '{folder}'", file=sys.stderr)
+    names = dict.fromkeys(entry.name for entry in entries)
+    if name is not None and entries and name not in names:
+        raise UsageError(f"no run of '{name}' below '{folder}'{nearest(name, names)}; there are: {', '.join(names)}")
+    chosen = [entry for entry in entries if name in (None, entry.name)]
+    for entry in chosen:
+        if entry.problem is not None:
+            print(f"warning: {entry.problem}", file=sys.stderr)
+    return chosen
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    metric = next(iter(entry.metrics), None)
+    return {
+        "name": entry.name, "started": entry.info.get("started"), "status": entry.status,
+        "seed": entry.info.get("seed"), "metric": metric, "measured": entry.metrics[metric] if metric else None,
+        "run": str(entry.path),
+    }  # fmt: skip
+
+
+def _list(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for_people = [
+        [
+            row["name"], _when(row["started"]), row["status"], value(row["seed"]),
+            f"{row['metric']} {measured(row['measured'])}" if row["metric"] else "-", row["run"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    yield from aligned([["name", "started", "status", "seed", "metric", "run"], *for_people]) if rows else ()
+
+
+def _when(moment: str | None) -> str:
+    """UTC without saying so in each row."""
+    return (moment or "-").replace("T", " ").removesuffix("+00:00")
+
+
+def _resume(entry: Entry) -> str | None:
+    """What goes on with it when pasted into a shell; None where there is nothing to go on with."""
+    plugins = [word for file in entry.plugins for word in ("--plugin", file)]
+    return shlex.join(["run-spec", "resume", str(entry.path), *plugins]) if entry.resumable else None
+
+
+FACTS = ("started", "finished", "seconds", "stages", "seed", "device", "threads", "host", "pid", "parent", "parameters",
+         "evaluated", "driftspec", "python", "torch", "plugins", "git", "error")  # fmt: skip
+"""What of run.json is shown, in this order."""
+
+
+def _show(told: dict[str, Any]) -> Iterator[str]:
+    info = told["info"]
+    facts = {key: info[key] for key in FACTS if info.get(key) is not None}
+    yield f"{told['run']}: {told['status']}"
+    if told["problem"]:
+        yield f"  {told['problem']}"
+    if told["resume"]:
+        yield f"  go on with: {told['resume']}"
+    if info.get("argv"):
+        yield f"  made by: {shlex.join(map(str, info['argv']))}"
+    if facts:
+        yield from aligned([[key, one if isinstance(one, str) else value(one)] for key, one in facts.items()], "  ")
+    if told["metrics"]:
+        yield "metrics"
+        entries = told["metrics"].items()
+        rows = [[name, measured(one), str(one.get("unit", "")), f"n {one.get('n')}"] for name, one in entries]
+        yield from aligned(rows, "  ")
+    yield "files"
+    marks = {name: f"{one['now']}, sha256 {one['sha256']}" for name, one in told["digests"].items()}
+    sizes = {**dict.fromkeys(marks, ""), **{name: f"{size:,}" for name, size in told["files"].items()}}
+    yield from aligned([[name, size, marks.get(name, "")] for name, size in sizes.items()], "  ")
+    if told["spec"] is not None:
+        yield "spec"
+        yield from (f"  {line}" for line in told["spec"].splitlines())
+
+
+def _diff(told: dict[str, Any]) -> Iterator[str]:
+    yield f"A  {told['runs'][0]}: {told['status'][0]}"
+    yield f"B  {told['runs'][1]}: {told['status'][1]}"
+    for part in ("spec", "versions"):
+        rows = [[key, value(a), value(b)] for key, (a, b) in told[part].items()]
+        yield part if rows else f"{part}: the same"
+        yield from aligned([["", "A", "B"], *rows], "  ") if rows else ()
+    if told["metrics"]:
+        yield "metrics"
+        yield from aligned([["", "A", "B", "B - A", "z"], *_gaps(told["metrics"])], "  ")
+    if told["digests"]:
+        yield "digests"
+        yield from aligned(list(told["digests"].items()), "  ")
+
+
+def _gaps(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    for name, one in metrics.items():
+        sides = [measured({"value": a, "stderr": e}) for a, e in zip(one["values"], one["stderrs"], strict=True)]
+        gap = measured({"value": one["difference"], "stderr": one["stderr"]})
+        yield [name, *sides, gap, "-" if one["z"] is None else f"{one['z']:+.2f}"]

@@ -1,0 +1,150 @@
+"""`run-spec sweep SPEC`: every point of a spec's section `sweep`, each a run of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftspec.cli import options
+from driftspec.cli.tables import aligned, measured, value
+from driftspec.errors import RunFailed, shown
+
+if TYPE_CHECKING:
+    from driftspec.registry import Registry
+    from driftspec.spec import Loaded
+    from driftspec.sweeps import Settings, Sweep, Watcher
+
+
+def main(words: list[str]) -> int:
+    parser = options.parser(
+        "sweep", "Run every point of a spec's section 'sweep', one after another or side by side.",
+        "a sweep that was interrupted, or of which a run failed, goes on with: run-spec resume DIR",
+    )  # fmt: skip
+    options.choosing(parser)
+    parallel(parser)
+    options.showing(parser)
+    args = parser.parse_args(words)
+    registry = options.registry(args)
+    loaded = options.checked(args.spec, registry, args)
+
+    from driftspec import sweeps
+
+    done = sweeps.start(
+        loaded, settings(args, registry), out=Path(args.out) if args.out else None, stages=args.stages,
+        watcher=watcher(args.quiet), argv=["run-spec", "sweep", *words], allow_outside=args.allow_outside,
+    )  # fmt: skip
+    return finished(done, args.format)
+
+
+def parallel(made: options.Parser) -> None:
+    """--jobs."""
+    made.add_argument("--jobs", type=_jobs, metavar="N", help="runs side by side, each a process; by default 1")
+
+
+def _jobs(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 4 and int(text)):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to 999")
+    return int(text)
+
+
+def settings(args: argparse.Namespace, registry: Registry) -> Settings:
+    from driftspec.sweeps import Settings
+
+    return Settings(args.jobs, list(registry.files), args.no_plugins, args.quiet, args.verbose)
+
+
+def watcher(quiet: bool) -> Watcher:
+    """Tells stderr how a sweep goes; of what fails also when quiet."""
+    from driftspec.sweeps import Point, Watcher
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    class Telling(Watcher):
+        def started(self, sweep: Sweep) -> None:
+            self.last = sweep.points[-1].number
+            say(f"sweep of {len(sweep.points)} points: {sweep.directory.path}")
+
+        def began(self, point: Point) -> None:
+            say(f"point {point.number} of {self.last}: {_assigned(point.loaded.values)}")
+
+        def ended(self, point: Point) -> None:
+            if point.error is not None:
+                print(f"point {point.number} failed: {point.error}", file=sys.stderr, flush=True)
+            else:
+                say(f"point {point.number} {point.status}")
+
+    return Telling()
+
+
+def finished(sweep: Sweep, form: str) -> int:
+    """The result on stdout; RunFailed where a point has failed."""
+    result = _result(sweep)
+    print(json.dumps(result, allow_nan=False) if form == "json" else "\n".join(_text(result)), flush=True)
+    if sweep.failed:
+        count = f"{sweep.failed} of {len(sweep.points)} points"
+        raise RunFailed(f"{count} failed; try them again with: {sweep.resume_command()}")
+    return 0
+
+
+def _result(sweep: Sweep) -> dict[str, Any]:
+    from driftspec.history import look
+
+    def metrics(status: str, path: Path) -> dict[str, Any]:
+        return dict(look(path).metrics) if status == "finished" else {}
+
+    path = sweep.directory.path
+    points = [
+        {**p.entry(), "run": str(path / p.number), "metrics": metrics(p.status, path / p.number)} for p in sweep.points
+    ]
+    return {"sweep": str(path), "status": sweep.info["status"], "points": points}
+
+
+def _text(result: dict[str, Any]) -> Iterator[str]:
+    points = result["points"]
+    keys = list(dict.fromkeys(key for point in points for key in point["values"]))
+    names = list(dict.fromkeys(name for point in points for name in point["metrics"]))
+    yield from aligned([
+        ["point", *keys, "status", *names],
+        *(
+            [
+                Path(point["run"]).name,
+                *(value(point["values"][key]) if key in point["values"] else "" for key in keys),
+                point["status"],
+                *(measured(point["metrics"].get(name)) for name in names),
+            ]
+            for point in points
+        ),
+    ])  # fmt: skip
+    yield result["sweep"]
+
+
+def planned(loaded: Loaded, args: argparse.Namespace) -> int:
+    """What `plan` says of a spec with a sweep: its points. One of them alone is planned with --unset sweep --set ..."""
+    from driftspec.sweeps import digest_of
+
+    name = loaded.spec.name
+    plan: dict[str, Any] = {
+        "name": name,
+        "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
+        "points": [dict(point.values) for point in loaded.points],
+    }
+    if args.format == "json":
+        print(json.dumps(plan, allow_nan=False))
+        return 0
+    keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
+    rows = [[value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
+    width = max(3, len(str(len(rows))))
+    print(f"{name}: a sweep of {len(rows)} points\n  into  {plan['directory']}")
+    numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
+    print("\n".join(aligned([["point", *keys], *numbered], "  ")))
+    return 0
+
+
+def _assigned(values: Any) -> str:
+    return ", ".join(f"{key}={value(one)}" for key, one in values.items()) or "the spec as it stands"
