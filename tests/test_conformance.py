@@ -52,7 +52,7 @@ REFUSED = {"optimizer/lbfgs", "optimizer/muon", "optimizer/sparse_adam"}
 SAMPLE = {
     "data/gaussian_mixture", "network/mlp", "dynamics/vp_sde", "solver/rk4", "solver/dopri5", "estimator/hutchinson",
     "estimator/contrastive_divergence", "optimizer/adam", "schedule/one_cycle", "sampler/mala",
-    "sampler/euler_maruyama", "metric/energy_distance",
+    "sampler/euler_maruyama", "metric/energy_distance", "tracker/tensorboard",
 }  # fmt: skip
 """Those of which the default run makes every check."""
 

@@ -70,6 +70,10 @@ class Evaluation:
         values, names = self.law.reported(x.flatten(0, -2))
         return values.reshape(*x.shape[:-1], -1), names
 
+    def draws(self, n: int) -> Tensor:
+        """The first n of the run's own draws (n, d), float64, in the data's own units; those of one chain depend."""
+        return self.transform.to_data(self.drawn().flat()[:n].cpu())
+
     def fresh(self, n: int, name: str) -> Tensor | None:
         """n rows the model never saw, (n, d), float64: drawn anew; None where the data cannot be drawn from."""
         source = self.experiment.spec.data or self.experiment.spec.dynamics.nested().get("target")

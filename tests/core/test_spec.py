@@ -36,7 +36,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     (
         "noise: rad",
         "zzz: rad",
-        "7:31: error[S111] unknown key 'zzz' in estimator; allowed: solver, check_every, kinetic, jacobian, probes, noise",
+        "7:31: error[S111] unknown key 'zzz' in estimator; "
+        "allowed: solver, check_every, kinetic, jacobian, probes, noise",
     ),
     ("  batch_size", "  batchsize", "10:3: error[S111] unknown key 'batchsize' in train (did you mean 'batch_size'?)"),
     ("  steps", "  stpes", "9:3: error[S111] unknown key 'stpes' in train (did you mean 'steps'?)"),

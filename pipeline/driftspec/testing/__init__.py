@@ -26,12 +26,13 @@ from driftspec.testing.network import NetworkTests
 from driftspec.testing.optimizer import OptimizerTests, ScheduleTests
 from driftspec.testing.sampler import SamplerTests
 from driftspec.testing.solver import SolverTests
+from driftspec.testing.tracker import TrackerTests
 
 BY_KIND: dict[str, type[ComponentTests]] = {
     tests.kind: tests
     for tests in (
         DataTests, NetworkTests, DynamicsTests, SolverTests, EstimatorTests,
-        OptimizerTests, ScheduleTests, SamplerTests, MetricTests,
+        OptimizerTests, ScheduleTests, SamplerTests, MetricTests, TrackerTests,
     )
 }  # fmt: skip
 
@@ -62,5 +63,6 @@ __all__ = [
     "ScheduleTests",
     "SolverTests",
     "TraceTests",
+    "TrackerTests",
     "checks_for",
 ]
