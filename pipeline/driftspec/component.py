@@ -48,7 +48,10 @@ class Need:
 class Component(BaseModel):
     """One frozen model whose fields are its spec keys and whose methods are its mathematics."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(),
+        defer_build=True,  # of a family in one file a spec uses one member: the others' schemas are never built
+    )  # fmt: skip
 
     kind: ClassVar[str] = ""
     type: ClassVar[str] = ""

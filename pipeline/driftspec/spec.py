@@ -34,7 +34,7 @@ from driftspec.registry import Registry
 class Section(BaseModel):
     """A part of the spec that is no component."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Runtime(Section):
