@@ -52,11 +52,10 @@ def _offered(component: Component) -> list[str]:
 def check(loaded: Loaded) -> list[Problem]:
     """Everything that does not fit together, in order of place. No tensor is made."""
     spec, document = loaded.spec, loaded.document
-    found = [
-        _problem(document, *one)
-        for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _own(spec), _train(spec))
-        for one in part
-    ]
+    sections = list(_sections(spec))
+    # With a section missing, what stands around a component is not known yet.
+    parts = [_metrics(spec), _needs(spec, document), _laws(spec), *([] if sections else [_own(spec)]), _train(spec)]
+    found = [_problem(document, *one) for part in (sections, *parts) for one in part]
     return sorted(found, key=lambda problem: problem.place or Place(""))
 
 
@@ -93,21 +92,24 @@ def _lacks_data(spec: Spec) -> bool:
 def _metrics(spec: Spec) -> Found:
     """Metrics told apart by name, and samples enough for each."""
     keys: set[str] = set()
+    drawless: list[tuple[Path, Metric]] = []
     for index, metric in enumerate(spec.evaluate or ()):
         path = ("evaluate", index)
         if metric.key() in keys:
             yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
         keys.add(metric.key())
         wanted = _draws(metric)
-        if metric.reads_chains and not wanted and spec.sample is None:
-            text = f"{metric.label} reads the run's samples and the spec draws none: add sample: {{count: N}}"
-            yield "X302", text, path
-        if wanted and spec.sample is None:
-            text = f"{metric.label} reads {wanted} samples and the spec draws none: add sample: {{count: {wanted}}}"
-            yield "X302", text, path
-        elif wanted and spec.sample and wanted > spec.sample.count:
+        if spec.sample is None and (wanted or metric.reads_chains):
+            drawless.append((path, metric))
+        elif spec.sample is not None and wanted > spec.sample.count:
             text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
             yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
+    if drawless:
+        (where, first), *others = drawless
+        wanted = max(_draws(metric) for _, metric in drawless)
+        reads = f"{_draws(first)} samples" if _draws(first) else "the run's samples"
+        text = f"{first.label} reads {reads} and the spec draws none: add sample: {{count: {wanted or 'N'}}}"
+        yield "X302", text + _same([metric for _, metric in others]), where
     if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
         text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
         yield "X302", text, ("train", "monitor")
@@ -140,7 +142,7 @@ def _needs(spec: Spec, document: Document) -> Found:
                     break
     for (kind, _, severity), ((path, component, need), *others) in unmet.items():
         verb = "needs" if severity == "error" else "wants"
-        also = f"; the same for {', '.join(dict.fromkeys(other.label for _, other, _ in others))}" if others else ""
+        also = _same([other for _, other, _ in others])
         yield (
             "X301",
             f"{component.label} {verb} {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
@@ -153,6 +155,11 @@ def _needs(spec: Spec, document: Document) -> Found:
             f"{spec.estimator.label} needs a trainable dynamics; {spec.dynamics.label} has nothing to train",
             ("estimator",),
         )
+
+
+def _same(others: Sequence[Component]) -> str:
+    """ "; the same for metric 'nll', metric 'ksd'"."""
+    return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
 
 
 def _wanted(need: Need) -> str:

@@ -98,7 +98,9 @@ class Component(BaseModel):
     @classmethod
     def unused_in(cls, key: str) -> frozenset[str]:
         """Keys without a meaning in the component that stands in `key`."""
-        return frozenset().union(*(kind.unused_nested for kind in _kinds(cls.model_fields[key].annotation)))
+        return frozenset().union(
+            *(getattr(one, "unused_nested", ()) for one in models(cls.model_fields[key].annotation))
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -128,7 +130,7 @@ class Component(BaseModel):
             component = found.model_validate_json(json.dumps(used), context=info.context)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.kind, [*unused, *restated(error, found, cls.unused_nested)]
+                cls.kind, [*unused, *restated(error, found, cls.unused_nested, info)]
             ) from None
         if unused:
             raise ValidationError.from_exception_data(cls.kind, unused)
@@ -143,12 +145,12 @@ class Component(BaseModel):
         return result
 
 
-def _kinds(annotation: Any) -> Iterator[type[Component]]:
-    """The open classes in a key's type."""
-    if isclass(annotation) and issubclass(annotation, Component) and not annotation.type:
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The open classes, and the models that are no component, in a key's type."""
+    if isclass(annotation) and issubclass(annotation, BaseModel) and not getattr(annotation, "type", ""):
         yield annotation
     for inner in get_args(annotation):
-        yield from _kinds(inner)
+        yield from models(inner)
 
 
 def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Component], str, dict[str, Any]]:
@@ -179,13 +181,16 @@ def _mistake(
     return InitErrorDetails(type=error, loc=location, input=given)
 
 
-def restated(error: ValidationError, model: type[BaseModel], hidden: frozenset[str]) -> list[InitErrorDetails]:
+def restated(
+    error: ValidationError, model: type[Component], hidden: frozenset[str], info: ValidationInfo
+) -> list[InitErrorDetails]:
     """Errors to raise again from outside, with what `model` knows: its keys, save the hidden ones, and lengths."""
     details = []
     for one in error.errors(include_url=False):
         kind, location, context = one["type"], one["loc"], dict(one.get("ctx", {}))
         if kind == "extra_forbidden" and len(location) == 1:
             context.setdefault("allowed", [key for key in model.model_fields if key not in hidden])
+            context["others"] = [f"{model.kind} '{name}'" for name in registry_of(info).having(model.kind, location[0])]
         field = model.model_fields.get(str(location[0])) if len(location) == 1 else None
         if kind == "too_long" and field is not None and "..." not in repr(field.annotation):
             kind, context["length"] = "length", context["max_length"]

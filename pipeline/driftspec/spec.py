@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from driftspec import source, wording
-from driftspec.component import Component, default
+from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver
 from driftspec.errors import Place, PluginError, Problem, SpecError, shown
 from driftspec.registry import Registry
@@ -95,8 +95,8 @@ class Spec(Section):
 
     @field_validator("version", mode="before")
     @classmethod
-    def _not_true(cls, version: Any) -> Any:
-        if isinstance(version, bool):  # which Pydantic takes for 1
+    def _whole(cls, version: Any) -> Any:
+        if isinstance(version, (bool, float)):  # of which Pydantic takes true and 1.0 for 1
             raise PydanticCustomError("literal_error", "", {"expected": "1"})
         return version
 
@@ -223,20 +223,36 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.evaluate is None:
             filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
     except ValidationError as error:
-        keys = {path: list(model.model_fields) for path, model in SECTIONS.items()}
+        keys = dict(_keys(document.data, Spec, registry))
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
         raise (PluginError if all(one.code.startswith("P") for one in found) else SpecError)(found) from None
     return spec.model_copy(update=filled)
+
+
+_Keys = tuple[source.Path, list[str]]
+
+
+def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()) -> Iterator[_Keys]:
+    """The keys of each part that the spec has, or has by default, outer before inner, as far as types are known."""
+    yield path, list(model.model_fields)
+    for name, field in model.model_fields.items():
+        body = data.get(name, field.default) if isinstance(data, dict) else field.default
+        for index, part in enumerate(body) if isinstance(body, list) else [(None, body)]:
+            at = (*path, name) if index is None else (*path, name, index)
+            for inner in models(field.annotation):
+                written = part.get("type") if isinstance(part, dict) else part
+                found: type[BaseModel] | None = inner
+                if issubclass(inner, Component):
+                    found = None
+                    if isinstance(written, str) and registry.provider(inner.kind, written):
+                        found = registry.look_up(inner.kind, written, inner)[0]
+                if found is not None:
+                    yield from _keys(part, found, registry, at)
 
 
 def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:
     component: Component = TypeAdapter(kind).validate_python(name, context=context)
     return component
 
-
-SECTIONS: dict[source.Path, type[BaseModel]] = {
-    (): Spec, ("train",): Train, ("runtime",): Runtime, ("sample",): Sample, ("train", "early_stopping"): EarlyStopping,
-}  # fmt: skip
-"""The parts of the spec that are no component."""
 
 __all__ = ["Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Train", "read", "validate"]
