@@ -118,6 +118,7 @@ class _Reader:
         self.name = name
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node] = {}
+        self.opened: list[Place] = []  # where the mappings and lists begin that have not ended
         self.values = 0  # read so far, before aliases are expanded: what is far too long is not read to its end
         # A byte that is not UTF-8 becomes a lone surrogate, which is among the forbidden characters.
         self.text = (text if isinstance(text, str) else text.decode(errors="surrogateescape")).removeprefix("\ufeff")
@@ -149,6 +150,8 @@ class _Reader:
         return SpecError(sorted(self.problems, key=lambda problem: problem.place or Place(self.name)))
 
     def place(self, mark: Any) -> Place:
+        if mark.line >= len(self.lines):  # the parser's end of a text without a last line break
+            return Place(self.name, len(self.lines), len(self.lines[-1]) + 1)
         return Place(self.name, mark.line + 1, mark.column + 1)
 
     def root(self) -> Node | None:
@@ -187,10 +190,13 @@ class _Reader:
             node.value = self.scalar(event, place)
         elif depth == NESTING:
             self.stop("Y007", TOO_DEEP, place)
-        elif isinstance(event, yaml.MappingStartEvent):
-            node.value = self.mapping(depth + 1)
         else:
-            node.value = [self.node(item, depth + 1) for item in self.inside()]
+            self.opened.append(place)
+            if isinstance(event, yaml.MappingStartEvent):
+                node.value = self.mapping(depth + 1)
+            else:
+                node.value = [self.node(item, depth + 1) for item in self.inside()]
+            self.opened.pop()
         return node
 
     def inside(self) -> Iterator[Any]:
@@ -256,6 +262,8 @@ class _Reader:
             said = "tab character"
         elif "mapping values" in said and (bare := _without_colon(self.lines, mark.line - 1)):
             self.stop("Y004", "a key needs ': ' after it", Place(self.name, *bare))
+        elif not found and "node content" in said and self.opened:
+            self.stop("Y004", "the text ends inside what begins here: close it, or give it a value", self.opened[-1])
         elif context and (re.search("simple key|quoted scalar.*document", said) or not self.text[mark.index :].strip()):
             mark = context  # the end is where a mistake shows, not where it stands
         opened = f"{context.line + 1}:{context.column + 1}" if context else ""
