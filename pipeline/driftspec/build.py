@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Estimator, Metric, Sampler, Setting, Trace
+from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
 from driftspec.errors import Place, Problem, RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.source import Document, Path
-from driftspec.spec import Loaded, Spec
+from driftspec.spec import Loaded, Spec, Train
 from driftspec.wording import place_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ ADJECTIVES = frozenset({"smooth", "trainable"})
 """Capabilities that say how a component is, not what it has to give."""
 
 
+TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
+"""Capabilities that a dynamics with something to train has from what it trains."""
+
+STALE = 0.05
+"""A share of the initial weights in their average that is worth a word."""
+
+
 def capabilities(component: Component) -> frozenset[str]:
     """What a component offers, with all that follows from it."""
     return frozenset(_offered(component))
@@ -54,7 +61,13 @@ def check(loaded: Loaded) -> list[Problem]:
     spec, document = loaded.spec, loaded.document
     sections = list(_sections(spec))
     # With a section missing, what stands around a component is not known yet.
-    parts = [_metrics(spec), _needs(spec, document), _laws(spec), *([] if sections else [_own(spec)]), _train(spec)]
+    parts = [
+        _metrics(spec),
+        _needs(spec, document),
+        _laws(spec),
+        *([] if sections else [_own(spec, document)]),
+        _train(spec),
+    ]
     found = [_problem(document, *one) for part in (sections, *parts) for one in part]
     return sorted(found, key=lambda problem: problem.place or Place(""))
 
@@ -193,15 +206,24 @@ def _laws(spec: Spec, dim: int | None = None) -> Found:
                 dim, said = law.dim(), f"{law.label} has"
 
 
-def _own(spec: Spec) -> Found:
-    """What samplers, estimators and metrics themselves find wrong with what stands around them."""
+def _own(spec: Spec, document: Document) -> Found:
+    """What components themselves find wrong with what stands around them."""
     count = None if spec.sample is None else spec.sample.count
-    around = Setting(spec.dynamics, spec.data, spec.sampler, count, spec.estimator)
-    for path, component in {("sampler",): spec.sampler, **spec.components()}.items():
-        if isinstance(component, Sampler | Metric | Estimator):
-            inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
-            for key, text in component.problems(replace(around, count=None) if inner else around):
-                yield "X303", f"{component.label}: {text}", (*path, key)
+    steps, optimizer = (None, None) if spec.train is None else (spec.train.steps, spec.train.optimizer)
+    around = Setting(
+        spec.dynamics, spec.data, spec.sampler, count, spec.estimator, steps, optimizer, spec.runtime.dtype
+    )
+    components = {("sampler",): spec.sampler, **spec.components()}
+    for path, component in components.items():
+        if component is None or (isinstance(component, Solver) and path not in document.marks):
+            continue  # a solver that stands elsewhere, or by default, is told of there or not at all
+        inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
+        owner = components.get(path[:-1])
+        double = isinstance(owner, Metric) and path[-1] in owner.in_float64
+        here = replace(around, count=None if inner else around.count, dtype="float64" if double else around.dtype)
+        for key, text, *severity in component.problems(here):
+            level = str(severity[0]) if severity else "error"
+            yield "X303", f"{component.label}: {text}", (*path, *key.split(".")), level
 
 
 def _train(spec: Spec) -> Found:
@@ -213,15 +235,46 @@ def _train(spec: Spec) -> Found:
         return
     rows = getattr(spec.data, "samples", None)
     if isinstance(rows, int):
-        yield from _rows(spec, round(split[0] * rows), round((split[0] + split[1]) * rows) - round(split[0] * rows))
-    warmup = getattr(spec.train.schedule, "warmup", 0) if spec.train is not None else 0
-    if spec.train is not None and warmup >= spec.train.steps:
-        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {spec.train.steps}"
+        first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
+        yield from _rows(spec, first, second - first, rows - second)
+    if spec.train is not None:
+        yield from _lengths(spec.train)
+    elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec):
+        text = f"{spec.dynamics.label} has something to train, and the spec trains nothing"
+        yield "X302", f"{text}: what is asked of it comes from the weights it begins with", ("dynamics",), "warning"
+
+
+def _learned(spec: Spec) -> bool:
+    """Whether anything asks the dynamics for what training gives it; a drift or a kernel of noise may be known."""
+    needs = (need for component in spec.components().values() for need in component.needs())
+    return any(need.kind == "dynamics" and TRAINED & {*need.any_of} for need in needs)
+
+
+def _lengths(train: Train) -> Found:
+    """Numbers of steps that the number of steps in all makes pointless."""
+    steps, stopping = train.steps, train.early_stopping
+    warmup = getattr(train.schedule, "warmup", 0)
+    if warmup >= steps:
+        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {steps}"
         yield "X303", text, ("train", "schedule", "warmup")
+    said = f"'early_stopping' in train cannot end {steps} steps of training sooner"
+    if stopping is not None and stopping.patience * stopping.every >= steps:
+        text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"
+        yield "X303", text, ("train", "early_stopping"), "warning"
+    elif train.monitor and not _draws(train.monitor) and not stopping and train.checkpoint_every > steps:
+        text = f"'monitor' in train is asked every {train.checkpoint_every} steps (checkpoint_every): in {steps}, never"
+        yield "X303", text, ("train", "monitor"), "warning"
+    if train.ema is not None and train.ema**steps > STALE:
+        share = f"{train.ema**steps:.0%} of the average are still the weights that training began with"
+        yield "X303", f"'ema' in train is {train.ema:g}: after {steps} steps {share}", ("train", "ema"), "warning"
 
 
-def _rows(spec: Spec, train: int, validation: int) -> Found:
-    """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
+def _rows(spec: Spec, train: int, validation: int, test: int) -> Found:
+    """Rows enough of each part, known at once where the data are drawn, and after reading where they are a file."""
+    readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
+    if readers and test < 2:
+        text = f"'split' in data leaves {test} test rows, and {readers[0].label} reads at least 2{_same(readers[1:])}"
+        yield "X303", text, ("data", "split")
     if spec.train is not None and spec.train.batch_size > train:
         text = (
             f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
@@ -312,7 +365,7 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
         dataset = prepare(data, files, streams.under("data"))
     except SpecError as error:
         raise SpecError([_problem(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
-    if found := [*_laws(spec, dataset.dim), *_rows(spec, len(dataset.train), len(dataset.validation))]:
+    if found := [*_laws(spec, dataset.dim), *_rows(spec, *map(len, (dataset.train, dataset.validation, dataset.test)))]:
         raise SpecError([_problem(document, *one) for one in found])
     return dataset
 

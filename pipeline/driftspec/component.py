@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import get_annotations, isclass
 from types import FunctionType
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,9 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from driftspec.errors import PluginError, Problem, nearest
+
+if TYPE_CHECKING:
+    from driftspec.components import Setting
 
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
@@ -43,6 +46,10 @@ class Need:
     why: str = ""
     severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
     unless: str = ""  # no need where the other offers this
+
+
+Finding = tuple[str, str] | tuple[str, str, Literal["error", "warning"]]
+"""What a component finds wrong: the key, what is said, how bad it is."""
 
 
 class Component(BaseModel):
@@ -76,6 +83,13 @@ class Component(BaseModel):
     def needs(self) -> tuple[Need, ...]:
         """Capabilities it asks of the spec's other components."""
         return ()
+
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        """(key, message) of each value that cannot work with what is around; of a key of a component inside, `a.b`.
+
+        A third part, "warning": the run goes on, and gives less than was meant.
+        """
+        yield from ()
 
     @property
     def label(self) -> str:
