@@ -236,7 +236,11 @@ def _train(spec: Spec) -> Found:
     rows = getattr(spec.data, "samples", None)
     if isinstance(rows, int):
         first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
-        yield from _rows(spec, first, second - first, rows - second)
+        yield from _rows(spec, first, second - first)
+        readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
+        if readers and (left := rows - second) < 2:
+            text = f"'split' in data leaves {left} test rows, and {readers[0].label} reads at least 2"
+            yield "X303", text + _same(readers[1:]), ("data", "split")
     if spec.train is not None:
         yield from _lengths(spec.train)
     elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec):
@@ -269,12 +273,8 @@ def _lengths(train: Train) -> Found:
         yield "X303", f"'ema' in train is {train.ema:g}: after {steps} steps {share}", ("train", "ema"), "warning"
 
 
-def _rows(spec: Spec, train: int, validation: int, test: int) -> Found:
-    """Rows enough of each part, known at once where the data are drawn, and after reading where they are a file."""
-    readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
-    if readers and test < 2:
-        text = f"'split' in data leaves {test} test rows, and {readers[0].label} reads at least 2{_same(readers[1:])}"
-        yield "X303", text, ("data", "split")
+def _rows(spec: Spec, train: int, validation: int) -> Found:
+    """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
     if spec.train is not None and spec.train.batch_size > train:
         text = (
             f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
@@ -365,7 +365,7 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
         dataset = prepare(data, files, streams.under("data"))
     except SpecError as error:
         raise SpecError([_problem(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
-    if found := [*_laws(spec, dataset.dim), *_rows(spec, *map(len, (dataset.train, dataset.validation, dataset.test)))]:
+    if found := [*_laws(spec, dataset.dim), *_rows(spec, len(dataset.train), len(dataset.validation))]:
         raise SpecError([_problem(document, *one) for one in found])
     return dataset
 

@@ -157,8 +157,9 @@ def test_what_does_not_fit_is_one_message_at_its_place(
 
 def test_what_almost_does_not_fit_does() -> None:
     text = edited(
-        ("samples: 500, noise: 0.05", "samples: 500, split: [0.8, 0.196, 0.004]"), ("batch_size: 64", "batch_size: 400"),
-        ("warmup: 5", "warmup: 99"), ("[nll]", "[nll, {type: nll, name: b}, {type: energy_distance, samples: 100}]"),
+        ("samples: 500, noise: 0.05", "samples: 500, split: [0.8, 0.196, 0.004]"),
+        ("batch_size: 64", "batch_size: 400"), ("warmup: 5", "warmup: 99"),
+        ("[nll]", "[nll, {type: nll, name: b}, {type: energy_distance, samples: 100}]"),
         ("  steps", "  early_stopping: {every: 5}\n  monitor: nll\n  steps"),
         ("  network", "  prior: {type: gaussian, mean: [0, 0]}\n  network"), ("tanh", "elu"),
     )  # fmt: skip
