@@ -139,7 +139,10 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
 @functools.lru_cache(maxsize=256)  # one mistake is often made many times
 def _nearest(given: str, allowed: tuple[str, ...]) -> str:
     spelt = {name.lower(): name for name in allowed}
-    alike = difflib.get_close_matches(given, spelt, n=1, cutoff=0.6 if len(given) > 2 else 0.5)
+    if len(given) < 3:  # of two letters one may be right, in a name as short
+        alike = difflib.get_close_matches(given, [name for name in spelt if len(name) < 4], n=1, cutoff=0.5)
+    else:
+        alike = difflib.get_close_matches(given, spelt, n=1, cutoff=0.6)
     holding = [name for name in spelt if len(given) > 2 and given in name.split("_")]
     found = alike or (holding if len(holding) == 1 else [])
     return spelt[found[0]] if found else ""

@@ -90,8 +90,10 @@ class _Mistake:
         """The nearest of what is allowed, and all of it; for a key, of which there may be many, one of the two."""
         if pattern := self.context.get("pattern"):
             words = PATTERNS.get(pattern, f"text like {pattern}")
-            lower = str(self.given).lower()
-            near = nearest(lower, [lower]) if f"'{lower}'" in words and lower != self.given else ""
+            given = str(self.given)
+            near = (
+                nearest(given, re.findall(f"'({re.escape(given[:1].lower())}[a-z][a-z0-9:]*)'", words)) if given else ""
+            )
             return f"{near}; allowed: {words}"
         if expected := str(self.context.get("expected", "")):
             choices = expected.replace(" or ", ", ").replace("'", "").split(", ")

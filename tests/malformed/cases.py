@@ -229,6 +229,12 @@ FILES = [
     changed("two changes, two mistakes", "--set train.steps=0 --set sample.cuont=3", "--set[1]: error[S113] 'steps' "
             "in train is 0: it must be at least 1", "--set[2]: error[S111] unknown key 'cuont' in sample (did you "
             "mean 'count'?)"),
+    changed("an option misspelt", "--sett train.steps=5", "usage: unrecognized arguments: --sett train.steps=5 "
+            "(did you mean '--set'?); see: run-spec validate --help", code=2),
+    changed("a key of two letters at the top", "--set lr=0.1", "--set[1]: error[S111] unknown key 'lr': it belongs in "
+            "train.optimizer"),
+    changed("letters of a device in the wrong order", "--set runtime.device=cuad", "--set[1]: error[S114] 'device' in "
+            f"runtime is 'cuad' (did you mean 'cuda'?); {DEVICES}"),
     changed("no value", "--set train.steps", "usage: argument --set: 'train.steps' is not KEY=VALUE; "
             "see: run-spec validate --help", code=2),
     # --- extends ---
