@@ -228,6 +228,8 @@ def _own(spec: Spec, document: Document) -> Found:
 
 def _train(spec: Spec) -> Found:
     """Numbers that cannot work with the rest."""
+    if spec.runtime.device == "mps" and spec.runtime.dtype == "float64":
+        yield "X303", "'dtype' in runtime is 'float64': 'mps' computes in float32 alone", ("runtime", "dtype")
     split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
     if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
         text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"

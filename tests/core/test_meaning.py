@@ -99,6 +99,11 @@ def test_annealed_steps_past_stability() -> None:
     assert said(LADDER.replace("step: 0.01", "step: 0.05")) == wrong("6:42", f"X303] {told}")
 
 
+def test_corrector_steps_past_stability() -> None:
+    text = LADDER.replace("{type: annealed_langevin, step: 0.01}", "{type: predictor_corrector, snr: 1.0}")
+    assert said(text) == wrong("6:42", "S113] 'snr' in sampler is 1: it must be less than 1")
+
+
 @pytest.mark.parametrize("name", ["ve_sde", "vp_sde", "sub_vp_sde", "ornstein_uhlenbeck"])
 def test_the_lowest_noise_is_the_kernels(name: str) -> None:
     torch = pytest.importorskip("torch")
@@ -156,6 +161,12 @@ def test_something_to_train_that_nothing_trains() -> None:
     untrained = text[: text.index(start)] + text[text.index(end) :]
     told = "dynamics 'neural_ode' has something to train, and the spec trains nothing: what is asked of it comes from"
     assert said(untrained) == warned("5:3", f"X302] {told} the weights it begins with")
+
+
+def test_a_device_without_the_dtype() -> None:
+    text = edited(("name: a", "name: a\nruntime: {device: mps, dtype: float64}"))
+    assert said(text) == wrong("3:31", "X303] 'dtype' in runtime is 'float64': 'mps' computes in float32 alone")
+    assert said(text.replace("mps", "cuda:1")) == said(text.replace("float64", "float32")) == []
 
 
 # --- one section missing, one answer ---
