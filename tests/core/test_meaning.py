@@ -101,7 +101,7 @@ def test_annealed_steps_past_stability() -> None:
 
 def test_corrector_steps_past_stability() -> None:
     text = LADDER.replace("{type: annealed_langevin, step: 0.01}", "{type: predictor_corrector, snr: 1.0}")
-    assert said(text) == wrong("6:42", "S113] 'snr' in sampler is 1: it must be less than 1")
+    assert said(text) == wrong("6:43", "S113] 'snr' in sampler is 1.0: it must be less than 1")
 
 
 @pytest.mark.parametrize("name", ["ve_sde", "vp_sde", "sub_vp_sde", "ornstein_uhlenbeck"])
