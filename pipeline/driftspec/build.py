@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Estimator, Metric, Sampler, Setting, Trace
+from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
 from driftspec.errors import Place, Problem, RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.source import Document, Path
-from driftspec.spec import Loaded, Spec
+from driftspec.spec import Loaded, Spec, Train
 from driftspec.wording import place_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ ADJECTIVES = frozenset({"smooth", "trainable"})
 """Capabilities that say how a component is, not what it has to give."""
 
 
+TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
+"""Capabilities that a dynamics with something to train has from what it trains."""
+
+STALE = 0.05
+"""A share of the initial weights in their average that is worth a word."""
+
+
 def capabilities(component: Component) -> frozenset[str]:
     """What a component offers, with all that follows from it."""
     return frozenset(_offered(component))
@@ -56,11 +63,16 @@ def check(loaded: Loaded) -> list[Problem]:
         found_once = dict.fromkeys(problem for point in loaded.points for problem in check(point))
         return sorted(found_once, key=lambda problem: problem.place or Place(""))
     spec, document = loaded.spec, loaded.document
-    found = [
-        _problem(document, *one)
-        for part in (_sections(spec), _metrics(spec), _needs(spec, document), _laws(spec), _own(spec), _train(spec))
-        for one in part
+    sections = list(_sections(spec))
+    # With a section missing, what stands around a component is not known yet.
+    parts = [
+        _metrics(spec),
+        _needs(spec, document),
+        _laws(spec),
+        *([] if sections else [_own(spec, document)]),
+        _train(spec),
     ]
+    found = [_problem(document, *one) for part in (sections, *parts) for one in part]
     return in_order([*found, *missing_libraries(spec, document)])
 
 
@@ -126,21 +138,24 @@ def _lacks_data(spec: Spec) -> bool:
 def _metrics(spec: Spec) -> Found:
     """Metrics told apart by name, and samples enough for each."""
     keys: set[str] = set()
+    drawless: list[tuple[Path, Metric]] = []
     for index, metric in enumerate(spec.evaluate or ()):
         path = ("evaluate", index)
         if metric.key() in keys:
             yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
         keys.add(metric.key())
         wanted = _draws(metric)
-        if metric.reads_chains and not wanted and spec.sample is None:
-            text = f"{metric.label} reads the run's samples and the spec draws none: add sample: {{count: N}}"
-            yield "X302", text, path
-        if wanted and spec.sample is None:
-            text = f"{metric.label} reads {wanted} samples and the spec draws none: add sample: {{count: {wanted}}}"
-            yield "X302", text, path
-        elif wanted and spec.sample and wanted > spec.sample.count:
+        if spec.sample is None and (wanted or metric.reads_chains):
+            drawless.append((path, metric))
+        elif spec.sample is not None and wanted > spec.sample.count:
             text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
             yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
+    if drawless:
+        (where, first), *others = drawless
+        wanted = max(_draws(metric) for _, metric in drawless)
+        reads = f"{_draws(first)} samples" if _draws(first) else "the run's samples"
+        text = f"{first.label} reads {reads} and the spec draws none: add sample: {{count: {wanted or 'N'}}}"
+        yield "X302", text + _same([metric for _, metric in others]), where
     if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
         text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
         yield "X302", text, ("train", "monitor")
@@ -173,7 +188,7 @@ def _needs(spec: Spec, document: Document) -> Found:
                     break
     for (kind, _, severity), ((path, component, need), *others) in unmet.items():
         verb = "needs" if severity == "error" else "wants"
-        also = f"; the same for {', '.join(dict.fromkeys(other.label for _, other, _ in others))}" if others else ""
+        also = _same([other for _, other, _ in others])
         yield (
             "X301",
             f"{component.label} {verb} {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
@@ -186,6 +201,11 @@ def _needs(spec: Spec, document: Document) -> Found:
             f"{spec.estimator.label} needs a trainable dynamics; {spec.dynamics.label} has nothing to train",
             ("estimator",),
         )
+
+
+def _same(others: Sequence[Component]) -> str:
+    """ "; the same for metric 'nll', metric 'ksd'"."""
+    return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
 
 
 def _wanted(need: Need) -> str:
@@ -219,19 +239,30 @@ def _laws(spec: Spec, dim: int | None = None) -> Found:
                 dim, said = law.dim(), f"{law.label} has"
 
 
-def _own(spec: Spec) -> Found:
-    """What samplers, estimators and metrics themselves find wrong with what stands around them."""
+def _own(spec: Spec, document: Document) -> Found:
+    """What components themselves find wrong with what stands around them."""
     count = None if spec.sample is None else spec.sample.count
-    around = Setting(spec.dynamics, spec.data, spec.sampler, count, spec.estimator)
-    for path, component in {("sampler",): spec.sampler, **spec.components()}.items():
-        if isinstance(component, Sampler | Metric | Estimator):
-            inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
-            for key, text in component.problems(replace(around, count=None) if inner else around):
-                yield "X303", f"{component.label}: {text}", (*path, key)
+    steps, optimizer = (None, None) if spec.train is None else (spec.train.steps, spec.train.optimizer)
+    around = Setting(
+        spec.dynamics, spec.data, spec.sampler, count, spec.estimator, steps, optimizer, spec.runtime.dtype
+    )
+    components = {("sampler",): spec.sampler, **spec.components()}
+    for path, component in components.items():
+        if component is None or (isinstance(component, Solver) and path not in document.marks):
+            continue  # a solver that stands elsewhere, or by default, is told of there or not at all
+        inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
+        owner = components.get(path[:-1])
+        double = isinstance(owner, Metric) and path[-1] in owner.in_float64
+        here = replace(around, count=None if inner else around.count, dtype="float64" if double else around.dtype)
+        for key, text, *severity in component.problems(here):
+            level = str(severity[0]) if severity else "error"
+            yield "X303", f"{component.label}: {text}", (*path, *key.split(".")), level
 
 
 def _train(spec: Spec) -> Found:
     """Numbers that cannot work with the rest."""
+    if spec.runtime.device == "mps" and spec.runtime.dtype == "float64":
+        yield "X303", "'dtype' in runtime is 'float64': 'mps' computes in float32 alone", ("runtime", "dtype")
     split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
     if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
         text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
@@ -239,11 +270,42 @@ def _train(spec: Spec) -> Found:
         return
     rows = getattr(spec.data, "samples", None)
     if isinstance(rows, int):
-        yield from _rows(spec, round(split[0] * rows), round((split[0] + split[1]) * rows) - round(split[0] * rows))
-    warmup = getattr(spec.train.schedule, "warmup", 0) if spec.train is not None else 0
-    if spec.train is not None and warmup >= spec.train.steps:
-        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {spec.train.steps}"
+        first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
+        yield from _rows(spec, first, second - first)
+        readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
+        if readers and (left := rows - second) < 2:
+            text = f"'split' in data leaves {left} test rows, and {readers[0].label} reads at least 2"
+            yield "X303", text + _same(readers[1:]), ("data", "split")
+    if spec.train is not None:
+        yield from _lengths(spec.train)
+    elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec):
+        text = f"{spec.dynamics.label} has something to train, and the spec trains nothing"
+        yield "X302", f"{text}: what is asked of it comes from the weights it begins with", ("dynamics",), "warning"
+
+
+def _learned(spec: Spec) -> bool:
+    """Whether anything asks the dynamics for what training gives it; a drift or a kernel of noise may be known."""
+    needs = (need for component in spec.components().values() for need in component.needs())
+    return any(need.kind == "dynamics" and TRAINED & {*need.any_of} for need in needs)
+
+
+def _lengths(train: Train) -> Found:
+    """Numbers of steps that the number of steps in all makes pointless."""
+    steps, stopping = train.steps, train.early_stopping
+    warmup = getattr(train.schedule, "warmup", 0)
+    if warmup >= steps:
+        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {steps}"
         yield "X303", text, ("train", "schedule", "warmup")
+    said = f"'early_stopping' in train cannot end {steps} steps of training sooner"
+    if stopping is not None and stopping.patience * stopping.every >= steps:
+        text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"
+        yield "X303", text, ("train", "early_stopping"), "warning"
+    elif train.monitor and not _draws(train.monitor) and not stopping and train.checkpoint_every > steps:
+        text = f"'monitor' in train is asked every {train.checkpoint_every} steps (checkpoint_every): in {steps}, never"
+        yield "X303", text, ("train", "monitor"), "warning"
+    if train.ema is not None and train.ema**steps > STALE:
+        share = f"{train.ema**steps:.0%} of the average are still the weights that training began with"
+        yield "X303", f"'ema' in train is {train.ema:g}: after {steps} steps {share}", ("train", "ema"), "warning"
 
 
 def _rows(spec: Spec, train: int, validation: int) -> Found:

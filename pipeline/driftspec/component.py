@@ -32,6 +32,8 @@ from driftspec.errors import PluginError, Problem, nearest
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
+    from driftspec.components import Setting
+
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
     """A key's default component by name (`solver: Solver = default("rk4", ...)`): no plugin imports another's class."""
@@ -49,10 +51,17 @@ class Need:
     unless: str = ""  # no need where the other offers this
 
 
+Finding = tuple[str, str] | tuple[str, str, Literal["error", "warning"]]
+"""What a component finds wrong: the key, what is said, how bad it is."""
+
+
 class Component(BaseModel):
     """One frozen model whose fields are its spec keys and whose methods are its mathematics."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(),
+        defer_build=True,  # of a family in one file a spec uses one member: the others' schemas are never built
+    )  # fmt: skip
 
     kind: ClassVar[str] = ""
     type: ClassVar[str] = ""
@@ -82,6 +91,13 @@ class Component(BaseModel):
         """Capabilities it asks of the spec's other components."""
         return ()
 
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        """(key, message) of each value that cannot work with what is around; of a key of a component inside, `a.b`.
+
+        A third part, "warning": the run goes on, and gives less than was meant.
+        """
+        yield from ()
+
     @property
     def label(self) -> str:
         """`estimator 'hutchinson'`: messages always print the kind."""
@@ -103,7 +119,9 @@ class Component(BaseModel):
     @classmethod
     def unused_in(cls, key: str) -> frozenset[str]:
         """Keys without a meaning in the component that stands in `key`."""
-        return frozenset().union(*(kind.unused_nested for kind in _kinds(cls.model_fields[key].annotation)))
+        return frozenset().union(
+            *(getattr(one, "unused_nested", ()) for one in models(cls.model_fields[key].annotation))
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -138,7 +156,7 @@ class Component(BaseModel):
             component = found.model_validate_json(json.dumps(used), context=info.context)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.kind, [*unused, *restated(error, found, cls.unused_nested)]
+                cls.kind, [*unused, *restated(error, found, cls.unused_nested, info)]
             ) from None
         if unused:
             raise ValidationError.from_exception_data(cls.kind, unused)
@@ -153,12 +171,12 @@ class Component(BaseModel):
         return result
 
 
-def _kinds(annotation: Any) -> Iterator[type[Component]]:
-    """The open classes in a key's type."""
-    if isclass(annotation) and issubclass(annotation, Component) and not annotation.type:
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The open classes, and the models that are no component, in a key's type."""
+    if isclass(annotation) and issubclass(annotation, BaseModel) and not getattr(annotation, "type", ""):
         yield annotation
     for inner in get_args(annotation):
-        yield from _kinds(inner)
+        yield from models(inner)
 
 
 def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Component], str, dict[str, Any]]:
@@ -189,13 +207,16 @@ def _mistake(
     return InitErrorDetails(type=error, loc=location, input=given)
 
 
-def restated(error: ValidationError, model: type[BaseModel], hidden: frozenset[str]) -> list[InitErrorDetails]:
+def restated(
+    error: ValidationError, model: type[Component], hidden: frozenset[str], info: ValidationInfo
+) -> list[InitErrorDetails]:
     """Errors to raise again from outside, with what `model` knows: its keys, save the hidden ones, and lengths."""
     details = []
     for one in error.errors(include_url=False):
         kind, location, context = one["type"], one["loc"], dict(one.get("ctx", {}))
         if kind == "extra_forbidden" and len(location) == 1:
             context.setdefault("allowed", [key for key in model.model_fields if key not in hidden])
+            context["others"] = [f"{model.kind} '{name}'" for name in registry_of(info).having(model.kind, location[0])]
         field = model.model_fields.get(str(location[0])) if len(location) == 1 else None
         if kind == "too_long" and field is not None and "..." not in repr(field.annotation):
             kind, context["length"] = "length", context["max_length"]

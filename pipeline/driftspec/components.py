@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from driftspec.component import Component, Need, default, registry_of
+from driftspec.component import Component, Finding, Need, default, registry_of
 from driftspec.errors import SolveFailed
 
 if TYPE_CHECKING:
@@ -176,6 +176,10 @@ class Dynamics(Component):
     default_metrics: ClassVar[tuple[str, ...]] = ()
     """What a spec without `evaluate` measures."""
 
+    def lowest_noise(self) -> float | None:
+        """σ at the end of time where the data are, known without torch; None where there is none, or none is known."""
+        return None
+
     def times(self) -> tuple[float, float]:
         """(t_prior, t_data): the ends of time where the prior is, and where the data are; both 0 without a time."""
         return 0.0, 0.0
@@ -276,6 +280,14 @@ class Solver(Component):
         return None
 
 
+def below_epsilon(key: str, value: float, around: Setting) -> Iterator[Finding]:
+    """What is said of a tolerance that rounding alone exceeds."""
+    text = (
+        f"'{key}' is {value:g}, below {around.epsilon:.2g}, the epsilon of {around.dtype}: more steps, no more digits"
+    )
+    yield key, f"{text}; raise it, or take runtime.dtype: float64", "warning"
+
+
 class FixedSteps(Solver):
     """A solver told its number of steps N; the difference between N and 2N says how good N is."""
 
@@ -289,6 +301,12 @@ class FixedSteps(Solver):
     max_steps: int = Field(
         1024, ge=2, description="largest N (default 96 in training); a point that needs more counts as not converged"
     )
+
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        if self.steps > self.max_steps:
+            yield "steps", f"'steps' is {self.steps}, more than 'max_steps', which is {self.max_steps}"
+        if self.tolerance < around.epsilon:
+            yield from below_epsilon("tolerance", self.tolerance, around)
 
     def start_steps(self) -> int | None:
         return self.steps
@@ -334,10 +352,6 @@ class Estimator(Component):
     """What is optimised? A component never holds state: the state is passed through and checkpointed."""
 
     kind = "estimator"
-
-    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        """(key, message) of each value that cannot work with what is around."""
-        yield from ()
 
     def start(self, model: Model, streams: Streams) -> Any:
         """The state before the first step: a tree of tensors and plain values."""
@@ -443,6 +457,9 @@ class Draws:
         return self.values.flatten(0, 1)
 
 
+EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}
+
+
 @dataclass(frozen=True)
 class Setting:
     """What stands around a component in its spec: for numbers that cannot work with the rest."""
@@ -452,6 +469,14 @@ class Setting:
     sampler: Sampler | None = None
     count: int | None = None  # sample.count
     estimator: Estimator | None = None
+    steps: int | None = None  # train.steps
+    optimizer: Optimizer | None = None
+    dtype: str = "float32"  # in which the component computes
+
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next number of the dtype."""
+        return EPSILON.get(self.dtype, 0.0)
 
     @property
     def law(self) -> Data | None:
@@ -501,10 +526,6 @@ class Sampler(Component):
     def layout(self, count: int) -> tuple[int, int]:
         """(chains, draws a chain) of `count` samples."""
         return count, 1
-
-    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        """(key, message) of each number that cannot work with what is around."""
-        yield from ()
 
     def course(self, around: Setting) -> Course:
         """From where, how long and in how many steps chains follow the SDE of `motion`. Offered as `motion`."""
@@ -563,6 +584,8 @@ class Metric(Component):
     """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
     reads_chains: ClassVar[bool] = False
     """It reads all of the run's own draws, chains apart."""
+    in_float64: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose component computes in float64, whatever the run's dtype."""
 
     name: str | None = Field(
         None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
@@ -574,10 +597,6 @@ class Metric(Component):
     def wanted(self) -> int:
         """How many of the run's own draws it reads."""
         return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
-
-    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        """(key, message) of each number that cannot work with what is around."""
-        yield from ()
 
     def measure(self, evaluation: Evaluation) -> Measured:
         raise NotImplementedError

@@ -12,6 +12,7 @@ DriftspecError
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -161,10 +162,21 @@ def printable(text: str) -> str:
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """ " (did you mean 'noise'?)", or an empty string when nothing is near."""
+    """ " (did you mean 'noise'?)", or an empty string when nothing is near: alike, or alone in having it as a part."""
+    found = _nearest(given.lower(), tuple(allowed))
+    return f" (did you mean '{found}'?)" if found else ""
+
+
+@functools.lru_cache(maxsize=256)  # one mistake is often made many times
+def _nearest(given: str, allowed: tuple[str, ...]) -> str:
     spelt = {name.lower(): name for name in allowed}
-    found = difflib.get_close_matches(given.lower(), spelt, n=1, cutoff=0.6)
-    return f" (did you mean '{spelt[found[0]]}'?)" if found else ""
+    if len(given) < 3:  # of two letters one may be right, in a name as short
+        alike = difflib.get_close_matches(given, [name for name in spelt if len(name) < 4], n=1, cutoff=0.5)
+    else:
+        alike = difflib.get_close_matches(given, spelt, n=1, cutoff=0.6)
+    holding = [name for name in spelt if len(given) > 2 and given in name.split("_")]
+    found = alike or (holding if len(holding) == 1 else [])
+    return spelt[found[0]] if found else ""
 
 
 def shown(value: object, limit: int = 60) -> str:

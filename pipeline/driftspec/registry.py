@@ -212,6 +212,11 @@ class Registry:
         found = {name: self.look_up(kind, name)[0] for name in self.names(kind)}
         return [name for name, cls in found.items() if cls is not None and issubclass(cls, within)]
 
+    def having(self, kind: str, key: str) -> list[str]:
+        """Names of a kind's components that take this key."""
+        found = {name: self.look_up(kind, name)[0] for name in self.names(kind)}
+        return [name for name, cls in found.items() if cls is not None and key in cls.model_fields]
+
     def add_component(self, found: type[Component]) -> None:
         """A class made in Python, such as a notebook's own network, under its own `type`."""
         for kind, name, target in providers.names({found.kind: {found.type: found}}, f"class {found.__qualname__}"):

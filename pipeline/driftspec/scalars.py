@@ -10,8 +10,9 @@ from typing import Any
 
 from driftspec.errors import shown
 
-# U+0085, U+2028 and U+2029 end a line in YAML 1.1 and not in 1.2, nor in most editors.
-FORBIDDEN = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+# U+0085, U+2028 and U+2029 end a line in YAML 1.1 and not in 1.2, nor in most editors. Small sets compile ten times as
+# fast as one large one.
+FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\u2028|\u2029|[\ud800-\udfff]|\ufeff|\ufffe|\uffff")
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _CORE: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile("~|null|Null|NULL|"), lambda text: None),

@@ -47,6 +47,7 @@ DIGITS = 3_500  # of an integer, in whatever base: Python converts up to 4,300 d
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_INDENTED = re.compile("[ \t]*([\xa0\u1680\u2000-\u200a\u202f\u205f\u3000])")  # by no plain space
 _OPEN, _WRONG = object(), object()  # in place of a value: still being read; a mistake that has been noted
 
 # What the parser says, in C and in Python, and what it means to the author of a spec.
@@ -117,6 +118,7 @@ class _Reader:
         self.name = name
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node] = {}
+        self.opened: list[Place] = []  # where the mappings and lists begin that have not ended
         self.values = 0  # read so far, before aliases are expanded: what is far too long is not read to its end
         # A byte that is not UTF-8 becomes a lone surrogate, which is among the forbidden characters.
         self.text = (text if isinstance(text, str) else text.decode(errors="surrogateescape")).removeprefix("\ufeff")
@@ -129,6 +131,10 @@ class _Reader:
             if isinstance(text, bytes) and "\udc80" <= found[0] <= "\udcff":
                 self.stop("Y002", f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8: save the file as UTF-8", place)
             self.stop("Y012", no_character(found[0]), place)
+        for number, line in enumerate(() if self.text.isascii() else self.lines, 1):
+            if found := _INDENTED.match(line):
+                text = f"the character U+{ord(found[1]):04X} cannot indent: use spaces"
+                self.stop("Y004", text, Place(name, number, found.start(1) + 1))
         self.events: Iterator[Any] = yaml.parse(self.text, Loader=_LOADER)
 
     def wrong(self, code: str, message: str, place: Place) -> None:
@@ -144,6 +150,8 @@ class _Reader:
         return SpecError(sorted(self.problems, key=lambda problem: problem.place or Place(self.name)))
 
     def place(self, mark: Any) -> Place:
+        if mark.line >= len(self.lines):  # the parser's end of a text without a last line break
+            return Place(self.name, len(self.lines), len(self.lines[-1]) + 1)
         return Place(self.name, mark.line + 1, mark.column + 1)
 
     def root(self) -> Node | None:
@@ -182,10 +190,13 @@ class _Reader:
             node.value = self.scalar(event, place)
         elif depth == NESTING:
             self.stop("Y007", TOO_DEEP, place)
-        elif isinstance(event, yaml.MappingStartEvent):
-            node.value = self.mapping(depth + 1)
         else:
-            node.value = [self.node(item, depth + 1) for item in self.inside()]
+            self.opened.append(place)
+            if isinstance(event, yaml.MappingStartEvent):
+                node.value = self.mapping(depth + 1)
+            else:
+                node.value = [self.node(item, depth + 1) for item in self.inside()]
+            self.opened.pop()
         return node
 
     def inside(self) -> Iterator[Any]:
@@ -219,6 +230,9 @@ class _Reader:
             elif key.value in entries:
                 first = entries[key.value].key or key.place
                 self.wrong("Y005", f"the key {shown(key.value)} is repeated: it is on line {first.line}", key.place)
+            elif child.value is None and not getattr(event, "style", None) and re.fullmatch(r"\w+:\S+", key.value):
+                written = key.value.replace(":", ": ", 1)
+                self.wrong("Y004", f"{shown(key.value)} has no space after its colon: write {written}", key.place)
             else:
                 entries[key.value] = child
         return entries
@@ -246,6 +260,10 @@ class _Reader:
         found = self.text[mark.index : mark.index + 1]
         if found == "\t":
             said = "tab character"
+        elif "mapping values" in said and (bare := _without_colon(self.lines, mark.line - 1)):
+            self.stop("Y004", "a key needs ': ' after it", Place(self.name, *bare))
+        elif not found and "node content" in said and self.opened:
+            self.stop("Y004", "the text ends inside what begins here: close it, or give it a value", self.opened[-1])
         elif context and (re.search("simple key|quoted scalar.*document", said) or not self.text[mark.index :].strip()):
             mark = context  # the end is where a mistake shows, not where it stands
         opened = f"{context.line + 1}:{context.column + 1}" if context else ""
@@ -253,6 +271,12 @@ class _Reader:
             if re.search(pattern, said):
                 self.stop(code, message.format(opened=opened, found=shown(found)), self.place(mark))
         self.stop("Y004", f"not YAML: {said}", self.place(mark))
+
+
+def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
+    """Line and column of what stands alone on a line, where the parser takes the next line's key for its end."""
+    found = re.match(r"( *)[A-Za-z_]\w*(?! *#)[^:#]*$", lines[index]) if index >= 0 else None
+    return (index + 1, len(found[1]) + 1) if found else None
 
 
 __all__ = ["Document", "Marks", "Path", "assign", "dump", "merge", "parse", "parse_value", "read", "unset"]

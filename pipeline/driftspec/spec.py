@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from driftspec import source, sweep, wording
-from driftspec.component import Component, default
+from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
 from driftspec.errors import Place, PluginError, Problem, SpecError, refusal, shown
 from driftspec.registry import Registry
@@ -35,7 +35,7 @@ from driftspec.registry import Registry
 class Section(BaseModel):
     """A part of the spec that is no component."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Runtime(Section):
@@ -124,8 +124,8 @@ class Spec(Section):
 
     @field_validator("version", mode="before")
     @classmethod
-    def _not_true(cls, version: Any) -> Any:
-        if isinstance(version, bool):  # which Pydantic takes for 1
+    def _whole(cls, version: Any) -> Any:
+        if isinstance(version, (bool, float)):  # of which Pydantic takes true and 1.0 for 1
             raise PydanticCustomError("literal_error", "", {"expected": "1"})
         return version
 
@@ -243,7 +243,7 @@ def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
         TypeAdapter(dict[str, Sweep]).validate_json(json.dumps({"sweep": document.data["sweep"]}))
         found = sweep.conflicts(document)
     except ValidationError as error:
-        found = wording.problems(error, document, {path: list(model.model_fields) for path, model in SECTIONS.items()})
+        found = wording.problems(error, document, {("sweep",): list(Sweep.model_fields)})
     if found:
         try:
             validate(source.unset(document, "sweep", "sweep"), registry)
@@ -291,22 +291,37 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.evaluate is None:
             filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
     except ValidationError as error:
-        keys = {path: list(model.model_fields) for path, model in SECTIONS.items()}
+        keys = dict(_keys(document.data, Spec, registry))
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
         raise _error(found) from None
     return spec.model_copy(update=filled)
+
+
+_Keys = tuple[source.Path, list[str]]
+
+
+def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()) -> Iterator[_Keys]:
+    """The keys of each part that the spec has, or has by default, outer before inner, as far as types are known."""
+    yield path, list(model.model_fields)
+    for name, info in model.model_fields.items():
+        body = data.get(name, info.default) if isinstance(data, dict) else info.default
+        for index, part in enumerate(body) if isinstance(body, list) else [(None, body)]:
+            at = (*path, name) if index is None else (*path, name, index)
+            for inner in models(info.annotation):
+                written = part.get("type") if isinstance(part, dict) else part
+                found: type[BaseModel] | None = inner
+                if issubclass(inner, Component):
+                    found = None
+                    if isinstance(written, str) and registry.provider(inner.kind, written):
+                        found = registry.look_up(inner.kind, written, inner)[0]
+                if found is not None:
+                    yield from _keys(part, found, registry, at)
 
 
 def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:
     component: Component = TypeAdapter(kind).validate_python(name, context=context)
     return component
 
-
-SECTIONS: dict[source.Path, type[BaseModel]] = {
-    (): Spec, ("train",): Train, ("runtime",): Runtime, ("sample",): Sample, ("train", "early_stopping"): EarlyStopping,
-    ("sweep",): Sweep,
-}  # fmt: skip
-"""The parts of the spec that are no component."""
 
 __all__ = [
     "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "loaded", "read", "validate",

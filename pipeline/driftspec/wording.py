@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from driftspec import source
 from driftspec.errors import CODES, Place, Problem, nearest, shown
-from driftspec.source import Document, Path
+from driftspec.source import MISTAKES, Document, Path
 
 WORDS = {
     "missing": ("S110", "missing {thing} {name}{where}{allowed}"),
@@ -70,8 +70,8 @@ class _Mistake:
         stem = self.kind.partition("_")[0] if self.kind.startswith(("int_", "float_", "bool_")) else self.kind
         return str(self.context.get("wanted") or TYPES.get(stem.removesuffix("_type"), ""))
 
-    def text(self, keys: Sequence[str]) -> tuple[str, str]:
-        """Code and message; `keys` are those of the section it stands in."""
+    def text(self, keys: Mapping[Path, Sequence[str]], beside: Container[str]) -> tuple[str, str]:
+        """Code and message; `keys` are those of every part of the spec, `beside` those that stand in the same one."""
         if self.kind in CODES:  # by the registry, in its own words
             return self.kind, self.message
         at = next((i for i in reversed(range(len(self.path))) if isinstance(self.path[i], str)), 0)
@@ -81,33 +81,57 @@ class _Mistake:
         values |= {
             "name": f"'{name}'" if name else "the spec", "where": f" in {inside}" if inside else "",
             "thing": "section" if self.kind == "missing" and not inside else "key", "given": shown(self.given),
-            "allowed": self._allowed(name, keys), "wanted": self.wanted, "hint": _hint(self.wanted, self.given),
+            "allowed": self._allowed(name, keys, beside), "wanted": self.wanted, "hint": _hint(self.wanted, self.given),
             "message": self.message.removeprefix("Value error, "),
         }  # fmt: skip
         return code, words.format_map(values)
 
-    def _allowed(self, name: str, keys: Sequence[str]) -> str:
+    def _allowed(self, name: str, keys: Mapping[Path, Sequence[str]], beside: Container[str]) -> str:
         """The nearest of what is allowed, and all of it; for a key, of which there may be many, one of the two."""
         if pattern := self.context.get("pattern"):
-            return f"; allowed: {PATTERNS.get(pattern, f'text like {pattern}')}"
+            words = PATTERNS.get(pattern, f"text like {pattern}")
+            given = str(self.given)
+            near = (
+                nearest(given, re.findall(f"'({re.escape(given[:1].lower())}[a-z][a-z0-9:]*)'", words)) if given else ""
+            )
+            return f"{near}; allowed: {words}"
         if expected := str(self.context.get("expected", "")):
             choices = expected.replace(" or ", ", ").replace("'", "").split(", ")
-            near = nearest(self.given, choices) if isinstance(self.given, str) and self.given not in choices else ""
+            given = "none" if self.given is None and "none" in choices else self.given
+            near = nearest(given, choices) if isinstance(given, str) and self.given not in choices else ""
             return f"{near}; allowed: {expected}"
-        names = self.context.get("allowed") or (keys if self.kind == "extra_forbidden" else ())
-        near = nearest(name, names) if self.kind == "extra_forbidden" else ""
-        return near or (f"; allowed: {', '.join(names)}" if names else "")
+        unknown, here = self.kind == "extra_forbidden", self.path[:-1]
+        names = self.context.get("allowed") or (keys.get(here, ()) if unknown else ())
+        absent = [key for key in names if key not in beside]  # what is there already was not meant
+        if unknown and (told := nearest(name, absent) or nearest(name, names) or _home(name, here, keys)):
+            return told
+        others = self.context.get("others")
+        also = f" ('{name}' is a key of {' and of '.join(others[:3])})" if others else ""
+        return f"; allowed: {', '.join(names)}{also}" if names else ""
+
+
+def _home(key: str, here: Path, keys: Mapping[Path, Sequence[str]]) -> str:
+    """Where a key belongs that stands in the wrong part: the nearest part around that one, or inside it."""
+    near = [path for path in keys if key in keys[path] and (path[: len(here)] == here or here[: len(path)] == path)]
+    if not near:
+        return ""
+    near.sort(key=lambda path: abs(len(path) - len(here)))
+    home = ".".join(map(str, near[0]))
+    return f": it belongs in {home}" if home else ": it belongs at the top of the spec"
 
 
 def problems(error: ValidationError, document: Document, sections: Mapping[Path, Sequence[str]]) -> list[Problem]:
-    """Every mistake once, in order of place. `sections` holds the keys of those parts that are no component."""
-    found: dict[Problem, None] = {}
+    """Every mistake once, up to 100, in order of place. `sections` holds the keys of the parts of the spec."""
+    placed = []
     for one in _apart(error, document):
-        code, text = one.text(sections.get(one.path[:-1], ()))
         at_key = one.kind in ("missing", "extra_forbidden", "unused_key")
-        place = place_of(document, one.path[:-1] if one.kind == "missing" else one.path, key=at_key)
+        path = one.path[:-1] if one.kind == "missing" else one.path
+        placed.append((place_of(document, path, key=at_key), one))
+    found: dict[Problem, None] = {}
+    for place, one in sorted(placed, key=lambda pair: pair[0])[:MISTAKES]:
+        code, text = one.text(sections, _keys_at(document, one.path[:-1]))
         found[Problem(code, text, place, source=document.source_line(place))] = None
-    return sorted(found, key=lambda problem: problem.place or Place(""))
+    return list(found)
 
 
 def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
@@ -122,19 +146,35 @@ def _apart(error: ValidationError, document: Document) -> list[_Mistake]:
     """One for each mistake: without the missing keys that were misspelt, and the branches of a union made one."""
     errors = error.errors(include_url=False)
     mistakes = [_Mistake(tuple(e["loc"]), e["type"], e["input"], e.get("ctx", {}), e["msg"]) for e in errors]
-    unknown = [one.path for one in mistakes if one.kind == "extra_forbidden"]
+    unknown: dict[Path, list[str]] = {}
+    for one in mistakes:
+        if one.kind == "extra_forbidden":
+            unknown.setdefault(one.path[:-1], []).append(str(one.path[-1]))
     found: dict[tuple[Path, str], list[_Mistake]] = {}
     for one in mistakes:
         path, kind = one.path, one.kind
         if kind == "missing":
-            beside = [str(other[-1]) for other in unknown if other[:-1] == path[:-1]]
-            if any(nearest(key, [str(path[-1])]) for key in beside):
+            if nearest(str(path[-1]), unknown.get(path[:-1], ())):
                 continue
             path, kind = (path[:-1], "length") if isinstance(path[-1], int) else (path, kind)
         elif kind not in CODES and (known := _known(document.data, path, one.given)) != path:
             path, kind = known, "union"
         found.setdefault((path, kind), []).append(one)
+    inner = {path[:depth] for path, _ in found for depth in range(len(path))}
+    for path, kind in list(found):
+        if kind == "too_short" and path in inner:  # Pydantic counts the items that are right
+            del found[path, kind]
     return [_joined(path, kind, group) for (path, kind), group in found.items()]
+
+
+def _keys_at(document: Document, path: Path) -> Container[str]:
+    value = document.data
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):  # a default's, or a union's branch
+            return ()
+    return value if isinstance(value, dict) else ()
 
 
 def _known(value: Any, path: Path, given: Any) -> Path:
@@ -170,6 +210,8 @@ def _hint(wanted: str, given: object) -> str:
         return ": write it without quotes" if NUMBER.fullmatch(given) else ""
     if isinstance(given, float) and wanted == "a whole number" and given.is_integer():
         return f": write {given:.0f}"
+    if wanted == "a list" and isinstance(given, str) and "," in given:
+        return f": write [{given}]"
     if wanted == "a list" and isinstance(given, (int, float, str)):
         return f": write [{source.dump(given).strip()}]"
     if wanted == "a list" and isinstance(given, dict) and "type" in given:

@@ -349,7 +349,7 @@ def test_however_a_spec_is_broken_the_answer_is_a_list_of_problems_with_places(d
     lines = said(text) if data else []
     assert len(lines) == len(set(lines))
     for line in lines:
-        found = re.match(r"a\.yaml:(\d+):(\d+): error\[([SXY]\d+)\] \S", line)
+        found = re.match(r"a\.yaml:(\d+):(\d+): (?:error|warning)\[([SXY]\d+)\] \S", line)
         assert found and found[3] in CODES, line
         assert 1 <= int(found[1]) <= text.count("\n") + 1
 

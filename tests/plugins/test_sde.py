@@ -340,7 +340,7 @@ def test_annealed_langevin_is_its_own_recursion_level_by_level() -> None:
     assert made[-1][1] == pytest.approx(shrink**2 * v)
     kept = Sampler.make({"type": "annealed_langevin", "step": 1e-3, "steps_per_level": 60, "denoise": False})
     assert moments(kept, model, prior(model), 60)[-1][1] == pytest.approx(v)
-    with pytest.raises(RunFailed, match=r"step 0.0101 is past stability, 4 σ_L² = 0.01") as caught:
+    with pytest.raises(RunFailed, match=r"'step' is 0.0101, past stability, 4 σ_L² = 0.01") as caught:
         draw(model, 16, type="annealed_langevin", step=0.0101)
     assert caught.value.status == "unstable"
 

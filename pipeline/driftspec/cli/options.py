@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +22,12 @@ class Parser(argparse.ArgumentParser):
     """argparse, with mistakes raised as UsageError in place of a usage dump."""
 
     def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if unknown:
+            message += nearest(unknown[1], self._option_string_actions)
+        elif choice:
+            message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         raise UsageError(f"{message}; see: {self.prog} --help")
 
 

@@ -7,6 +7,7 @@ Uhlenbeck, Ornstein, *On the Theory of the Brownian Motion*, 1930. With constant
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
@@ -49,6 +50,9 @@ class OrnsteinUhlenbeck(NoisingSDE):
         import torch
 
         return torch.exp(-self.theta * t), self.std * (-torch.expm1(-2 * self.theta * t)).sqrt()
+
+    def lowest_noise(self) -> float:
+        return self.std * math.sqrt(-math.expm1(-2 * self.theta * self.t_data))
 
     def prior_std(self) -> float:
         return self.std

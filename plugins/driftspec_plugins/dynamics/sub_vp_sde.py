@@ -30,3 +30,6 @@ class SubVPSDE(VPSDE):
 
         total = self.total(t)
         return torch.exp(-total / 2), -torch.expm1(-total)
+
+    def lowest_noise(self) -> float:
+        return super().lowest_noise() ** 2

@@ -48,6 +48,10 @@ class VESDE(NoisingSDE):
 
         return torch.ones_like(t), self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
+    def lowest_noise(self) -> float:
+        last = self.t_data if self.levels is None else 0.0
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** last
+
     def ladder(self) -> Tensor | None:
         """Times of the rungs (levels,) float64, from the highest σ to the lowest; None for every t."""
         import torch

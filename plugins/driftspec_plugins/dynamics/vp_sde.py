@@ -7,6 +7,7 @@ Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020, in the conti
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
@@ -51,6 +52,10 @@ class VPSDE(NoisingSDE):
 
         total = self.total(t)
         return torch.exp(-total / 2), (-torch.expm1(-total)).sqrt()
+
+    def lowest_noise(self) -> float:
+        t = self.t_data
+        return math.sqrt(-math.expm1(-t * self.beta_min - t * t * (self.beta_max - self.beta_min) / 2))
 
     def prior_std(self) -> float:
         return 1.0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Persistent(BaseModel):
     """Chains that outlive the step: the estimator's state, in the checkpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     chains: int = Field(2000, ge=1, description="chains kept; a batch of them, drawn at random, moves each step")
     restart: float = Field(0.05, ge=0, le=1, description="probability that a chain begins anew before it moves")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Paths(BaseModel):
     """x_t by Euler-Maruyama from x at t_data: every row has a time of its own and takes `steps` equal steps to it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     steps: int = Field(100, ge=1, description="Euler-Maruyama steps from the data to x_t")
     check_every: int = Field(

@@ -49,6 +49,7 @@ class Likelihood(Metric):
     """A metric of log p_model at test rows."""
 
     reads_test_rows: ClassVar[bool] = True
+    in_float64 = frozenset({"confirm"})
 
     solver: Solver = default("lobatto", "integrates log p")
     trace: Trace = default("exact_trace", "the divergence's estimate; probes give each point a standard error")
@@ -81,6 +82,9 @@ class Likelihood(Metric):
             yield "log_z", text
         if self.t_data is not None and "t_data" not in type(around.dynamics).model_fields:
             yield "t_data", f"{around.dynamics.label} has no t_data of its own: its data have one end of time alone"
+        if "energy" not in around.dynamics.offers() and getattr(self.trace, "probes", None) == 1:
+            text = f"one probe of {self.trace.label} gives a point no standard error, and other probes another log p"
+            yield "trace.probes", f"{text}: take 2 or more, or an exact trace"
 
     def scored(self, evaluation: Evaluation) -> Scored:
         """log p of the first `points` test rows, and all that vouches for it."""

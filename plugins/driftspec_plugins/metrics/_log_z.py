@@ -62,7 +62,7 @@ class Estimate:
 class Integral(BaseModel):
     """How Z of an energy model is found."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     method: Literal["quadrature", "ais"] | None = Field(
         None, description="quadrature (d = 1 and 2) or annealed importance sampling; null: quadrature where it can"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field
 
 from driftspec.chains import Noise, noise, padded
-from driftspec.component import Need
+from driftspec.component import Finding, Need
 from driftspec.components import Draws, Dynamics, Sampler, Setting
 from driftspec.errors import RunFailed
 
@@ -29,7 +29,7 @@ class TimeSteps(Sampler):
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("drift",), "to step the SDE"), Need("dynamics", ("score",), "to run it backwards"))
 
-    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+    def problems(self, around: Setting) -> Iterator[Finding]:
         if self.begins_at == "prior" and type(around.dynamics).prior_law is Dynamics.prior_law:
             yield "type", f"it begins at the prior, and {around.dynamics.label} has none"
 

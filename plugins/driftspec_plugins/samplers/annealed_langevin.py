@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field
 
 from driftspec.chains import Noise
-from driftspec.component import Need
+from driftspec.component import Finding, Need
+from driftspec.components import Setting
 from driftspec.errors import RunFailed
 from driftspec_plugins.samplers._time_steps import TimeSteps
 
@@ -46,6 +47,12 @@ class AnnealedLangevin(TimeSteps):
     def halved(self) -> Self:
         return self.model_copy(update={"step": self.step / 2, "steps_per_level": 2 * self.steps_per_level})
 
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        yield from super().problems(around)
+        lowest = around.dynamics.lowest_noise()
+        if lowest is not None and self.step >= 4 * lowest**2:
+            yield "step", _unstable(self.step, 4 * lowest**2)
+
     def grid(self, model: Model) -> Tensor:
         """The ladder's times, highest σ first, and the lowest once more: a level is a step."""
         import torch
@@ -58,8 +65,7 @@ class AnnealedLangevin(TimeSteps):
         """Before the first step: at η ≥ 4 σ_L² steps at a σ above the data's deviations diverge."""
         limit = 4 * float(model.dynamics.kernel(self.grid(model)[-1])[1]) ** 2
         if self.step >= limit:
-            text = f"{self.label}: step {self.step:g} is past stability, 4 σ_L² = {limit:.6g}: take a smaller one"
-            raise RunFailed(text, "unstable", 0)
+            raise RunFailed(f"{self.label}: {_unstable(self.step, limit)}", "unstable", 0)
         return super().begin(model, chains, streams)
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
@@ -74,3 +80,7 @@ class AnnealedLangevin(TimeSteps):
             return x
         alpha, sigma = (value.to(x) for value in model.dynamics.kernel(t))
         return (x + sigma**2 * model.score(t.to(x), x)) / alpha
+
+
+def _unstable(step: float, limit: float) -> str:
+    return f"'step' is {step:g}, past stability, 4 σ_L² = {limit:.6g}: take a smaller one"

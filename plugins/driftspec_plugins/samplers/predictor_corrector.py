@@ -31,7 +31,12 @@ class PredictorCorrector(TimeSteps):
     type = "predictor_corrector"
 
     corrector_steps: int = Field(1, ge=0, description="Langevin steps at each time")
-    snr: float = Field(0.16, gt=0, description="signal-to-noise ratio of a corrector step: η(t) = 4 (snr σ(t))²")
+    snr: float = Field(
+        0.16,
+        gt=0,
+        lt=1,
+        description="signal-to-noise ratio of a corrector step: η(t) = 4 (snr σ(t))²; at 1 it diverges",
+    )
 
     last_noise: bool = Field(
         True, description="false: the last step is the predictor's mean alone, and all variances are g²h too small"

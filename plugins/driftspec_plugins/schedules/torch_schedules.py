@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from driftspec.components import Schedule
+from driftspec.component import Finding
+from driftspec.components import Schedule, Setting
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
@@ -104,6 +105,12 @@ class MultiStep(Warmed):
     )
     gamma: float = Field(0.1, gt=0, description="factor of each drop")
 
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        left = math.inf if around.steps is None else around.steps - self.warmup
+        if never := [milestone for milestone in self.milestones if milestone >= left]:
+            text = f"milestone {min(never)} is never reached: {left} steps follow the warm-up"
+            yield "milestones", text, "warning"
+
     def rate(self, base: float, s: int, total: int) -> float:
         return base * self.gamma ** bisect_right(sorted(self.milestones), s)
 
@@ -155,11 +162,26 @@ class OneCycle(Schedule):
             raise ValueError(f"three_phase takes pct_start of the steps twice: {self.pct_start} is not below 0.5")
         return self
 
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        if around.steps is not None and (few := self._too_few(around.steps)):
+            yield "pct_start", few
+        moved = around.optimizer
+        if self.cycle_momentum and moved is not None and not {"momentum", "betas"} & type(moved).model_fields.keys():
+            yield "cycle_momentum", f"{moved.label} has no momentum to cycle: write cycle_momentum: false"
+
+    def _too_few(self, steps: int) -> str:
+        """Of torch's rise, which takes pct_start · steps - 1 steps, and it divides by them."""
+        return (
+            f"pct_start {self.pct_start} of {steps} steps leaves the rise no step"
+            if self.pct_start * steps <= 1
+            else ""
+        )
+
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import OneCycleLR
 
-        if self.pct_start * steps <= 1:  # torch's rise takes pct_start · steps - 1 steps, and it divides by them
-            raise ValueError(f"{self.label}: pct_start {self.pct_start} of {steps} steps leaves the rise no step")
+        if few := self._too_few(steps):
+            raise ValueError(f"{self.label}: {few}")
         if self.cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
             name = type(optimizer).__name__.lower()
             raise ValueError(f"{self.label}: optimizer '{name}' has no momentum to cycle: write cycle_momentum: false")

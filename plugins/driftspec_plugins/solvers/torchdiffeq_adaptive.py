@@ -16,12 +16,13 @@ backwards in time: da_y/dt = -a_yᵀ ∂f/∂y, da_θ/dt = -a_yᵀ ∂f/∂θ. C
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from driftspec.components import Path, Solver
+from driftspec.component import Finding
+from driftspec.components import Path, Setting, Solver, below_epsilon
 from driftspec_plugins.solvers._torchdiffeq import System
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Adaptive(Solver):
     adjoint_rtol: float | None = Field(None, gt=0, description="relative tolerance of the adjoint solve; null: rtol")
     adjoint_atol: float | None = Field(None, gt=0, description="absolute tolerance of the adjoint solve; null: atol")
     max_evaluations: int = Field(10_000, ge=1, description="budget of a solve, and of its adjoint solve")
+
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        if self.rtol < around.epsilon:
+            yield from below_epsilon("rtol", self.rtol, around)
 
     def finer(self) -> Self:
         """Every tolerance a tenth."""
