@@ -274,7 +274,7 @@ def _train(spec: Spec) -> Found:
         yield from _rows(spec, first, second - first)
         readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
         if readers and (left := rows - second) < 2:
-            text = f"'split' in data leaves {left} test rows, and {readers[0].label} reads at least 2"
+            text = f"{readers[0].label} reads test rows, at least 2: 'split' in data leaves {left}"
             yield "X303", text + _same(readers[1:]), ("data", "split")
     if spec.train is not None:
         yield from _lengths(spec.train)

@@ -83,9 +83,11 @@ def test_a_likelihood_by_one_probe_has_no_error_bar() -> None:
 
 def test_no_test_rows_to_score() -> None:
     text = edited(("noise: 0.05", "split: [0.9, 0.1, 0.0]"), ("[nll]", "[nll, round_trip]"))
-    told = "'split' in data leaves 0 test rows, and metric 'nll' reads at least 2; the same for metric 'round_trip'"
+    told = "metric 'nll' reads test rows, at least 2: 'split' in data leaves 0; the same for metric 'round_trip'"
     assert said(text) == wrong("3:42", f"X303] {told}")
     assert said(text.replace("[nll, round_trip]", "[]")) == []
+    (one_row,) = said(text.replace("[0.9, 0.1, 0.0]", "[0.9, 0.098, 0.002]"))
+    assert "leaves 1;" in one_row
     assert said(text.replace("[0.9, 0.1, 0.0]", "[0.9, 0.096, 0.004]")) == []
 
 
@@ -153,6 +155,8 @@ def test_a_cycle_without_room_or_momentum() -> None:
     bare = edited(("{type: cosine, warmup: 5}", "one_cycle"), ("{type: adam, lr: 1e-2, betas: [0.9, 0.99]}", "adagrad"))
     told = "schedule 'one_cycle': optimizer 'adagrad' has no momentum to cycle: write cycle_momentum: false"
     assert said(bare) == wrong("12:3", f"X303] {told}")
+    written = bare.replace("schedule: one_cycle", "schedule: {type: one_cycle, cycle_momentum: true}")
+    assert said(written) == wrong("12:47", f"X303] {told}")
 
 
 def test_something_to_train_that_nothing_trains() -> None:

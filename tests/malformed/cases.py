@@ -231,6 +231,13 @@ FILES = [
             "mean 'count'?)"),
     changed("an option misspelt", "--sett train.steps=5", "usage: unrecognized arguments: --sett train.steps=5 "
             "(did you mean '--set'?); see: run-spec validate --help", code=2),
+    changed("the nearest of several parts", "--set steps=7", "--set[1]: error[S111] unknown key 'steps': it belongs in "
+            "train"),
+    Case("no value and no line after it", f"{TEXT}? seed", ("a.yaml:15:7: error[S112] 'seed' should be a whole "
+         "number, not null",)),
+    Case("a mapping without its end", "{a", ("a.yaml:1:1: error[Y004] expected ',' or '}' in the mapping opened at "
+         "1:1",)),
+    Case("a question without its answer", "?", ("a.yaml:1:2: error[Y010] a key must be text, not null",)),
     changed("a key of two letters at the top", "--set lr=0.1", "--set[1]: error[S111] unknown key 'lr': it belongs in "
             "train.optimizer"),
     changed("letters of a device in the wrong order", "--set runtime.device=cuad", "--set[1]: error[S114] 'device' in "
