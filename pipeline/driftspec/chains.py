@@ -151,17 +151,16 @@ class ChainSampler(Sampler):
         if chains * draws != count:
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
         x = model.first(self.start, chains, streams)[: padded(chains)]
-        return self._run(model, x, chains, draws, self.warm_up(), streams.under("chains"))
+        after = range(self.before(), self.before() + draws * self.thin, self.thin)
+        return self._run(model, x, chains, after, self.warm_up(), streams.under("chains"))
 
     def length(self, model: Model) -> int | None:
         return self.before() if self.chains is None else None
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
-        """Each as the draw of a shorter chain: its noise is the same."""
-        import torch
-
-        shorter = (self.model_copy(update={"steps": number}) for number in after)
-        return torch.stack([one.draw(model, count, streams).values[:, 0] for one in shorter])
+        x = model.first(self.start, count, streams)[: padded(count)]
+        found = self._run(model, x, count, after, self.warm_up(), streams.under("chains"))
+        return found.values.transpose(0, 1)
 
     def begins(self, around: Setting) -> Distribution | Literal["data", "prior"] | None:
         """Where chains begin: `start`, or what an open one stands for; None is N(0, I)."""
@@ -174,21 +173,21 @@ class ChainSampler(Sampler):
         import torch
 
         spare = x[:1].expand(padded(len(x)) - len(x), -1)
-        return self._run(model, torch.cat([x, spare]), len(x), 1, 0, streams.under("chains"))
+        return self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
 
-    def _run(self, model: Model, x: Tensor, chains: int, draws: int, warm_up: int, streams: Streams) -> Draws:
-        """The loop, from x (chains and padding, d): the last of `before()` steps is the first draw."""
+    def _run(self, model: Model, x: Tensor, chains: int, after: Sequence[int], warm_up: int, streams: Streams) -> Draws:
+        """The loop, from x (chains and padding, d); what is drawn is where they stand after these numbers of steps."""
         import torch
 
         counts: dict[str, Tensor] = {}
         kept: list[Tensor] = []
-        before, number = self.before(), 0
+        number = 0
         with torch.no_grad():
             state = self.begin(model, x, chains)
             for chance in noise(streams, len(x), x):
-                if number >= before and (number - before) % self.thin == 0:
+                if number == after[len(kept)]:
                     kept.append(x[:chains])
-                if len(kept) == draws:
+                if len(kept) == len(after):
                     break
                 moved = self.advance(model, x, state, chance, warming=number < warm_up)
                 x, state, number = moved.x, moved.state, number + 1

@@ -98,7 +98,8 @@ def _of_chains(experiment: Experiment, samples: Array) -> Iterator[tuple[str, by
 def _on_the_way(experiment: Experiment, model: Model) -> Iterator[tuple[str, bytes]]:
     """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
-    length = sampler.length(model) if sampler is not None and model.dim <= 2 else None
+    differentiates = model.own.isdisjoint({"score", "energy"})  # a solve for every step
+    length = sampler.length(model) if sampler is not None and model.dim <= 2 and not differentiates else None
     if sampler is None or not length:
         return
     after = sorted({round(length * k / 4) for k in range(5)})

@@ -557,8 +557,14 @@ def test_the_metric_is_a_mean_over_rows_and_times() -> None:
     assert exactly.value < 1e-8 and "± " in exactly.line
 
 
+UNTRAINED = (
+    "dynamics 'vp_sde' has something to train, and the spec trains nothing: "
+    "what is asked of it comes from the weights it begins with"
+)
+
+
 def test_a_score_that_cannot_be_differentiated_twice_is_refused() -> None:
-    assert said(text=SCORED) == []
+    assert said(text=SCORED) == [UNTRAINED]
     elu = said("dynamics.network.activation=elu", text=SCORED)
     assert any("1 continuous derivatives, 2 are needed" in one for one in elu)
     assert any("not smooth" in one for one in said("dynamics.network.activation=relu", text=SCORED))

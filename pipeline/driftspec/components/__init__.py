@@ -1,0 +1,59 @@
+"""What a plugin may be: one open class a kind, with its conventions and shapes.
+
+Symbols: batch B, dimension d; `x` data (B, d), `z` prior sample (B, d), `t` a scalar () or one time a row (B,), log
+densities (B,) in nats. A dynamics names the ends of its own time, `t_prior` and `t_data`, and every formula is written
+with those names. Components hold no state and no random stream: they receive both. torch is imported by the methods
+that need it, so that reading and checking a spec never pays for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from driftspec.component import Component
+from driftspec.components.data import Data, Distribution, Table
+from driftspec.components.dynamics import Dynamics
+from driftspec.components.estimator import Estimator, Loss, Trace
+from driftspec.components.metric import Measured, Metric
+from driftspec.components.network import Network
+from driftspec.components.optimizer import Optimizer, Schedule
+from driftspec.components.sampler import Course, Draws, Sampler
+from driftspec.components.setting import EPSILON, Setting
+from driftspec.components.solver import FixedSteps, Path, Solver, TrainingSolver, below_epsilon
+from driftspec.components.tracker import Tracker
+
+if TYPE_CHECKING:
+    from driftspec.components.solver import Rates as Rates
+    from driftspec.components.solver import VectorField as VectorField
+
+KINDS: dict[str, type[Component]] = {
+    base.kind: base
+    for base in (Data, Network, Dynamics, Solver, Estimator, Optimizer, Schedule, Sampler, Metric, Tracker)
+}
+
+__all__ = [
+    "EPSILON",
+    "KINDS",
+    "Course",
+    "Data",
+    "Distribution",
+    "Draws",
+    "Dynamics",
+    "Estimator",
+    "FixedSteps",
+    "Loss",
+    "Measured",
+    "Metric",
+    "Network",
+    "Optimizer",
+    "Path",
+    "Sampler",
+    "Schedule",
+    "Setting",
+    "Solver",
+    "Table",
+    "Trace",
+    "Tracker",
+    "TrainingSolver",
+    "below_epsilon",
+]

@@ -1,0 +1,114 @@
+"""Data: which distribution? Samples, log p, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from driftspec.component import Component
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from driftspec.files import Files
+
+
+@dataclass(frozen=True)
+class Table:
+    """Data as read: `values` (n, d) float64, or (n, K, d) for trajectories observed at `times` (K,)."""
+
+    values: Tensor
+    columns: tuple[str, ...]
+    times: Tensor | None = None
+    digest: str | None = None  # sha256 of the file it came from
+
+
+class Data(Component):
+    """Which distribution: samples, log p, or both?"""
+
+    kind = "data"
+    hard_edges: ClassVar[bool] = False
+    """The density jumps: implicit score matching has no minimum there."""
+
+    split: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1), description="fractions for training, validation and test; they sum to 1"
+    )
+    standardize: Literal["none", "scale", "whiten"] = Field(
+        "none", description="model units: as given, each column to mean 0 and deviation 1, or covariance I"
+    )
+
+    def dim(self) -> int | None:
+        """d, or None while it is open (a file not read yet, a law that fits any d)."""
+        return None
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"samples"})
+
+    def read(self, files: Files, generator: Generator) -> Table:
+        """Every row there is, in the data's own units. SpecError X304 for a bad file."""
+        raise NotImplementedError
+
+
+class Distribution(Data):
+    """A law that can be drawn from; most also know their log p. As a `target`, `prior` or `start` it is a law alone."""
+
+    unused_nested = frozenset({"samples", "split", "standardize"})
+
+    normalized: ClassVar[bool] = True
+    """Whether `log_prob` integrates to one; without, it holds up to a constant and the law offers an energy alone."""
+
+    samples: int = Field(10000, ge=1, description="rows drawn, before the split")
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """(n, d) float64, drawn from `generator` alone. `dim` is d where `dim()` leaves it open."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """(B,) nats, for x (B, d) in the units `sample` draws in."""
+        raise NotImplementedError
+
+    def score(self, x: Tensor) -> Tensor:
+        """∇log p(x) (B, d): by differentiating `log_prob`, until a law says it in closed form."""
+        from driftspec.model import gradient
+
+        return gradient(self.log_prob, x)[1]
+
+    def entropy(self) -> float | None:
+        """-E[log p] in nats, by closed form or quadrature; None if unknown."""
+        return None
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the d coordinates."""
+        return tuple(f"x{i + 1}" for i in range(self.dim() or 0))
+
+    def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """The quantities (n, m) that reports speak of, with their names: constrained where x (n, d) is not."""
+        return x, self.columns() or tuple(f"x{i + 1}" for i in range(x.shape[1]))
+
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
+        return None
+
+    def normals(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Weights (K,), means (K, d) and covariances (K, d, d), float64, of a mixture of normal laws; else None."""
+        return None
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        """The mode (B,) that each row of x (B, d) lies near, -1 for none; of laws with separate modes."""
+        raise NotImplementedError
+
+    def smallest_variance(self) -> float | None:
+        """Of a normal law the smallest variance along any direction, known without torch; None of every other law."""
+        return None
+
+    def offers(self) -> frozenset[str]:
+        offered = {"samples"} if type(self).sample is not Distribution.sample else set()
+        if type(self).log_prob is not Distribution.log_prob:
+            offered.add("log_prob" if self.normalized else "energy")
+        return frozenset(offered)
+
+    def read(self, files: Files, generator: Generator) -> Table:
+        values = self.sample(self.samples, generator)
+        return Table(values, self.columns() or tuple(f"x{i + 1}" for i in range(values.shape[1])))

@@ -1,0 +1,100 @@
+"""Estimators: what is optimised? A trace estimator trains by maximum likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from driftspec.component import Component, Need, default
+from driftspec.components.solver import TrainingSolver
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`value` () to minimise, its parts for the record, and the estimator's next state."""
+
+    value: Tensor
+    terms: Mapping[str, float]
+    state: Any
+    evaluations: int = 0
+    stats: Callable[[], Mapping[str, float]] = dict  # more terms, asked for after the backward pass
+
+
+class Estimator(Component):
+    """What is optimised? A component never holds state: the state is passed through and checkpointed."""
+
+    kind = "estimator"
+
+    def start(self, model: Model, streams: Streams) -> Any:
+        """The state before the first step: a tree of tensors and plain values."""
+        return {}
+
+    def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        """One step's loss on a batch (B, d) in model units."""
+        raise NotImplementedError
+
+
+class Trace(Estimator):
+    """Trains by maximum likelihood with this estimate of tr(∂f/∂x); nested, lends the estimate alone.
+
+    log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt, along the path from x at t_data to z at t_prior.
+    The loss is -E log p(x), and with `kinetic` and `jacobian` + λ_K E ∫ ‖f‖² dt + λ_J E ∫ ‖∂f/∂x‖²_F dt: C. Finlay et
+    al., *How to Train Your Neural ODE: the World of Jacobian and Kinetic Regularization*, 2020.
+    """
+
+    unused_nested = frozenset({"solver", "check_every", "kinetic", "jacobian"})
+    joint_probes: ClassVar[bool] = False
+    """`divergence` is no mean over probes taken one at a time: they work together, and have no standard error."""
+
+    solver: TrainingSolver = default("lobatto", "integrates the state and log p in training")
+    check_every: int = Field(
+        20, ge=1, description="steps from one comparison with a finer solve to the next; it moves N where there is one"
+    )
+    kinetic: float = Field(
+        0.0, ge=0, description="weight in the loss of ∫ ‖f‖² dt along each path: straight paths at an even speed"
+    )
+    jacobian: float = Field(
+        0.0, ge=0, description="weight in the loss of ∫ ‖∂f/∂x‖² dt, the Frobenius norm by one probe ‖vᵀ ∂f/∂x‖²"
+    )
+
+    def probe(self, x: Tensor, generator: Generator) -> Tensor | None:
+        """Random vectors (K, B, d), drawn once a solve and held fixed during it; None for an exact trace."""
+        return None
+
+    def divergence(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(f(x) (B, d), tr(∂f/∂x) (B,)), for f row by row at x (B, d)."""
+        raise NotImplementedError
+
+    def exact(self) -> bool:
+        """Whether `divergence` is the trace itself, without chance."""
+        return False
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"solver_gradient"} if "gradient" in type(self.solver).model_fields else ())
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("data", ("samples",), "to learn from"),
+            Need("dynamics", ("velocity",), "to integrate"),
+            Need("dynamics", ("smooth",), "the loss holds a derivative of the network: its activation must be C1"),
+            Need("dynamics", ("log_prob",), "maximum likelihood asks for the prior's log p"),
+        )
+
+    def start(self, model: Model, streams: Streams) -> Any:
+        return {"steps": self.solver.start_steps()}
+
+    def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        from driftspec.flow import negative_log_likelihood
+
+        return negative_log_likelihood(self, model, batch, state, streams)

@@ -1,0 +1,66 @@
+"""Metrics: one number with its error bar, or the reason why none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from driftspec.component import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number with its standard error, or the reason why none: `stderr_reason` for both.
+
+    `details["curves"]`, where it is there, is drawn: a list of `{"title", "axis", "x", "density", "edges",
+    "histogram"}`, a density at points x beside the histogram of what should have it, one longer in edges than in bars.
+    """
+
+    value: float | None
+    stderr: float | None
+    unit: str
+    n: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+    stderr_reason: str | None = None
+    line: str | None = None  # the line a run ends with, where the metric has one to say
+
+
+class Metric(Component):
+    """One number with its error bar, or the reason why none."""
+
+    kind = "metric"
+    draws_wanted: ClassVar[str | None] = None
+    """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
+    reads_chains: ClassVar[bool] = False
+    """It reads all of the run's own draws, chains apart."""
+    in_float64: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose component computes in float64, whatever the run's dtype."""
+
+    name: str | None = Field(
+        None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
+    )
+
+    def key(self) -> str:
+        return self.name or self.type
+
+    def wanted(self) -> int:
+        """How many of the run's own draws it reads."""
+        return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        raise NotImplementedError
+
+    def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log p (B,) float64 at points x (B, d), data units, as `measure` finds it, and each one's numerical error.
+
+        Of a metric that offers `log_prob`; by it a run answers for its log p. Not finite where no error is known.
+        """
+        raise NotImplementedError

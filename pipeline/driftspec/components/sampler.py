@@ -1,0 +1,102 @@
+"""Samplers: model -> draws, chains kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from driftspec.component import Component
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from driftspec.components.data import Distribution
+    from driftspec.components.setting import Setting
+    from driftspec.components.solver import VectorField
+    from driftspec.model import Model
+    from driftspec.streams import Streams
+
+
+@dataclass(frozen=True)
+class Draws:
+    """`values` (chains, draws, d) in model units, and what is worth telling: of all, and of each chain (chains,)."""
+
+    values: Tensor
+    stats: Mapping[str, float] = field(default_factory=dict)
+    each: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def flat(self) -> Tensor:
+        """(chains · draws, d), chain by chain."""
+        return self.values.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The way of chains that follow an SDE: equal steps of time, from 0 to `duration`, and the law they begin in.
+
+    `data` and `prior` are those of the spec, None is N(0, I).
+    """
+
+    start: Distribution | Literal["data", "prior"] | None
+    duration: float
+    steps: int
+
+
+class Sampler(Component):
+    """model -> draws, chains kept apart. Sample i is a function of (seed, i)."""
+
+    kind = "sampler"
+    BLOCK: ClassVar[int] = 256
+    """Noise is drawn in whole blocks of this many samples, a generator each: no sample depends on the count."""
+    heuristic: ClassVar[bool] = False
+    """Shorter steps do not lead to the model's law: it depends on how the sampler is tuned, and nobody states it."""
+
+    def draw(self, model: Model, count: int, streams: Streams) -> Draws:
+        """`count` samples: whole blocks by `draw_block`, one draw a chain, cut to the count."""
+        import torch
+
+        blocks = [
+            self.draw_block(model, streams.at(block).generator("noise")) for block in range(-(-count // self.BLOCK))
+        ]
+        stats: dict[str, float] = {}
+        for block in blocks:
+            for name, value in block.stats.items():
+                stats[name] = stats.get(name, 0) + value
+        return Draws(torch.cat([block.values for block in blocks])[:count], stats)
+
+    def draw_block(self, model: Model, generator: Generator) -> Draws:
+        """BLOCK chains, in model units."""
+        raise NotImplementedError
+
+    def layout(self, count: int) -> tuple[int, int]:
+        """(chains, draws a chain) of `count` samples."""
+        return count, 1
+
+    def course(self, around: Setting) -> Course:
+        """From where, how long and in how many steps chains follow the SDE of `motion`. Offered as `motion`."""
+        raise NotImplementedError
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw that steps approximate, t passed since the start."""
+        raise NotImplementedError
+
+    def length(self, model: Model) -> int | None:
+        """Steps from a chain's start to its only draw, where `states` knows what lies between; else None."""
+        return None
+
+    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """(K, count, d): where the chains of `draw` stand after these numbers of steps, which rise."""
+        raise NotImplementedError
+
+    def halved(self) -> Self:
+        """The same with twice the steps, each half as long: what the step itself does to the law."""
+        raise NotImplementedError
+
+    def predicts(self, law: Distribution) -> bool:
+        """Whether `predicted` knows the moments of draws from this target."""
+        return False
+
+    def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
+        """Mean (m,) and covariance (m, m), float64, of draws from this target, the sampler's own bias included."""
+        raise NotImplementedError

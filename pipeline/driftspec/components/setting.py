@@ -1,0 +1,42 @@
+"""The setting of a component: what stands around it in its spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from driftspec.components.data import Data
+
+if TYPE_CHECKING:
+    from driftspec.components.dynamics import Dynamics
+    from driftspec.components.estimator import Estimator
+    from driftspec.components.optimizer import Optimizer
+    from driftspec.components.sampler import Sampler
+
+
+EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stands around a component in its spec: for numbers that cannot work with the rest."""
+
+    dynamics: Dynamics
+    data: Data | None = None
+    sampler: Sampler | None = None
+    count: int | None = None  # sample.count
+    estimator: Estimator | None = None
+    steps: int | None = None  # train.steps
+    optimizer: Optimizer | None = None
+    dtype: str = "float32"  # in which the component computes
+
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next number of the dtype."""
+        return EPSILON.get(self.dtype, 0.0)
+
+    @property
+    def law(self) -> Data | None:
+        """What draws are compared with: the data, or the target that stands for them."""
+        target = self.dynamics.nested().get("target")
+        return self.data if self.data is not None else target if isinstance(target, Data) else None

@@ -1,0 +1,24 @@
+"""Trackers: who is told how a run goes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from driftspec.component import Component
+
+if TYPE_CHECKING:
+    from driftspec.observers import Observer
+
+
+class Tracker(Component):
+    """Who is told how a run goes? The run's results and its digest do not depend on it."""
+
+    kind = "tracker"
+
+    def observer(self, folder: Path) -> Observer:
+        """What is told of one run, and holds what that takes. `folder`, not made yet, is its own in the run directory.
+
+        It is made anew where a run is resumed, and then told of steps that it may have been told of before.
+        """
+        raise NotImplementedError
