@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from driftspec import build, source, spec
+from driftspec import fits, source, spec
 from driftspec.errors import PluginError, SpecError
 from driftspec.registry import Registry, installed
 
@@ -44,6 +44,6 @@ def loaded(text: str = TEXT, *sets: str, registry: Registry | None = None) -> sp
 def said(text: str, *sets: str, registry: Registry | None = None) -> list[str]:
     """Everything that is wrong with a text, as the command prints it."""
     try:
-        return [str(problem) for problem in build.check(loaded(text, *sets, registry=registry))]
+        return [str(problem) for problem in fits.check(loaded(text, *sets, registry=registry))]
     except (SpecError, PluginError) as error:
         return [str(problem) for problem in error.problems]

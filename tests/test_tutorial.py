@@ -20,10 +20,10 @@ from strangers import install
 from tiny import random_flow, z_score
 
 from driftspec import components
-from driftspec.build import FOLLOWS
 from driftspec.chains import ChainSampler
 from driftspec.cli import main
 from driftspec.components import Data, Solver, Trace
+from driftspec.fits import FOLLOWS
 from driftspec.flow import log_prob
 from driftspec.registry import Registry, discover
 from driftspec.streams import Streams

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import runs, source, spec
-from driftspec.build import Experiment, build, capabilities
+from driftspec.build import Experiment, build
 from driftspec.component import Component
 from driftspec.components import Draws, Metric, Sampler, Solver
 from driftspec.errors import RunFailed
 from driftspec.files import Files
+from driftspec.fits import capabilities
 from driftspec.registry import Registry, discover
 from driftspec.session import Run as Session
 from driftspec.stages import evaluated_tree, fitted

@@ -1,20 +1,18 @@
-"""What fits what (`check`, without torch), and a checked spec made live (`build`, an Experiment)."""
+"""A spec made live: its model, its random streams, its data, and all that only these can tell is wrong with it."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from driftspec.component import Component, Need
-from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
-from driftspec.errors import Place, Problem, RunFailed, SpecError
+from driftspec.components import Data, Trace
+from driftspec.errors import RunFailed, SpecError
 from driftspec.files import Files
-from driftspec.source import Document, Path
-from driftspec.spec import Loaded, Spec, Train
-from driftspec.wording import place_of
+from driftspec.fits import enough_rows, laws, problem_at
+from driftspec.source import Document
+from driftspec.spec import Spec
 
 if TYPE_CHECKING:
     import torch
@@ -23,301 +21,6 @@ if TYPE_CHECKING:
     from driftspec.dataset import Dataset, Transform
     from driftspec.model import Model
     from driftspec.streams import Streams
-
-FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
-    (frozenset({"energy"}), "score"),
-    (frozenset({"drift", "score"}), "velocity"),  # the probability-flow ODE
-    (frozenset({"velocity", "prior"}), "log_prob"),
-    (frozenset({"log_prob"}), "score"),  # by automatic differentiation
-)
-"""Capabilities that follow from others."""
-
-ADJECTIVES = frozenset({"smooth", "trainable"})
-"""Capabilities that say how a component is, not what it has to give."""
-
-
-TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
-"""Capabilities that a dynamics with something to train has from what it trains."""
-
-STALE = 0.05
-"""A share of the initial weights in their average that is worth a word."""
-
-
-def capabilities(component: Component) -> frozenset[str]:
-    """What a component offers, with all that follows from it."""
-    return frozenset(_offered(component))
-
-
-def _offered(component: Component) -> list[str]:
-    """Its own capabilities, then those that follow, in order."""
-    soft = {"smooth"} if isinstance(component, Data) and not component.hard_edges else set[str]()
-    offered = sorted(component.offers() | soft)
-    while more := [result for given, result in FOLLOWS if given.issubset(offered) and result not in offered]:
-        offered += dict.fromkeys(more)
-    return offered
-
-
-def check(loaded: Loaded) -> list[Problem]:
-    """Everything that does not fit together, in order of place; of a sweep at any of its points. No tensor is made."""
-    if loaded.points:
-        found_once = dict.fromkeys(problem for point in loaded.points for problem in check(point))
-        return sorted(found_once, key=lambda problem: problem.place or Place(""))
-    spec, document = loaded.spec, loaded.document
-    sections = list(_sections(spec))
-    # With a section missing, what stands around a component is not known yet.
-    parts = [
-        _metrics(spec),
-        _needs(spec, document),
-        _laws(spec),
-        *([] if sections else [_own(spec, document)]),
-        _train(spec),
-    ]
-    found = [_problem(document, *one) for part in (sections, *parts) for one in part]
-    return in_order([*found, *missing_libraries(spec, document)])
-
-
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """By place."""
-    return sorted(problems, key=lambda problem: problem.place or Place(""))
-
-
-def unread(loaded: Loaded, files: Files) -> list[Problem]:
-    """A data file that is not where the spec says, as a warning: checking reads no data, running does."""
-    path = getattr(loaded.spec.data, "path", None)
-    try:
-        if isinstance(path, str):
-            files.find(path)
-    except SpecError as error:
-        return [_problem(loaded.document, p.code, p.message, ("data", "path"), "warning") for p in error.problems]
-    return []
-
-
-def errors(problems: Sequence[Problem]) -> list[Problem]:
-    """Those that a spec cannot run with; the others are warnings."""
-    return [problem for problem in problems if problem.severity == "error"]
-
-
-def missing_libraries(spec: Spec, document: Document) -> list[Problem]:
-    """Libraries that components of the spec need and that are not installed here."""
-    return [_problem(document, *one) for one in _libraries(spec)]
-
-
-Found = Iterator[tuple[str, str, Path] | tuple[str, str, Path, str]]
-"""Code, message, where (the value's place, or where it is absent that of the section's key); a severity below error."""
-
-
-def _problem(document: Document | None, code: str, message: str, path: Path, severity: str = "error") -> Problem:
-    if document is None:
-        return Problem(code, message, severity=severity)
-    place = place_of(document, path)
-    return Problem(code, message, place, severity, source=document.source_line(place))
-
-
-def _sections(spec: Spec) -> Found:
-    """Sections that go together."""
-    if spec.estimator is None and spec.train is not None:
-        yield "X302", "section 'train' needs an 'estimator' beside it: the two come together", ("train", "estimator")
-    if spec.estimator is not None and spec.train is None:
-        yield "X302", "section 'estimator' needs 'train' beside it: the two come together", ("estimator", "train")
-    if _lacks_data(spec):
-        yield "S110", "missing section 'data'", ("data",)
-
-
-def _libraries(spec: Spec) -> Found:
-    """What must be installed, and is looked for without an import."""
-    for path, component in spec.components().items():
-        for module, wanted in component.libraries.items():
-            if find_spec(module) is None:
-                yield "P206", f"{component.label} needs {module}, which is not installed: pip install '{wanted}'", path
-
-
-def _lacks_data(spec: Spec) -> bool:
-    return spec.data is None and "target" not in spec.dynamics.nested()
-
-
-def _metrics(spec: Spec) -> Found:
-    """Metrics told apart by name, and samples enough for each."""
-    keys: set[str] = set()
-    drawless: list[tuple[Path, Metric]] = []
-    for index, metric in enumerate(spec.evaluate or ()):
-        path = ("evaluate", index)
-        if metric.key() in keys:
-            yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
-        keys.add(metric.key())
-        wanted = _draws(metric)
-        if spec.sample is None and (wanted or metric.reads_chains):
-            drawless.append((path, metric))
-        elif spec.sample is not None and wanted > spec.sample.count:
-            text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
-            yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
-    if drawless:
-        (where, first), *others = drawless
-        wanted = max(_draws(metric) for _, metric in drawless)
-        reads = f"{_draws(first)} samples" if _draws(first) else "the run's samples"
-        text = f"{first.label} reads {reads} and the spec draws none: add sample: {{count: {wanted or 'N'}}}"
-        yield "X302", text + _same([metric for _, metric in others]), where
-    if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
-        text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
-        yield "X302", text, ("train", "monitor")
-
-
-def _draws(metric: Metric) -> int:
-    """How many of the run's own draws it reads."""
-    return metric.wanted()
-
-
-def _needs(spec: Spec, document: Document) -> Found:
-    """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
-    there: dict[str, Component | None] = {
-        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"),
-        "sampler": spec.sampler, "estimator": spec.estimator,
-    }  # fmt: skip
-    said = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
-    unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[Path, Component, Need]]] = {}
-    for path, component in spec.components().items():
-        lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
-        for need in () if lends else component.needs():
-            other = there.get(need.kind)
-            if other is not None and need.unless in capabilities(other):
-                continue
-            if (other is None or capabilities(other).isdisjoint(need.any_of)) and not said.get(need.kind):
-                same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
-                if not any(path[: len(outer)] == outer for outer, _, _ in same):
-                    same.append((path, component, need))
-                if need.severity == "error":
-                    break
-    for (kind, _, severity), ((path, component, need), *others) in unmet.items():
-        verb = "needs" if severity == "error" else "wants"
-        also = _same([other for _, other, _ in others])
-        yield (
-            "X301",
-            f"{component.label} {verb} {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
-            path,
-            severity,
-        )
-    if spec.estimator is not None and "trainable" not in capabilities(spec.dynamics):
-        yield (
-            "X301",
-            f"{spec.estimator.label} needs a trainable dynamics; {spec.dynamics.label} has nothing to train",
-            ("estimator",),
-        )
-
-
-def _same(others: Sequence[Component]) -> str:
-    """ "; the same for metric 'nll', metric 'ksd'"."""
-    return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
-
-
-def _wanted(need: Need) -> str:
-    """ "a noise_kernel", "an energy or a score", "a smooth dynamics", and why."""
-    words = []
-    for name in need.any_of:
-        article = "" if name.endswith("s") or need.kind == "data" else "an " if name[0] in "aeiou" else "a "
-        words.append(f"{article}{name} {need.kind}" if name in ADJECTIVES else f"{article}{name}")
-    return " or ".join(words) + (f" ({need.why})" if need.why else "")
-
-
-def _given(kind: str, other: Component | None, need: Need, document: Document) -> str:
-    """What there is in its place, and where."""
-    if other is None:
-        return f"the spec has no {kind}"
-    place = f" ({place_of(document, (kind,))})" if (kind,) in document.marks else ""
-    if ADJECTIVES.issuperset(need.any_of):
-        return f"{other.label} is not {' or '.join(need.any_of)}{place}"
-    things = [name for name in _offered(other) if name not in ADJECTIVES and name != "prior"]
-    return f"{other.label} offers {', '.join(things) or 'none of its kind'}{place}"
-
-
-def _laws(spec: Spec, dim: int | None = None) -> Found:
-    """Distributions over one space: of `dim` dimensions once the data are read, else of the first one's."""
-    said = "the data have"
-    for path, law in spec.components().items():
-        if isinstance(law, Data) and law.dim() not in (None, dim):
-            if dim is not None:
-                yield "X301", f"{'.'.join(map(str, path))}: {law.label} has {law.dim()} dimensions, {said} {dim}", path
-            else:
-                dim, said = law.dim(), f"{law.label} has"
-
-
-def _own(spec: Spec, document: Document) -> Found:
-    """What components themselves find wrong with what stands around them."""
-    count = None if spec.sample is None else spec.sample.count
-    steps, optimizer = (None, None) if spec.train is None else (spec.train.steps, spec.train.optimizer)
-    around = Setting(
-        spec.dynamics, spec.data, spec.sampler, count, spec.estimator, steps, optimizer, spec.runtime.dtype
-    )
-    components = {("sampler",): spec.sampler, **spec.components()}
-    for path, component in components.items():
-        if component is None or (isinstance(component, Solver) and path not in document.marks):
-            continue  # a solver that stands elsewhere, or by default, is told of there or not at all
-        inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
-        owner = components.get(path[:-1])
-        double = isinstance(owner, Metric) and path[-1] in owner.in_float64
-        here = replace(around, count=None if inner else around.count, dtype="float64" if double else around.dtype)
-        for key, text, *severity in component.problems(here):
-            level = str(severity[0]) if severity else "error"
-            yield "X303", f"{component.label}: {text}", (*path, *key.split(".")), level
-
-
-def _train(spec: Spec) -> Found:
-    """Numbers that cannot work with the rest."""
-    if spec.runtime.device == "mps" and spec.runtime.dtype == "float64":
-        yield "X303", "'dtype' in runtime is 'float64': 'mps' computes in float32 alone", ("runtime", "dtype")
-    split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
-    if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
-        text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
-        yield "X303", f"{text} that sum to 1", ("data", "split")
-        return
-    rows = getattr(spec.data, "samples", None)
-    if isinstance(rows, int):
-        first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
-        yield from _rows(spec, first, second - first)
-        readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
-        if readers and (left := rows - second) < 2:
-            text = f"{readers[0].label} reads test rows, at least 2: 'split' in data leaves {left}"
-            yield "X303", text + _same(readers[1:]), ("data", "split")
-    if spec.train is not None:
-        yield from _lengths(spec.train)
-    elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec):
-        text = f"{spec.dynamics.label} has something to train, and the spec trains nothing"
-        yield "X302", f"{text}: what is asked of it comes from the weights it begins with", ("dynamics",), "warning"
-
-
-def _learned(spec: Spec) -> bool:
-    """Whether anything asks the dynamics for what training gives it; a drift or a kernel of noise may be known."""
-    needs = (need for component in spec.components().values() for need in component.needs())
-    return any(need.kind == "dynamics" and TRAINED & {*need.any_of} for need in needs)
-
-
-def _lengths(train: Train) -> Found:
-    """Numbers of steps that the number of steps in all makes pointless."""
-    steps, stopping = train.steps, train.early_stopping
-    warmup = getattr(train.schedule, "warmup", 0)
-    if warmup >= steps:
-        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {steps}"
-        yield "X303", text, ("train", "schedule", "warmup")
-    said = f"'early_stopping' in train cannot end {steps} steps of training sooner"
-    if stopping is not None and stopping.patience * stopping.every >= steps:
-        text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"
-        yield "X303", text, ("train", "early_stopping"), "warning"
-    elif train.monitor and not _draws(train.monitor) and not stopping and train.checkpoint_every > steps:
-        text = f"'monitor' in train is asked every {train.checkpoint_every} steps (checkpoint_every): in {steps}, never"
-        yield "X303", text, ("train", "monitor"), "warning"
-    if train.ema is not None and train.ema**steps > STALE:
-        share = f"{train.ema**steps:.0%} of the average are still the weights that training began with"
-        yield "X303", f"'ema' in train is {train.ema:g}: after {steps} steps {share}", ("train", "ema"), "warning"
-
-
-def _rows(spec: Spec, train: int, validation: int) -> Found:
-    """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
-    if spec.train is not None and spec.train.batch_size > train:
-        text = (
-            f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
-        )
-        yield "X303", text, ("train", "batch_size")
-    if spec.train is not None and spec.train.early_stopping and not spec.train.monitor and validation == 0:
-        text = "'early_stopping' in train reads the validation loss: 'split' in data leaves no validation rows"
-        yield "X303", text, ("train", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -364,7 +67,7 @@ def build(
     device, dtype = torch.device(spec.runtime.device), getattr(torch, spec.runtime.dtype)
     if device.type == "cuda" and not torch.cuda.is_available():
         text = f"'device' in runtime is '{spec.runtime.device}': this machine has no CUDA device"
-        raise SpecError(_problem(document, "X303", text, ("runtime", "device")))
+        raise SpecError(problem_at(document, "X303", text, ("runtime", "device")))
     streams = Streams(spec.seed)
     dataset = _read(spec, spec.data, files, streams, document) if spec.data is not None and fitted is None else None
     times = None
@@ -378,7 +81,7 @@ def build(
         transform = Transform.identity(dim)
     if not dim:
         text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
-        raise SpecError(_problem(document, "X302", text, ("dynamics",)))
+        raise SpecError(problem_at(document, "X302", text, ("dynamics",)))
     model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
     model = replace(
         model,
@@ -399,10 +102,10 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
     try:
         dataset = prepare(data, files, streams.under("data"))
     except SpecError as error:
-        raise SpecError([_problem(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
-    if found := [*_laws(spec, dataset.dim), *_rows(spec, len(dataset.train), len(dataset.validation))]:
-        raise SpecError([_problem(document, *one) for one in found])
+        raise SpecError([problem_at(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
+    if found := [*laws(spec, dataset.dim), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
+        raise SpecError([problem_at(document, *one) for one in found])
     return dataset
 
 
-__all__ = ["Experiment", "build", "capabilities", "check", "errors", "in_order", "missing_libraries", "unread"]
+__all__ = ["Experiment", "build"]

@@ -161,19 +161,19 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def nearest(given: str, allowed: Iterable[str]) -> str:
+def nearest(given: str, allowed: Iterable[str], alike: float = 0.6) -> str:
     """ " (did you mean 'noise'?)", or an empty string when nothing is near: alike, or alone in having it as a part."""
-    found = _nearest(given.lower(), tuple(allowed))
+    found = _nearest(given.lower(), tuple(allowed), alike)
     return f" (did you mean '{found}'?)" if found else ""
 
 
 @functools.lru_cache(maxsize=256)  # one mistake is often made many times
-def _nearest(given: str, allowed: tuple[str, ...]) -> str:
+def _nearest(given: str, allowed: tuple[str, ...], cutoff: float) -> str:
     spelt = {name.lower(): name for name in allowed}
     if len(given) < 3:  # of two letters one may be right, in a name as short
         alike = difflib.get_close_matches(given, [name for name in spelt if len(name) < 4], n=1, cutoff=0.5)
     else:
-        alike = difflib.get_close_matches(given, spelt, n=1, cutoff=0.6)
+        alike = difflib.get_close_matches(given, spelt, n=1, cutoff=cutoff)
     holding = [name for name in spelt if len(given) > 2 and given in name.split("_")]
     found = alike or (holding if len(holding) == 1 else [])
     return spelt[found[0]] if found else ""

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftspec.build import Experiment, capabilities
+from driftspec.build import Experiment
 from driftspec.components import Distribution, Draws, Measured
 from driftspec.dataset import Dataset, Transform
 from driftspec.errors import RunFailed
+from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.streams import Streams
 

@@ -16,9 +16,10 @@ import torch
 from matplotlib.figure import Figure
 
 from driftspec import flow, plots_chains
-from driftspec.build import Experiment, capabilities
+from driftspec.build import Experiment
 from driftspec.components import Distribution, Measured, Solver, Trace
 from driftspec.errors import SolveFailed
+from driftspec.fits import capabilities
 from driftspec.model import Model
 
 if TYPE_CHECKING:

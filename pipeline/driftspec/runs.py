@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec import provenance, source, spec
-from driftspec.build import Experiment, build, check, errors, missing_libraries
+from driftspec.build import Experiment, build
 from driftspec.components import Distribution, Metric
 from driftspec.errors import Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.files import Files
+from driftspec.fits import check, errors, missing_libraries
 from driftspec.observers import Observer
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir

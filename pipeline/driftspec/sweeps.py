@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from driftspec import provenance, runs, source, spec
-from driftspec.build import check, errors
 from driftspec.errors import Interrupted, SpecError, UsageError
+from driftspec.fits import check, errors
 from driftspec.history import look
 from driftspec.observers import Observer
 from driftspec.registry import Registry

@@ -103,8 +103,10 @@ class _Mistake:
         unknown, here = self.kind == "extra_forbidden", self.path[:-1]
         names = self.context.get("allowed") or (keys.get(here, ()) if unknown else ())
         absent = [key for key in names if key not in beside]  # what is there already was not meant
-        if unknown and (told := nearest(name, absent) or nearest(name, names) or _home(name, here, keys)):
-            return told
+        if unknown:
+            slip = nearest(name, absent, alike=0.8)  # a letter or two; a key of another part is no slip
+            if told := slip or _home(name, here, keys) or nearest(name, absent) or nearest(name, names):
+                return told
         others = self.context.get("others")
         also = f" ('{name}' is a key of {' and of '.join(others[:3])})" if others else ""
         return f"; allowed: {', '.join(names)}{also}" if names else ""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from small_spec import TEXT, edited
 
-from driftspec import build
+from driftspec import fits
 from driftspec.cli import main
 from driftspec.errors import CODES, Place, Problem
 
@@ -330,7 +330,7 @@ def test_no_text_reaches_a_terminal_raw(
 
 def test_properties_and_data_are_escaped_as_github_reads_them(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     odd = Problem("S111", "100%, a:b", Place("a,b:c%.yaml", 1, 2))
-    monkeypatch.setattr(build, "check", lambda loaded: [odd])
+    monkeypatch.setattr(fits, "check", lambda loaded: [odd])
     assert as_github(write()) == ["::error file=a%2Cb%3Ac%25.yaml,line=1,col=2,title=S111 an unknown key::100%25, a:b"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from driftspec import build, source, spec
+from driftspec import fits, source, spec
 from driftspec.cli import main
 from driftspec.registry import Registry
 from driftspec.shipped import HEADER, begin, shipped
@@ -49,7 +49,7 @@ def test_every_shipped_spec_is_valid_under_another_name(name: str, registry: Reg
     assert rest.replace("name: mine", f"name: {name}", 1) == (SPECS / f"{name}.yaml").read_text()
     loaded = spec.read("mine.yaml", registry)
     assert loaded.spec.name == "mine"
-    assert build.errors(build.check(loaded)) == []
+    assert fits.errors(fits.check(loaded)) == []
 
 
 def test_what_a_spec_reads_comes_along(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import best_match
 
-from driftspec import build, source, spec
+from driftspec import fits, source, spec
 from driftspec.cli import main
 from driftspec.component import Component, default
 from driftspec.components import Distribution, Measured, Metric, Network, Solver
@@ -43,7 +43,7 @@ def judged(data: Any, folder: Path = ROOT / "specs") -> list[Problem]:
         document = source.parse(source.dump(data), "a.yaml")
         if "extends" in document.data:
             document = spec._extended(document, folder)
-        return build.errors(build.check(spec.Loaded(spec.validate(document, installed()), document, b"", folder)))
+        return fits.errors(fits.check(spec.Loaded(spec.validate(document, installed()), document, b"", folder)))
     except (SpecError, PluginError) as error:
         return error.problems
 

@@ -15,7 +15,7 @@ import pytest
 import small_spec
 
 import driftspec
-from driftspec import build, source, spec
+from driftspec import fits, source, spec
 from driftspec.cli import main
 from driftspec.errors import UsageError
 from driftspec.registry import Registry
@@ -151,7 +151,7 @@ def test_what_is_wrong_with_a_sweep(sweep: str, said: dict[str, str], registry: 
     """Each mistake once, at the text that is wrong."""
     with pytest.raises((spec.SpecError, spec.PluginError)) as raised:
         loaded = load(sweep, registry)
-        if found := build.check(loaded):
+        if found := fits.check(loaded):
             raise spec.SpecError(found)
     line = f"sweep: {sweep}"
     assert len(raised.value.problems) == len(said)
@@ -194,7 +194,7 @@ def test_a_thousand_points_are_checked_in_seconds(registry: Registry) -> None:
     started = time.process_time()
     seeds = ", ".join(map(str, range(POINTS)))
     loaded = load(f"{{grid: {{seed: [{seeds}]}}}}", registry)
-    assert build.check(loaded) == [] and len(loaded.points) == POINTS
+    assert fits.check(loaded) == [] and len(loaded.points) == POINTS
     assert time.process_time() - started < 10
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from driftspec import build, source, spec
+from driftspec import fits, source, spec
 from driftspec.document import Node, document_of, tree_of
 from driftspec.errors import PluginError, Problem, SpecError
 from driftspec.registry import Registry
@@ -28,7 +28,7 @@ def said(document: source.Document, registry: Registry) -> list[Problem]:
         made = spec.validate(document, registry)
     except (SpecError, PluginError) as error:
         return error.problems
-    return build.errors(build.check(spec.Loaded(made, document, b"", Path())))
+    return fits.errors(fits.check(spec.Loaded(made, document, b"", Path())))
 
 
 def edited(document: source.Document, path: source.Path) -> tuple[Node, Node]:

@@ -19,12 +19,12 @@ from scipy.special import ndtr
 from torch import Tensor, nn
 
 from driftspec import plots
-from driftspec.build import check
 from driftspec.chains import Noise
 from driftspec.cli import main
 from driftspec.components import Dynamics, Measured, Metric, Sampler, Setting
 from driftspec.errors import RunFailed
 from driftspec.evaluate import Evaluation, as_json, sample
+from driftspec.fits import check
 from driftspec.model import Model
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from driftspec import flow
-from driftspec.build import capabilities
 from driftspec.components import Dynamics, Network, Sampler, Solver, Trace
+from driftspec.fits import capabilities
 from driftspec.model import Bound, Model, build_model
 from driftspec.streams import Streams
 

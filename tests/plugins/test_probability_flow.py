@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from driftspec import build, flow
+from driftspec import fits, flow
 from driftspec.components import Distribution, Solver, Trace
 from driftspec.errors import SpecError
 from driftspec.model import Model, gradient
@@ -130,4 +130,4 @@ def test_nll_reads_an_sde_where_it_is_told() -> None:
 
 def test_a_flow_has_no_t_data_to_be_told() -> None:
     with pytest.raises(SpecError, match=r"X303.*neural_ode.*has no t_data"):
-        raise SpecError(build.check(tiny.loaded("evaluate=[{type: nll, t_data: 0.1}]")))
+        raise SpecError(fits.check(tiny.loaded("evaluate=[{type: nll, t_data: 0.1}]")))

@@ -12,7 +12,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec import build
+from driftspec import fits
 from driftspec.cli import main
 from driftspec.components import Dynamics, Estimator
 from driftspec.model import Model
@@ -227,13 +227,13 @@ def test_the_spec_is_valid_and_what_cannot_work_is_said_before_a_run() -> None:
 
 def test_hard_edges_are_a_warning_and_not_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edgy = SPEC.replace("{type: moons, samples: 500, noise: 0.05}", "{type: checkerboard, samples: 500}")
-    (problem,) = build.check(small_spec.loaded(edgy))
+    (problem,) = fits.check(small_spec.loaded(edgy))
     assert problem.severity == "warning"
     assert str(problem).startswith(
         "a.yaml:5:12: warning[X301] estimator 'score_matching' wants smooth data (at hard edges"
     )
     assert str(problem).endswith("data 'checkerboard' is not smooth (a.yaml:3:7)")
-    assert build.errors([problem]) == []
+    assert fits.errors([problem]) == []
     assert small_spec.said(edgy, "estimator={type: denoising, sigma: 0.1}") == []
     path = tmp_path / "edgy.yaml"
     path.write_text(edgy)

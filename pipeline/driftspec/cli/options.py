@@ -141,11 +141,11 @@ def registry(args: argparse.Namespace) -> Registry:
 
 def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
-    from driftspec import build, spec
+    from driftspec import fits, spec
 
     loaded = spec.read(path, known, changes(args))
-    problems = build.check(loaded)
-    if build.errors(problems):
+    problems = fits.check(loaded)
+    if fits.errors(problems):
         raise refusal(problems)
     for problem in problems:
         print(problem, file=sys.stderr)

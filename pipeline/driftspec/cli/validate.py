@@ -48,7 +48,7 @@ def main(words: list[str]) -> int:
 
 
 def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict:
-    from driftspec import build, spec
+    from driftspec import fits, spec
     from driftspec.cli.formats import Verdict
     from driftspec.files import Files
 
@@ -56,8 +56,8 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
     code = 0
     try:
         loaded = spec.read(path, registry, options.changes(args))
-        found = build.check(loaded)
-        if build.errors(found):
+        found = fits.check(loaded)
+        if fits.errors(found):
             code = refusal(found).exit_code
         elif args.deep:
             from driftspec.rehearsal import rehearse
@@ -65,7 +65,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
             failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
             found, code = [*found, *failed], RunFailed.exit_code if failed else 0
         else:
-            found = build.in_order([*found, *build.unread(loaded, Files(loaded.root, args.allow_outside))])
+            found = fits.in_order([*found, *fits.unread(loaded, Files(loaded.root, args.allow_outside))])
     except (SpecError, PluginError) as error:
         found, code = [*found, *error.problems], error.exit_code
     return Verdict(path, found, code)

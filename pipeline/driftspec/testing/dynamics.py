@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.build import capabilities
 from driftspec.components import KINDS, Data, Distribution, Dynamics
+from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.testing.checks import apart, expect, normal, own_chance, rows_alone, same, slope, unfit
 from driftspec.testing.component import ComponentTests

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from driftspec.build import capabilities
 from driftspec.component import Component
 from driftspec.components import Data, Distribution, Dynamics, Network, Setting, Table
+from driftspec.fits import capabilities
 from driftspec.model import Model, build_model
 
 if TYPE_CHECKING:

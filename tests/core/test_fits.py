@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 from small_spec import TEXT, edited, loaded, said
 
-from driftspec import build, source, spec
+from driftspec import build, fits, source, spec
 from driftspec.component import Component, Need
 from driftspec.components import Dynamics, Estimator, Metric, Sampler
 from driftspec.errors import Place, SpecError
@@ -226,7 +226,7 @@ def test_nothing_to_train(known: Registry) -> None:
 )
 def test_capabilities_follow_from_others(own: list[str], all_of_them: set[str]) -> None:
     component: Component = Frozen(things=tuple(own))
-    assert build.capabilities(component) == all_of_them
+    assert fits.capabilities(component) == all_of_them
 
 
 # --- what only the data can tell ---
