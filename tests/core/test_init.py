@@ -13,6 +13,7 @@ import pytest
 
 from driftspec import fits, source, spec
 from driftspec.cli import main
+from driftspec.cli.init import EDITORS
 from driftspec.registry import Registry
 from driftspec.shipped import HEADER, begin, shipped
 
@@ -36,7 +37,7 @@ def files() -> dict[str, bytes]:
 
 def test_alone_it_writes_the_starter_and_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert init() == 0
-    assert capsys.readouterr() == ("starter.yaml: written\nnext: run-spec starter.yaml\n", "")
+    assert capsys.readouterr() == (f"starter.yaml: written\nnext: run-spec starter.yaml\n{EDITORS}\n", "")
     assert (Path("starter.yaml")).read_text() == HEADER + (SPECS / "starter.yaml").read_text()
 
 

@@ -11,6 +11,9 @@ from driftspec.errors import UsageError, nearest, shown
 
 STARTER = "starter"
 """The shipped spec that a new one is like where --like says nothing."""
+EDITORS = (
+    "an editor with a YAML language server completes and checks its keys by: run-spec schema -o driftspec.schema.json"
+)
 
 
 def main(words: list[str]) -> int:
@@ -34,5 +37,5 @@ def main(words: list[str]) -> int:
     if args.format == "json":
         print(json.dumps({"spec": written, "like": args.like, "files": [written, *beside], "next": following}))
     else:
-        print(f"{written}{''.join(f', {other}' for other in beside)}: written\nnext: {following}")
+        print(f"{written}{''.join(f', {other}' for other in beside)}: written\nnext: {following}\n{EDITORS}")
     return 0
