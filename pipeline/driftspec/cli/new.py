@@ -44,6 +44,7 @@ USAGE = {
     "sampler": "sampler: {type: $component}",
     "optimizer": "train: {optimizer: {type: $component}}",
     "schedule": "train: {schedule: {type: $component}}",
+    "tracker": "trackers: [$component]",
 }
 """How a spec names a component of each kind that has a skeleton (of `estimator`, a trace); the first is the default."""
 
