@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ from driftspec.errors import CODES
 from driftspec.explanations import EXPLANATIONS, Explanation
 
 Said = tuple[int, str]
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays() -> Iterator[None]:
+    """An example's module goes when its test does: others are called `loud` too."""
+    yield
+    sys.modules.pop("loud", None)
 
 
 def whole(part: str) -> str:

@@ -275,7 +275,7 @@ def test_a_missing_library_is_said_before_anything_is_written(
     run = made("run", f"trackers=[{kind}]", "evaluate=[]", "train.steps=2")
     tiny.write(tmp_path)
     find = build.find_spec
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == module else find(name))
+    monkeypatch.setattr(fits, "find_spec", lambda name: None if name == module else find(name))
     expected = (
         f"--set[1]: error[P206] tracker '{kind}' needs {module}, which is not installed: "
         f"pip install 'driftspec[{kind}]'\n"
