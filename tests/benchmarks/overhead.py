@@ -4,8 +4,8 @@ With `--listen` a plugin that implements the step hook is told of every step too
 
 The same mathematics written out by hand (MLP 64-64-64 tanh with its closed-form trace, Lobatto with N = 10, Adam,
 clipped gradient, averaged weights) against the pipeline's loop with its records, checkpoints and observers. Steps of
-both are taken in turn, so that a busy machine slows both alike. Weights agree to rounding (1e-7) for some tens of steps;
-training then magnifies it.
+both are taken in turn, so that a busy machine slows both alike. Weights agree to rounding (1e-7) for some tens of
+steps; training then magnifies it.
 """
 
 from __future__ import annotations

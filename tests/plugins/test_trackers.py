@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tiny
 
-from driftspec import build, load
+from driftspec import fits, load
 from driftspec.cli import main
 from driftspec.components import Measured, Tracker
 from driftspec.errors import Interrupted
@@ -274,7 +274,7 @@ def test_a_missing_library_is_said_before_anything_is_written(
 ) -> None:
     run = made("run", f"trackers=[{kind}]", "evaluate=[]", "train.steps=2")
     tiny.write(tmp_path)
-    find = build.find_spec
+    find = fits.find_spec
     monkeypatch.setattr(fits, "find_spec", lambda name: None if name == module else find(name))
     expected = (
         f"--set[1]: error[P206] tracker '{kind}' needs {module}, which is not installed: "

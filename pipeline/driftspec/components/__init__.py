@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from driftspec.component import Component
+from driftspec.component import Component, Finding, Need, default
 from driftspec.components.data import Data, Distribution, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
@@ -34,16 +34,19 @@ KINDS: dict[str, type[Component]] = {
 __all__ = [
     "EPSILON",
     "KINDS",
+    "Component",
     "Course",
     "Data",
     "Distribution",
     "Draws",
     "Dynamics",
     "Estimator",
+    "Finding",
     "FixedSteps",
     "Loss",
     "Measured",
     "Metric",
+    "Need",
     "Network",
     "Optimizer",
     "Path",
@@ -56,4 +59,5 @@ __all__ = [
     "Tracker",
     "TrainingSolver",
     "below_epsilon",
+    "default",
 ]
