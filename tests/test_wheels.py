@@ -189,9 +189,10 @@ BROKEN = {
 CAUSES = {
     "raising": "P201] plugin 'raising' (raising 2.0) failed to import: RuntimeError: no device here",
     "future": "P203] plugin 'future' (future 2.0) is made for driftspec.v99, this is driftspec.v1: "
-    "install a release of future for driftspec.v1",
+    "install a release of future for driftspec.v1, or a release of driftspec for driftspec.v99",
     "misspelt": "P204] plugin 'misspelt' (misspelt 2.0) implements the unknown hook 'driftspec_component' "
-    "(did you mean 'driftspec_components'?); allowed: driftspec_components",
+    "(did you mean 'driftspec_components'?); allowed: driftspec_components, driftspec_run_started, driftspec_step, "
+    "driftspec_checkpoint, driftspec_metric, driftspec_run_finished",
     "malformed": "P204] plugin 'malformed' (malformed 2.0): driftspec_components returns "
     "{kind: {name: 'module:Class'}}, not [<class 'malformed.Loud'>]",
 }
