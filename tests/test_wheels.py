@@ -71,7 +71,7 @@ class Place:
     folder: Path
 
     def install(self, *found: Path) -> None:
-        pip("--python", self.python, "install", "--no-deps", "--no-index", *found)
+        pip("--python", self.python, "install", "--no-deps", "--no-index", "--ignore-installed", *found)
 
     def command(self, *words: str | Path) -> list[str | Path]:
         return [self.python.with_name("run-spec"), *words]
