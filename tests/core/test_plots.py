@@ -19,7 +19,7 @@ from problems import points
 
 from driftspec import plots, plots_chains, report
 from driftspec.build import Experiment
-from driftspec.components import Dynamics
+from driftspec.components import Dynamics, Measured
 from driftspec.model import Model
 from driftspec.registry import Registry
 from driftspec.runs import start
@@ -157,6 +157,9 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
     assert "<h2>Run</h2>" in (run.path / "report.html").read_text()
     assert np.isfinite(run.info["seconds"]["plots"])
+    run.measured |= {"lone": Measured(2.0, None, "", 9, {}, "one chain < two"), "sure": Measured(2.0, 0.25, "", 9)}
+    page = report.page(run)
+    assert "none: one chain &lt; two" in page and "± 0.25" in page
 
 
 def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
