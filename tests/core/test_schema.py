@@ -54,6 +54,7 @@ BEYOND = (
     ("S110", "section 'step'", "a key of the sampler that the dynamics names, where the spec names none"),
     ("S112", "should be a whole number, not -?[0-9.e+]+", "1.0 is a whole number to JSON, and no int in a spec"),
     ("S113", "it must be finite", "JSON has no infinity, and Python's reader takes one"),
+    ("S114", r"'version' is 1\.0;", "the same"),
     ("S115", "", "a component's own rule for several of its values, or for one in code"),
     ("P", "", "a plugin that cannot be loaded"),
 )  # fmt: skip
@@ -138,11 +139,7 @@ def mutated(draw: st.DrawFn, specs: dict[str, Any]) -> Any:
         *above, last = draw(st.sampled_from(paths))
         holder = at(data, tuple(above))
         old = holder[last]
-        harsh, gentle = (
-            ["value", "remove", "add", "rename", "graft"],
-            ["number", "number", "own", "own", "bare", "null"],
-        )
-        change = draw(st.sampled_from([*harsh, *gentle, *gentle]))
+        change = draw(st.sampled_from([*HARSH, *GENTLE, *GENTLE]))
         if change == "remove":
             del holder[last]
         elif change == "value":
