@@ -200,7 +200,7 @@ EXPLANATIONS = {
     ),
     "P206": Explanation(
         "A component needs a library that its distribution does not install by itself; the message says how to get it. "
-        "It is looked for before anything runs.",
+        "It is looked for before anything runs; to validate without --deep its absence is a warning.",
         LIBRARY.format(module="no_such_library"), LIBRARY.format(module="json"), "plugin",
     ),
     "P207": Explanation(

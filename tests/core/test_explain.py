@@ -62,7 +62,7 @@ def executed(code: str, form: str, example: str, capsys: pytest.CaptureFixture[s
         if form == "observer":
             few = ["--set", "train.steps=2", "--set", "train.schedule=constant", "--set", "evaluate=[]", "--quiet"]
             return main(["a.yaml", "--plugin", "mine.py", *few]), capsys.readouterr().err
-        named = ["--set", "evaluate=[loud]"] if code == "P206" else []
+        named = ["--set", "evaluate=[loud]", "--deep"] if code == "P206" else []
         return validated(TEXT, capsys, "--plugin", "mine.py", *named)
     ((group, points),) = tomllib.loads(example)["project"]["entry-points"].items()
     package = Path("mine-1.0.dist-info")

@@ -280,9 +280,11 @@ def test_a_missing_library_is_said_before_anything_is_written(
         f"--set[1]: error[P206] tracker '{kind}' needs {module}, which is not installed: "
         f"pip install 'driftspec[{kind}]'\n"
     )
-    for words in (["validate", "tiny.yaml"], ["tiny.yaml", "--out", "other"]):
+    for words in (["validate", "tiny.yaml", "--deep"], ["plan", "tiny.yaml"], ["tiny.yaml", "--out", "other"]):
         assert main([*words, "--set", f"trackers=[{kind}]"]) == 4
         assert capsys.readouterr().err == expected
+    assert main(["validate", "tiny.yaml", "--set", f"trackers=[{kind}]"]) == 0
+    assert capsys.readouterr().err == expected.replace("error", "warning")
     assert not (tmp_path / "other").exists()
     assert main(["sample", "run", "-n", "5", "--out", "other"]) == 4
     assert not (tmp_path / "other").exists()

@@ -14,7 +14,8 @@ several optimal potentials the simplex finds one: at 100 rows that moves the err
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +35,7 @@ class Wasserstein(TwoSamples):
     """W_p between the run's draws and data, in the data's own units (a length). Needs POT: driftspec[ot]."""
 
     type = "wasserstein"
+    libraries: ClassVar[Mapping[str, str]] = {"ot": "driftspec[ot]"}
 
     samples: int = Field(1000, ge=10, description="draws compared, the run's first ones, with as many data")
     p: Literal[1, 2] = Field(2, description="power of the distance that is transported")
