@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from scipy.integrate import quad
 from torch import Tensor
 
 from driftspec.cli import main
 from driftspec.model import Model
 from driftspec.paths import simulated
+from driftspec.registry import Registry
 from driftspec_plugins.dynamics.sde import SDE
+from driftspec_plugins.metrics._likelihood import ends_of_time
 
 PLUGIN = '''
 from driftspec.registry import hookimpl
 from driftspec_plugins.dynamics.sde import SDE
+from driftspec_plugins.metrics._likelihood import ends_of_time
 
 
 class Tanh(SDE):
@@ -115,6 +120,25 @@ def test_the_error_of_paths_is_told_and_falls_with_the_step() -> None:
         assert error == pytest.approx(float((coarse - fine).square().mean().sqrt()), rel=1e-9), "one Wiener process"
         errors.append(error)
     assert 11 < errors[0] / errors[1] < 22
+
+
+def test_how_far_the_prior_is_from_where_the_sde_leads(registry: Registry) -> None:
+    """Two normal laws: of p_1, by its moments in closed form, and of the prior."""
+    known = Registry(dict(registry.providers))
+    known.add_component(type(pulled().dynamics))
+    law, s, m = "{type: gaussian, mean: [1.5], std: 0.7, samples: 20000, standardize: none}", 0.7, 1.5
+    made = tiny.experiment(
+        f"data={law}", "dynamics={type: pulled}", "estimator=denoising", "evaluate=[]", registry=known
+    )
+    told = ends_of_time(tiny.evaluation(made, made.model))
+    span = 1 - 1e-3
+    mean = math.exp(-1.5 * span) * m
+    noise = quad(lambda t: math.exp(-3 * (1 - t)) * (1 + t), 1e-3, 1)[0]
+    variance = math.exp(-3 * span) * s**2 + noise
+    expected = (variance + mean**2 - 1 - math.log(variance)) / 2
+    assert expected > 0.01
+    assert abs(told["prior_mismatch"] - expected) < 4 * told["prior_mismatch_stderr"] + 0.01
+    assert told["prior_mismatch_stderr"] < 0.01 and told["path_steps"] == 100 and 0 < told["path_error"] < 0.02
 
 
 def test_what_needs_a_kernel_is_refused_with_the_reason(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,14 @@ from driftspec.errors import SolveFailed
 from driftspec_plugins.metrics._log_z import Integral
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from driftspec.evaluate import Evaluation
     from driftspec.flow import LogProb
+    from driftspec.model import Model
 
+STEPS = 100
+"""Euler-Maruyama steps from the data to p_T, for an SDE without a noise kernel."""
 AGREES = 1e-3
 """Nats within which the confirming solver counts as agreeing: a tenth of what a KL of 0.01 would show."""
 
@@ -151,7 +154,7 @@ class Likelihood(Metric):
         }
         if scored.probe_stderr is not None:
             details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
-        if "noise_kernel" in model.own:
+        if "drift" in model.own:
             details["ends_of_time"] = ends_of_time(evaluation)
         log_p = _in_data_units(evaluation, scored)
         return Scored(x, log_p, scored.error.double().cpu(), details, _told(details, self.confirm.type))
@@ -181,26 +184,45 @@ def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
     """What an SDE's likelihood leaves out at its two ends, model units.
 
     At t_data the model is read as the law of α x + σ ε, not of x. At t_prior the prior stands for the law p_T:
-    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S its moments, over a noised copy of the rows.
+    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S its moments, over a noised copy of the rows;
+    without a kernel over a copy carried there in steps, whose own moments are taken and whose error is told.
     """
     import torch
 
     model = evaluation.model
     u = evaluation.experiment.rows(evaluation.dataset.train).double()
+    if "noise_kernel" not in model.own:
+        return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"))
     ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]
     (alpha, sigma), (alpha_data, sigma_data) = ends
     normal = torch.randn(u.shape, generator=evaluation.streams.generator("p_T"), dtype=torch.float64)
-    x = alpha * u + sigma * normal.to(u.device)
     centred, d = u - u.mean(0), u.shape[1]
     covariance = alpha**2 * centred.T @ centred / len(u) + sigma**2 * torch.eye(d, dtype=u.dtype, device=u.device)
-    solved = torch.linalg.solve(covariance, (x - alpha * u.mean(0)).T).T
-    log_normal = -((x - alpha * u.mean(0)) * solved).sum(1) / 2 - torch.logdet(2 * math.pi * covariance) / 2
-    gap, stderr = mean(log_normal - model.prior().log_prob(x))
     return {
         "t_prior": model.dynamics.times()[0], "t_data": model.dynamics.times()[1],
         "alpha_at_t_data": float(alpha_data), "sigma_at_t_data": float(sigma_data),
-        "prior_mismatch": gap, "prior_mismatch_stderr": stderr,
+        **_mismatch(model, alpha * u + sigma * normal.to(u.device), alpha * u.mean(0), covariance),
     }  # fmt: skip
+
+
+def _simulated_end(model: Model, u: Tensor, generator: Generator) -> dict[str, float]:
+    """The same of an SDE without a kernel: its data go as they are into the first of the steps."""
+    from driftspec.paths import simulated
+
+    t_prior, t_data = model.dynamics.times()
+    x, error = simulated(model, u, u.new_full((len(u),), t_prior), STEPS, generator, compare=True)
+    told = _mismatch(model, x, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
+    return {"t_prior": t_prior, "t_data": t_data, **told, "path_steps": STEPS, "path_error": error}
+
+
+def _mismatch(model: Model, x: Tensor, m: Tensor, covariance: Tensor) -> dict[str, float]:
+    """E[log N(x; m, S) - log p_prior(x)] over x (n, d), and its standard error."""
+    import torch
+
+    solved = torch.linalg.solve(covariance, (x - m).T).T
+    log_normal = -((x - m) * solved).sum(1) / 2 - torch.logdet(2 * math.pi * covariance) / 2
+    gap, stderr = mean(log_normal - model.prior().log_prob(x))
+    return {"prior_mismatch": gap, "prior_mismatch_stderr": stderr}
 
 
 def mean(values: Tensor) -> tuple[float, float]:
