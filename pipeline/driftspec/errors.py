@@ -139,6 +139,11 @@ class Interrupted(DriftspecError):
         super().__init__(message)
 
 
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By place; what has none first."""
+    return sorted(problems, key=lambda problem: problem.place or Place(""))
+
+
 def refusal(problems: Sequence[Problem]) -> SpecError | PluginError:
     """What to raise for these: a PluginError if each error among them is a plugin's."""
     errors = [one for one in problems if one.severity == "error"]

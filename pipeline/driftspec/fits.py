@@ -5,13 +5,13 @@ Both are asked of validated components alone: no tensor is made and no data are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
 from driftspec.component import Component, Need
 from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
-from driftspec.errors import Place, Problem, SpecError
+from driftspec.errors import Problem, SpecError, in_order
 from driftspec.files import Files
 from driftspec.source import Document, Path
 from driftspec.spec import Loaded, Spec, Train
@@ -53,8 +53,7 @@ def _offered(component: Component) -> list[str]:
 def check(loaded: Loaded) -> list[Problem]:
     """Everything that does not fit together, in order of place; of a sweep at any of its points. No tensor is made."""
     if loaded.points:
-        found_once = dict.fromkeys(problem for point in loaded.points for problem in check(point))
-        return sorted(found_once, key=lambda problem: problem.place or Place(""))
+        return in_order(dict.fromkeys(problem for point in loaded.points for problem in check(point)))
     spec, document = loaded.spec, loaded.document
     sections = list(_sections(spec))
     # With a section missing, what stands around a component is not known yet.
@@ -67,11 +66,6 @@ def check(loaded: Loaded) -> list[Problem]:
     ]
     found = [problem_at(document, *one) for part in (sections, *parts) for one in part]
     return in_order([*found, *missing_libraries(spec, document)])
-
-
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """By place."""
-    return sorted(problems, key=lambda problem: problem.place or Place(""))
 
 
 def unread(loaded: Loaded, files: Files) -> list[Problem]:
@@ -137,7 +131,7 @@ def _metrics(spec: Spec) -> Found:
         if metric.key() in keys:
             yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
         keys.add(metric.key())
-        wanted = _draws(metric)
+        wanted = metric.wanted()
         if spec.sample is None and (wanted or metric.reads_chains):
             drawless.append((path, metric))
         elif spec.sample is not None and wanted > spec.sample.count:
@@ -145,18 +139,13 @@ def _metrics(spec: Spec) -> Found:
             yield "X303", f"{text} '{metric.draws_wanted}'", (*path, str(metric.draws_wanted))
     if drawless:
         (where, first), *others = drawless
-        wanted = max(_draws(metric) for _, metric in drawless)
-        reads = f"{_draws(first)} samples" if _draws(first) else "the run's samples"
+        wanted = max(metric.wanted() for _, metric in drawless)
+        reads = f"{first.wanted()} samples" if first.wanted() else "the run's samples"
         text = f"{first.label} reads {reads} and the spec draws none: add sample: {{count: {wanted or 'N'}}}"
         yield "X302", text + _same([metric for _, metric in others]), where
-    if spec.train is not None and spec.train.monitor is not None and _draws(spec.train.monitor):
+    if spec.train is not None and spec.train.monitor is not None and spec.train.monitor.wanted():
         text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
         yield "X302", text, ("train", "monitor")
-
-
-def _draws(metric: Metric) -> int:
-    """How many of the run's own draws it reads."""
-    return metric.wanted()
 
 
 def _needs(spec: Spec, document: Document) -> Found:
@@ -293,7 +282,7 @@ def _lengths(train: Train) -> Found:
     if stopping is not None and stopping.patience * stopping.every >= steps:
         text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"
         yield "X303", text, ("train", "early_stopping"), "warning"
-    elif train.monitor and not _draws(train.monitor) and not stopping and train.checkpoint_every > steps:
+    elif train.monitor and not train.monitor.wanted() and not stopping and train.checkpoint_every > steps:
         text = f"'monitor' in train is asked every {train.checkpoint_every} steps (checkpoint_every): in {steps}, never"
         yield "X303", text, ("train", "monitor"), "warning"
     if train.ema is not None and train.ema**steps > STALE:
@@ -314,6 +303,6 @@ def enough_rows(spec: Spec, train: int, validation: int) -> Found:
 
 
 __all__ = [
-    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "in_order", "laws", "missing_libraries", "problem_at",
+    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "laws", "missing_libraries", "problem_at",
     "unread",
 ]  # fmt: skip

@@ -39,7 +39,7 @@ from driftspec.document import (
     merge,
     unset,
 )
-from driftspec.errors import Place, Problem, SpecError, nearest, shown
+from driftspec.errors import Place, Problem, SpecError, in_order, nearest, shown
 from driftspec.scalars import FORBIDDEN, INTEGER, ODD, dump, no_character, odd, plain
 
 MISTAKES = 100
@@ -147,7 +147,7 @@ class _Reader:
         raise self.error()
 
     def error(self) -> SpecError:
-        return SpecError(sorted(self.problems, key=lambda problem: problem.place or Place(self.name)))
+        return SpecError(in_order(self.problems))
 
     def place(self, mark: Any) -> Place:
         if mark.line >= len(self.lines):  # the parser's end of a text without a last line break

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from driftspec import source, sweep, wording
 from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
-from driftspec.errors import Place, PluginError, Problem, SpecError, refusal, shown
+from driftspec.errors import Place, PluginError, Problem, SpecError, in_order, refusal, shown
 from driftspec.registry import Registry
 
 
@@ -254,7 +254,7 @@ def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
 
 def _error(found: Iterable[Problem]) -> SpecError | PluginError:
     """In order of place; a PluginError if each is a plugin's."""
-    return refusal(sorted(found, key=lambda problem: problem.place or Place("")))
+    return refusal(in_order(found))
 
 
 def _extended(document: source.Document, folder: Path) -> source.Document:

@@ -175,4 +175,4 @@ def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:
     return tree["step"] >= settings.steps or patience_over
 
 
-__all__ = ["Record", "Training", "is_over", "train"]
+__all__ = ["Training", "is_over", "train"]

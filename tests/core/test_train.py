@@ -16,9 +16,10 @@ from driftspec import checkpoint, flow
 from driftspec.components import Estimator, Loss, Solver, Trace
 from driftspec.errors import RunFailed, SolveFailed
 from driftspec.model import Model
+from driftspec.observers import Record
 from driftspec.registry import Registry, discover
 from driftspec.streams import Streams
-from driftspec.train import Record, Training, train
+from driftspec.train import Training, train
 
 
 def training(*sets: str, registry: Registry | None = None) -> Training:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from driftspec.cli import options, tell
-from driftspec.errors import PluginError, Problem, RunFailed, SpecError, refusal
+from driftspec.errors import PluginError, Problem, RunFailed, SpecError, in_order, refusal
 
 if TYPE_CHECKING:
     from driftspec.cli.formats import Verdict
@@ -88,7 +88,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
             failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
             found, code = [*found, *failed], RunFailed.exit_code if failed else 0
         else:
-            found = fits.in_order([*found, *fits.unread(loaded, Files(loaded.root, args.allow_outside))])
+            found = in_order([*found, *fits.unread(loaded, Files(loaded.root, args.allow_outside))])
     except (SpecError, PluginError) as error:
         found, code = [*found, *error.problems], error.exit_code
     return Verdict(path, found, code)
