@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import runs, source, spec
 from driftspec.build import Experiment, build
 from driftspec.component import Component
-from driftspec.components import Draws, Metric, Sampler, Solver
+from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.fits import capabilities
@@ -95,6 +95,11 @@ class Run:
         """metrics.json: {name: {"value", "stderr", "unit", "n", "details"}}; empty where nothing was measured."""
         there = (self.path / "metrics.json").exists()
         return self._run.directory.read_json("metrics.json") if there else {}
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """How far the run can be trusted, aspect by aspect, and why: run.json's verdicts."""
+        return [one.verdict for one in self._run.verdicts]
 
     @cached_property
     def _experiment(self) -> Experiment:

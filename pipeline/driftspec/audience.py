@@ -18,7 +18,7 @@ from driftspec.errors import Interrupted, Problem, cause
 from driftspec.observers import Observer, Record, RunInfo
 
 if TYPE_CHECKING:
-    from driftspec.components import Measured, Tracker
+    from driftspec.components import Measured, Tracker, Verdict
     from driftspec.registry import Plugin, Registry
     from driftspec.spec import Spec
 
@@ -105,6 +105,9 @@ class Audience(Observer):
         for member, observer in tuple(self.listening["metric"]):
             with self._guarded(member, "metric", f" at metric '{name}'"):
                 observer.metric(name, copy.deepcopy(measured))  # its details are metrics.json's
+
+    def verdict(self, source: str, verdict: Verdict) -> None:
+        self.own.verdict(source, verdict)
 
     def finished(self, status: str, error: str | None) -> None:
         self.own.finished(status, error)

@@ -44,6 +44,10 @@ class Experiment:
             raise RunFailed(f"'{self.spec.name}' has no data")
         return prepare(self.spec.data, self.files, self.streams.under("data"))
 
+    def has_data(self) -> bool:
+        """Whether the data have been read: a run that is only sampled from has none."""
+        return "dataset" in vars(self)
+
     def rows(self, x: Tensor) -> Tensor:
         """Data (n, d) as the model sees them: in model units, dtype and device of the run."""
         return self.transform.to_model(x).to(self.device, self.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftspec.components import Data
+from driftspec.components import Data, Verdict
 from driftspec.errors import Problem, SpecError
 from driftspec.files import Files
 from driftspec.streams import Streams
@@ -81,6 +81,7 @@ class Dataset:
     transform: Transform
     times: Tensor | None = None
     digest: str | None = None
+    verdicts: tuple[Verdict, ...] = ()  # what the rows themselves say of what can be learnt from them
 
     @property
     def dim(self) -> int:

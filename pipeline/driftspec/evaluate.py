@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -104,7 +104,19 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
     """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
-        yield metric.key(), metric.measure(Evaluation(experiment, model, scope, drawn))
+        measured = metric.measure(Evaluation(experiment, model, scope, drawn))
+        if metric.wanted() or metric.reads_chains:
+            measured = _of_draws(measured, drawn())
+        yield metric.key(), measured
+
+
+def _of_draws(measured: Measured, draws: Draws) -> Measured:
+    """The result with what the sampler says of the draws that were read: `details["chains"]`."""
+    found = [verdict for verdict in draws.verdicts if verdict.subject == "chains"]
+    if not found:
+        return measured
+    told = {"chains": {"outcome": found[0].outcome, "reason": found[0].reason}}
+    return replace(measured, details={**measured.details, **told})
 
 
 def sample(experiment: Experiment, model: Model) -> Draws:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from driftspec.components import Measured
+    from driftspec.components import Measured, Verdict
     from driftspec.errors import Problem
     from driftspec.spec import Spec
 
@@ -49,6 +49,7 @@ class Record:
     best: bool = False
     last: bool = False
     logged: bool = False  # it stands in train.jsonl
+    verdicts: tuple[Verdict, ...] = ()  # of the estimator, on this step
 
     def line(self) -> dict[str, Any]:
         """The record in train.jsonl."""
@@ -76,6 +77,9 @@ class Observer:
 
     def metric(self, name: str, measured: Measured) -> None:
         """A metric is measured."""
+
+    def verdict(self, source: str, verdict: Verdict) -> None:
+        """A verdict on the run is new or worse than before; `source` is train, data, sample or a metric's key."""
 
     def finished(self, status: str, error: str | None) -> None:
         """The run is over: finished, failed or interrupted; the last two with what ended it."""

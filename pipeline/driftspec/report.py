@@ -26,7 +26,7 @@ figure { margin: 1.5em 0 } img { max-width: 100% } .line { font-size: 1.1em }
 def page(run: Run) -> str:
     """The run as HTML: what it found, its pictures, the spec that repeats it."""
     title = html.escape(run.spec.name)
-    lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
+    lines = "".join(f"<p class=line>{html.escape(line)}</p>" for line in run.lines())
     facts = {
         "seed": run.spec.seed, "parameters": run.info["parameters"], "weights evaluated": run.info["evaluated"],
         "seconds": run.info["seconds"], "torch": run.info["torch"], "plugins": run.info["plugins"],

@@ -130,6 +130,7 @@ def again(
     experiment = _refitted(loaded, {**known, "stages": stages}, tree)
     check_rows(loaded, experiment, stages)
     known["parent"] = str(parent.path.resolve())
+    known["verdicts"] = [one.entry() for one in parent.verdicts if one.source == "train"]
     run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
     with recorded(run, tree["step"]) as stop:
         carry_out(run, experiment, None, tree, stop)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec import provenance, spec
 from driftspec.audience import Audience, members
+from driftspec.components.verdict import Judged, Verdict, of_severity, with_verdict
 from driftspec.errors import DriftspecError, Interrupted, RunFailed
 from driftspec.observers import Observer, RunInfo
 from driftspec.registry import Registry
@@ -45,6 +46,30 @@ class Run:
     def save_info(self, **changes: Any) -> None:
         self.info |= changes
         self.directory.write_json("run.json", self.info)
+
+    @property
+    def verdicts(self) -> list[Judged]:
+        """What run.json says of how far the run can be trusted."""
+        return [Judged.read(entry) for entry in self.info.get("verdicts", [])]
+
+    def judge(self, source: str, verdict: Verdict) -> None:
+        """Record a verdict in run.json at once, and report it, unless one as bad is known of its source and subject."""
+        before = self.verdicts
+        after = with_verdict(before, Judged(source, verdict))
+        if after != before:
+            self.save_info(verdicts=[one.entry() for one in after])
+            self.observer.verdict(source, verdict)
+
+    def forget_verdicts(self) -> None:
+        """Keep the verdicts on training alone: data, draws and metrics are judged again."""
+        self.info["verdicts"] = [one.entry() for one in self.verdicts if one.source == "train"]
+
+    def lines(self) -> list[str]:
+        """The metrics' lines a run ends with; the last one begins with the bad verdicts and ends with the warnings."""
+        lines = [measured.line for measured in self.measured.values() if measured.line]
+        bad, warnings = ([str(one.verdict) for one in of_severity(self.verdicts, how)] for how in ("bad", "warning"))
+        last = "; ".join([*dict.fromkeys(bad), *lines[-1:], *dict.fromkeys(warnings)])
+        return [*lines[:-1], last] if last else []
 
     def note_failure(self, failure: dict[str, str]) -> None:
         """Leave in run.json that an observer failed, at once: the run may yet be killed."""

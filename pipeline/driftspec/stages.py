@@ -37,12 +37,25 @@ def carry_out(
     model = fitted(experiment, chosen)
     best = _best_step(run.spec, chosen) == chosen["step"]
     run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
-    drawn = once(lambda: sample(experiment, model))
+    run.forget_verdicts()
+    if experiment.has_data():
+        for verdict in experiment.dataset.verdicts:
+            run.judge("data", verdict)
+
+    def draw() -> Draws:
+        draws = sample(experiment, model)
+        for verdict in draws.verdicts:
+            run.judge("sample", verdict)
+        return draws
+
+    drawn = once(draw)
     if "evaluate" in stages:
         with timed(seconds, "evaluate"):
             run.observer.stage("evaluate")
             for name, measured in evaluate(experiment, model, drawn):
                 run.measured[name] = measured
+                for verdict in measured.verdicts:
+                    run.judge(name, verdict)
                 run.observer.metric(name, measured)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
@@ -71,6 +84,8 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
         if record.step % settings.log_every == 0 or record.last or record.validation is not None:
             record = replace(record, logged=True)
             run.directory.append_record(record.line())
+        for verdict in record.verdicts:
+            run.judge("train", verdict)
         run.observer.step(record, settings.steps)
         asked = stop.signal is not None
         if asked or record.last or record.best or record.step % settings.checkpoint_every == 0:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from driftspec import provenance, runs, source, spec
+from driftspec.components.verdict import Judged
 from driftspec.errors import Interrupted, SpecError, UsageError
 from driftspec.fits import check, errors
 from driftspec.history import look
@@ -121,6 +122,10 @@ class Sweep:
 
     def at(self, point: Point) -> RunDir:
         return RunDir(self.directory.path / point.number)
+
+    def verdicts(self, point: Point) -> list[Judged]:
+        """The verdicts on a finished point."""
+        return [Judged.read(entry) for entry in look(self.at(point).path).info.get("verdicts", [])]
 
     def save(self, **changes: Any) -> None:
         self.info |= changes

@@ -104,8 +104,8 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
         training.schedule.step()
         training.state, training.step = loss.state, step + 1
         _average(training, settings)
-        terms = MappingProxyType({**loss.terms, **loss.stats()})
-        record = Record(step + 1, value, terms, norm.item(), float(rate), loss.evaluations, 0.0)
+        terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
+        record = Record(step + 1, value, terms, norm.item(), float(rate), loss.evaluations, 0.0, verdicts=verdicts)
         with _step_named(step + 1):
             record = _checked(training, estimator, record, monitor)
         yield replace(record, seconds=time.perf_counter() - started, last=training.is_over())

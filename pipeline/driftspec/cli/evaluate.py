@@ -30,4 +30,4 @@ def main(words: list[str]) -> int:
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", "evaluate", *words],
     )  # fmt: skip
     print(result(done, args.format))
-    return 0
+    return options.exit_code(args, done.verdicts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
+from driftspec.components.verdict import Judged, of_severity
 from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
 
 if TYPE_CHECKING:
@@ -82,6 +84,16 @@ def strict(made: Parser) -> None:
     made.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
 
 
+def judging(made: Parser) -> None:
+    """--strict."""
+    made.add_argument("--strict", action="store_true", help="exit with 1 where a verdict on the run is bad")
+
+
+def exit_code(args: argparse.Namespace, verdicts: Iterable[Judged]) -> int:
+    """0; with --strict 1 where a verdict is bad."""
+    return 1 if args.strict and of_severity(verdicts, "bad") else 0
+
+
 def seeding(made: Parser) -> None:
     """--seed and --out."""
     made.add_argument("--seed", type=_seed, help="in place of the spec's seed")
@@ -92,6 +104,7 @@ def running(made: Parser) -> None:
     """What every verb takes that computes something."""
     seeding(made)
     strict(made)
+    judging(made)
     showing(made)
 
 

@@ -12,7 +12,7 @@ from driftspec.observers import Observer, Record, RunInfo
 from driftspec.session import Run
 
 if TYPE_CHECKING:
-    from driftspec.components import Measured
+    from driftspec.components import Measured, Verdict
     from driftspec.errors import Problem
 
 
@@ -57,6 +57,13 @@ class Progress(Observer):
         value = "no value" if measured.value is None else f"{measured.value:.6g}"
         self._say(f"  {name}: {value} {error} {measured.unit}")
 
+    def verdict(self, source: str, verdict: Verdict) -> None:
+        if verdict.severity in ("warning", "bad"):
+            if self.bar is not None:
+                self.bar.clear()
+            level = "warning" if verdict.severity == "warning" else "bad"
+            print(f"{level}: {source}: {verdict}", file=sys.stderr, flush=True)
+
     def finished(self, status: str, error: str | None) -> None:
         self._close()
 
@@ -79,5 +86,7 @@ def result(run: Run, form: str) -> str:
         from driftspec.evaluate import as_json
 
         metrics = {name: as_json(measured) for name, measured in run.measured.items()}
-        return json.dumps({"run": str(run.path), "status": run.info["status"], "metrics": metrics}, allow_nan=False)
-    return "\n".join([*(m.line for m in run.measured.values() if m.line), str(run.path)])
+        verdicts = run.info.get("verdicts", [])
+        found = {"run": str(run.path), "status": run.info["status"], "verdicts": verdicts, "metrics": metrics}
+        return json.dumps(found, allow_nan=False)
+    return "\n".join([*run.lines(), str(run.path)])

@@ -15,6 +15,7 @@ def main(words: list[str]) -> int:
     parallel(parser)
     options.showing(parser)
     options.strict(parser)
+    options.judging(parser)
     args = parser.parse_args(words)
 
     from driftspec.cli.progress import Progress, result
@@ -27,7 +28,7 @@ def main(words: list[str]) -> int:
         raise UsageError(f"'{args.run}' is no sweep: --jobs has no use")
     done = resume(args.run, options.registry(args), Progress(args.quiet, args.verbose), ["run-spec", "resume", *words])
     print(result(done, args.format))
-    return 0
+    return options.exit_code(args, done.verdicts)
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -35,4 +36,4 @@ def _sweep(args: argparse.Namespace) -> int:
 
     registry = options.registry(args)
     done = sweeps.resume(args.run, registry, settings(args, registry), watcher(args.quiet))
-    return finished(done, args.format)
+    return finished(done, args)

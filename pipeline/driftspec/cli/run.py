@@ -14,6 +14,7 @@ def main(words: list[str]) -> int:
         f"in place of SPEC a verb (run-spec VERB --help):\n{verbs}",
     )  # fmt: skip
     options.choosing(parser)
+    options.judging(parser)
     options.showing(parser)
     args = parser.parse_args(words)
     registry = options.registry(args)
@@ -27,4 +28,4 @@ def main(words: list[str]) -> int:
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", *words], allow_outside=args.allow_outside,
     )  # fmt: skip
     print(result(done, args.format))
-    return 0
+    return options.exit_code(args, done.verdicts)

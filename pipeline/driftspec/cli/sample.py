@@ -30,4 +30,4 @@ def main(words: list[str]) -> int:
     if file is not None:
         done.directory.export_samples(file, done.info["columns"])
     print(result(done, args.format))
-    return 0
+    return options.exit_code(args, done.verdicts)

@@ -25,6 +25,7 @@ def main(words: list[str]) -> int:
         "a sweep that was interrupted, or of which a run failed, goes on with: run-spec resume DIR",
     )  # fmt: skip
     options.choosing(parser)
+    options.judging(parser)
     parallel(parser)
     options.showing(parser)
     args = parser.parse_args(words)
@@ -37,7 +38,7 @@ def main(words: list[str]) -> int:
         loaded, settings(args, registry), out=Path(args.out) if args.out else None, stages=args.stages,
         watcher=watcher(args.quiet), argv=["run-spec", "sweep", *words], allow_outside=args.allow_outside,
     )  # fmt: skip
-    return finished(done, args.format)
+    return finished(done, args)
 
 
 def parallel(made: options.Parser) -> None:
@@ -82,14 +83,14 @@ def watcher(quiet: bool) -> Watcher:
     return Telling()
 
 
-def finished(sweep: Sweep, form: str) -> int:
-    """The result on stdout; RunFailed where a point has failed."""
+def finished(sweep: Sweep, args: argparse.Namespace) -> int:
+    """The exit code, with the result on stdout; RunFailed where a point has failed."""
     result = _result(sweep)
-    print(json.dumps(result, allow_nan=False) if form == "json" else "\n".join(_text(result)), flush=True)
+    print(json.dumps(result, allow_nan=False) if args.format == "json" else "\n".join(_text(result)), flush=True)
     if sweep.failed:
         count = f"{sweep.failed} of {len(sweep.points)} points"
         raise RunFailed(f"{count} failed; try them again with: {sweep.resume_command()}")
-    return 0
+    return options.exit_code(args, [verdict for point in sweep.points for verdict in sweep.verdicts(point)])
 
 
 def _result(sweep: Sweep) -> dict[str, Any]:

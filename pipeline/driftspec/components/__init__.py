@@ -21,6 +21,7 @@ from driftspec.components.sampler import Course, Draws, Sampler
 from driftspec.components.setting import EPSILON, Setting
 from driftspec.components.solver import FixedSteps, Path, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
+from driftspec.components.verdict import Verdict
 
 if TYPE_CHECKING:
     from driftspec.components.solver import Rates as Rates
@@ -58,6 +59,7 @@ __all__ = [
     "Trace",
     "Tracker",
     "TrainingSolver",
+    "Verdict",
     "below_epsilon",
     "default",
 ]

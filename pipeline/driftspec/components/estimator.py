@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ from driftspec.components.solver import TrainingSolver
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from driftspec.components.verdict import Verdict
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -27,6 +28,7 @@ class Loss:
     state: Any
     evaluations: int = 0
     stats: Callable[[], Mapping[str, float]] = dict  # more terms, asked for after the backward pass
+    verdicts: Callable[[], Sequence[Verdict]] = tuple  # whether this step can be trusted, asked for likewise
 
 
 class Estimator(Component):

@@ -13,6 +13,7 @@ from driftspec.component import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components.verdict import Verdict
     from driftspec.evaluate import Evaluation
 
 
@@ -31,6 +32,7 @@ class Measured:
     details: Mapping[str, Any] = field(default_factory=dict)
     stderr_reason: str | None = None
     line: str | None = None  # the line a run ends with, where the metric has one to say
+    verdicts: tuple[Verdict, ...] = ()  # whether the number can be trusted, and why
 
 
 class Metric(Component):

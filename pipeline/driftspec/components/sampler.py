@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from driftspec.components.data import Distribution
     from driftspec.components.setting import Setting
     from driftspec.components.solver import VectorField
+    from driftspec.components.verdict import Verdict
     from driftspec.model import Model
     from driftspec.streams import Streams
 
 
 @dataclass(frozen=True)
 class Draws:
-    """`values` (chains, draws, d) in model units, and what is worth telling: of all, and of each chain (chains,)."""
+    """`values` (chains, draws, d) in model units, statistics of all and of each chain (chains,), and verdicts."""
 
     values: Tensor
     stats: Mapping[str, float] = field(default_factory=dict)
     each: Mapping[str, Tensor] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()  # whether the draws can be trusted, and why
 
     def flat(self) -> Tensor:
         """(chains · draws, d), chain by chain."""
@@ -63,7 +65,8 @@ class Sampler(Component):
         for block in blocks:
             for name, value in block.stats.items():
                 stats[name] = stats.get(name, 0) + value
-        return Draws(torch.cat([block.values for block in blocks])[:count], stats)
+        verdicts = tuple(dict.fromkeys(verdict for block in blocks for verdict in block.verdicts))
+        return Draws(torch.cat([block.values for block in blocks])[:count], stats, verdicts=verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
         """BLOCK chains, in model units."""
