@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 CODES = {
-    "Y001": "the file cannot be read",
+    "Y001": "the file cannot be read, or may not be",
     "Y002": "the file is not UTF-8 text",
     "Y003": "the file is empty",
     "Y004": "the text is not YAML",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from driftspec import components, providers
+from driftspec import components, providers, regular
 from driftspec.component import Component
 from driftspec.entry_points import API_VERSION, GROUP, Entry, entries, normal, who
 from driftspec.errors import PluginError, Problem, UsageError, nearest
@@ -226,9 +226,7 @@ class Registry:
     def add_file(self, path: str | Path) -> None:
         """A one-file plugin, named by `--plugin FILE.py` and by nothing else. The same file twice is one plugin."""
         path = Path(path)
-        if path.suffix != ".py" or not path.is_file():
-            raise UsageError(f"--plugin {path}: {'not a .py file' if path.exists() else 'no such file'}")
-        content = path.read_bytes()
+        content = _code(path)
         digest = hashlib.sha256(content).hexdigest()
         name = f"driftspec_file_{path.stem}_{digest[:8]}"
         if self.files.get(str(path)) == digest:
@@ -245,6 +243,19 @@ class Registry:
             raise
         self.add(module, str(path), path.name, "", digest, time.perf_counter() - started)
         self.files[str(path)] = digest
+
+
+def _code(path: Path) -> bytes:
+    """What a one-file plugin holds."""
+    try:
+        if path.suffix == ".py" or not path.exists():
+            return regular.read(path)
+        why = "not a .py file"
+    except FileNotFoundError:
+        why = "no such file"
+    except OSError as error:
+        why = f"cannot be read: {str(error.strerror).lower()}"
+    raise UsageError(f"--plugin {path}: {why}")
 
 
 def _imported(entry: Entry) -> object:

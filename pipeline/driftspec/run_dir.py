@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from driftspec import regular
 from driftspec.checkpoint import Tree, decode, encode
 from driftspec.errors import DriftspecError, RunFailed, UsageError, nearest, shown
 
@@ -141,7 +142,7 @@ class RunDir:
     def read_bytes(self, name: str) -> bytes:
         path = self._at(name)
         with _disk(path, "read"):
-            return path.read_bytes()
+            return regular.read(path)
 
     def read_json(self, name: str) -> Any:
         data = self.read_bytes(name)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from driftspec import regular
 from driftspec.document import (
     BYTES,
     NESTING,
@@ -76,10 +77,14 @@ _SYNTAX = (
 
 def read(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its places show the path as given."""
+    return parse(content(path), str(path))
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that may hold a spec, up to one more than a spec may have."""
     file = pathlib.Path(path)
     try:
-        with file.open("rb") as opened:
-            return parse(opened.read(BYTES + 1), str(path))
+        return regular.read(file, BYTES + 1)
     except FileNotFoundError:
         why = "no such file" + nearest(file.name, (other.name for other in file.parent.glob("*")))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -279,4 +284,4 @@ def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
     return (index + 1, len(found[1]) + 1) if found else None
 
 
-__all__ = ["Document", "Marks", "Path", "assign", "dump", "merge", "parse", "parse_value", "read", "unset"]
+__all__ = ["Document", "Marks", "Path", "assign", "content", "dump", "merge", "parse", "parse_value", "read", "unset"]

@@ -76,7 +76,10 @@ def choosing(made: Parser) -> None:
 
 def allowing(made: Parser) -> None:
     """--allow-outside."""
-    made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+    made.add_argument(
+        "--allow-outside", action="store_true",
+        help="read data files outside the current directory, and a base that is also outside the spec's folder",
+    )  # fmt: skip
 
 
 def strict(made: Parser) -> None:
@@ -156,7 +159,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
     from driftspec import fits, spec
 
-    loaded = spec.read(path, known, changes(args))
+    loaded = spec.read(path, known, changes(args), args.allow_outside)
     problems = fits.check(loaded)
     if fits.errors(problems):
         raise refusal(problems)
