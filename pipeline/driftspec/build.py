@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from driftspec.components import Data, Trace
 from driftspec.errors import RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.fits import enough_rows, laws, problem_at
+from driftspec.observers import STAGES
 from driftspec.source import Document
 from driftspec.spec import Spec
 
@@ -54,12 +55,16 @@ class Experiment:
 
 
 def build(
-    spec: Spec, files: Files, fitted: Mapping[str, Any] | None = None, document: Document | None = None
+    spec: Spec,
+    files: Files,
+    fitted: Mapping[str, Any] | None = None,
+    document: Document | None = None,
+    stages: Collection[str] = STAGES,
 ) -> Experiment:
     """Everything a spec can still get wrong fails here: data files, dimensions, the device.
 
     `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read. `document` says where
-    in the spec a mistake stands.
+    in the spec a mistake stands, `stages` what the spec must be good for.
     """
     import torch
 
@@ -73,7 +78,9 @@ def build(
         text = f"'device' in runtime is '{spec.runtime.device}': this machine has no CUDA device"
         raise SpecError(problem_at(document, "X303", text, ("runtime", "device")))
     streams = Streams(spec.seed)
-    dataset = _read(spec, spec.data, files, streams, document) if spec.data is not None and fitted is None else None
+    dataset = None
+    if spec.data is not None and fitted is None:
+        dataset = _read(spec, spec.data, files, streams, document, stages)
     times = None
     if dataset is not None:
         dim, transform, times = dataset.dim, dataset.transform, dataset.times
@@ -99,7 +106,9 @@ def build(
     return experiment
 
 
-def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None) -> Dataset:
+def _read(
+    spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None, stages: Collection[str]
+) -> Dataset:
     """The data, and what only they can tell: whether they fit the rest."""
     from driftspec.dataset import prepare
 
@@ -107,7 +116,7 @@ def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Docu
         dataset = prepare(data, files, streams.under("data"))
     except SpecError as error:
         raise SpecError([problem_at(document, p.code, p.message, ("data", "path")) for p in error.problems]) from error
-    if found := [*laws(spec, dataset.dim), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
+    if found := [*laws(spec, dataset.dim, stages), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
         raise SpecError([problem_at(document, *one) for one in found])
     return dataset
 

@@ -18,7 +18,7 @@ from driftspec.components import Distribution, Metric
 from driftspec.errors import Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.files import Files
 from driftspec.fits import check, errors, missing_libraries
-from driftspec.observers import Observer
+from driftspec.observers import STAGES, Observer
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
 from driftspec.session import Run, recorded, resume_command
@@ -27,7 +27,6 @@ from driftspec.stages import carry_out, evaluated_tree, is_trained
 if TYPE_CHECKING:
     from driftspec.train import Training
 
-STAGES = ("train", "evaluate", "sample")
 MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "data.path", "trackers")
 """What a finished run can be given anew: none of it was trained."""
 
@@ -46,10 +45,10 @@ def start(
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
         raise UsageError(f"'{file}' is a sweep of {len(loaded.points) or 'several'} points: run-spec sweep {file}")
-    if found := errors(check(loaded)):
-        raise refusal(found)
-    experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
     stages = carried_out(loaded.spec, stages)
+    if found := errors(check(loaded, stages)):
+        raise refusal(found)
+    experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document, stages=stages)
     check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
@@ -75,7 +74,7 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
         run = opened(path, registry, observer)
         if run.info["status"] == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
-        if lacking := missing_libraries(run.spec, run.loaded.document):
+        if lacking := missing_libraries(run.spec, run.loaded.document, run.info["stages"]):
             raise refusal(lacking)
         tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
         if run.info["parent"] is not None:
@@ -83,7 +82,7 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
             experiment, training = _refitted(run.loaded, run.info, tree), None
         else:
             files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
-            experiment = build(run.spec, files, document=run.loaded.document)
+            experiment = build(run.spec, files, document=run.loaded.document, stages=run.info["stages"])
             _same_data(experiment, run.info, str(path))
             training = _training(experiment, run.info["stages"])
             if training is not None and tree is not None:
@@ -118,7 +117,7 @@ def again(
     document = changes.apply(parent.loaded.document)
     text = source.dump(document.data).encode()
     loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
-    if found := errors(check(loaded)):
+    if found := errors(check(loaded, stages)):
         raise refusal(found)
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")

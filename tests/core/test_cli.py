@@ -389,6 +389,20 @@ def test_a_plan_says_what_would_run(write: Write, capsys: pytest.CaptureFixture[
     assert plan(capsys, "a.yaml", "--unset", "sample")["stages"] == ["train", "evaluate"]
 
 
+def test_a_plan_refuses_the_stages_that_the_run_refuses_and_checks_those_it_would_run(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = "sweep: {grid: {seed: [1, 2]}}\n"
+    write(TEXT + grid, "many.yaml")
+    for spec in (write(), "many.yaml"):
+        assert main(["plan", spec, "--stage", "evaluate"]) == 2
+        assert "begins with train" in capsys.readouterr().err
+        assert plan(capsys, spec, "--stage", "train,sample")["stages"] == ["train", "sample"]
+    write(edited(("[nll]", "[energy_distance]")))  # which reads more samples than are drawn
+    assert main(["plan", "a.yaml"]) == 3
+    assert plan(capsys, "a.yaml", "--stage", "train,sample")["stages"] == ["train", "sample"]
+
+
 def test_a_plan_names_the_directory_that_the_run_then_makes(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     words = [write(), "--set", "train.steps=6", "--set", "evaluate=[]", "--set", "sample=null"]
     directory = str(plan(capsys, *words)["directory"])

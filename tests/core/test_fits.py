@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import Field
@@ -227,6 +229,61 @@ def test_nothing_to_train(known: Registry) -> None:
 def test_capabilities_follow_from_others(own: list[str], all_of_them: set[str]) -> None:
     component: Component = Frozen(things=tuple(own))
     assert fits.capabilities(component) == all_of_them
+
+
+# --- what is checked is what the stages use ---
+
+CHAINS = """\
+version: 1
+name: a
+data: {type: moons, samples: 500}
+dynamics: {type: langevin, network: {type: mlp, hidden: [8]}}
+estimator: {type: score_matching}
+sampler: {type: langevin, step: 0.01, chains: 7, burn_in: 5}
+train: {steps: 100, batch_size: 401}
+evaluate: [fisher_divergence]
+sample: {count: 100}
+"""
+
+
+def found_in(text: str, *stages: str, registry: Registry | None = None) -> list[str]:
+    """The places of what is wrong in a run of these stages."""
+    problems = fits.check(loaded(text, registry=registry), stages)
+    return [f"{one.place.line}:{one.place.column}" for one in problems if one.place is not None]
+
+
+def test_a_stage_is_asked_for_what_it_uses() -> None:
+    """Rows for a batch, a multiple of the chains, draws for a metric that reads them."""
+    assert found_in(CHAINS, "train", "evaluate", "sample") == ["6:47", "7:33"]
+    assert found_in(CHAINS, "train") == ["7:33"]
+    assert found_in(CHAINS, "sample") == ["6:47"]
+    assert found_in(CHAINS, "evaluate") == []
+    for metric in ("ess", "{type: moments}", "{type: energy_distance, samples: 50}", "{type: ksd, samples: 50}"):
+        assert found_in(CHAINS.replace("fisher_divergence", metric), "evaluate") == ["6:47"], metric
+    of_data = CHAINS.replace("fisher_divergence", "{type: ksd, of: data, samples: 5000}")
+    assert found_in(of_data, "evaluate") == []
+
+
+def test_a_metric_that_is_not_measured_is_asked_for_nothing(known: Registry) -> None:
+    class Rich(Metric):
+        """Needs more than is installed, and more samples than there are."""
+
+        type = "rich"
+        libraries: ClassVar[Mapping[str, str]] = {"no_such_module": "rich"}
+        draws_wanted = "samples"
+        samples: int = Field(5000, description="")
+
+        def needs(self) -> tuple[Need, ...]:
+            return (Need("dynamics", ("noise_kernel",)),)
+
+    registry = Registry(dict(known.providers))
+    registry.add_component(Rich)
+    text = edited(("[nll]", "[rich, rich]"))
+    assert found_in(text, "sample", registry=registry) == found_in(text, "train", registry=registry) == []
+    assert len(found_in(text, "evaluate", registry=registry)) == 6
+    with_monitor = edited(("  steps", "  monitor: {type: rich, samples: 0}\n  steps"))
+    assert found_in(with_monitor, "sample", "evaluate", registry=registry) == []
+    assert len(found_in(with_monitor, "train", registry=registry)) == 3
 
 
 # --- what only the data can tell ---

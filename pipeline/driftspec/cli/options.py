@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 from driftspec import __version__
 from driftspec.components.verdict import Judged, of_severity
 from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
+from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
     from driftspec.spec import Changes, Loaded
-
-STAGES = ("train", "evaluate", "sample")
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,7 +159,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     from driftspec import fits, spec
 
     loaded = spec.read(path, known, changes(args), args.allow_outside)
-    problems = fits.check(loaded)
+    problems = fits.check(loaded, args.stages)
     if fits.errors(problems):
         raise refusal(problems)
     for problem in problems:

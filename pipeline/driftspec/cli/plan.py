@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from driftspec.build import Experiment
     from driftspec.registry import Registry
     from driftspec.source import Path
-    from driftspec.spec import Loaded
+    from driftspec.spec import Loaded, Spec
 
 
 def main(words: list[str]) -> int:
@@ -23,15 +23,20 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
+
+    from driftspec import build
+    from driftspec.files import Files
+    from driftspec.runs import carried_out
+
+    for point in loaded.points or (loaded,):
+        carried_out(point.spec, args.stages)
     if loaded.points:
         from driftspec.cli.sweep import planned
 
         return planned(loaded, args)
 
-    from driftspec import build
-    from driftspec.files import Files
-
-    experiment = build.build(loaded.spec, Files(loaded.root, args.allow_outside), document=loaded.document)
+    files = Files(loaded.root, args.allow_outside)
+    experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
@@ -42,12 +47,11 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     from driftspec.provenance import identity
 
     given = loaded.spec
-    there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     parts = ("train", "validation", "test") if given.data is not None else ()
     data_digest = experiment.dataset.digest if given.data is not None else None
     return {
         "name": given.name,
-        "stages": [stage for stage in args.stages if there[stage]],
+        "stages": stages(given, args.stages),
         "directory": args.out or f"runs/{given.name}/<UTC time>-{identity(given, data_digest)[:8]}",
         "parameters": sum(p.numel() for p in experiment.model.parameters()),
         "dimensions": experiment.model.dim,
@@ -65,6 +69,12 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
             for path, value in leaves(given.resolved())
         ],
     }
+
+
+def stages(given: Spec, asked: Sequence[str]) -> list[str]:
+    """Those of the stages asked for in which this spec has something to do."""
+    there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
+    return [stage for stage in asked if there[stage]]
 
 
 def _source(path: Path, loaded: Loaded) -> str:
