@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import provenance, source, spec
 from driftspec.build import Experiment, build
 from driftspec.components import Distribution, Metric
+from driftspec.document import filled_in, written
 from driftspec.errors import Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.files import Files
 from driftspec.fits import check, errors, missing_libraries
@@ -141,6 +142,8 @@ def opened(path: str | Path, registry: Registry, observer: Observer | None = Non
     directory = RunDir.open(path)
     info = directory.read_json("run.json")
     document = source.parse(directory.read_bytes("resolved.yaml"), str(directory.path / "resolved.yaml"))
+    if isinstance(keys := info.get("written"), list):
+        document = filled_in(document, {key for key in keys if isinstance(key, str)})
     text = directory.read_bytes("spec.yaml")
     loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(info["root"]))
     return Run(loaded, registry, directory, info, observer or Observer())
@@ -218,7 +221,7 @@ def _new(
         "status": "running", "id": secrets.token_hex(8), **provenance.origin(loaded.spec, registry, argv),
         "stages": list(stages),
         "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
-        "dim": experiment.model.dim,
+        "written": written(loaded.document), "dim": experiment.model.dim,
         "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
         "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
     }  # fmt: skip
