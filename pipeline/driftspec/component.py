@@ -48,7 +48,7 @@ class Need:
     any_of: tuple[str, ...]
     why: str = ""
     severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
-    unless: str = ""  # no need where the other offers this
+    unless: str = ""  # no need where the other offers this, or is a dynamics without a time: "timeless"
 
 
 Finding = tuple[str, str] | tuple[str, str, Literal["error", "warning"]]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
+from driftspec.components import Data, Dynamics, Metric, Sampler, Setting, Solver, Trace
 from driftspec.errors import Problem, SpecError, in_order
 from driftspec.files import Files
 from driftspec.observers import STAGES
@@ -29,6 +29,9 @@ FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
 ADJECTIVES = frozenset({"smooth", "trainable"})
 """Capabilities that say how a component is, not what it has to give."""
 
+
+TIMELESS = "timeless"
+"""What a need may be spared by beside capabilities: that both ends of a dynamics' time are one."""
 
 TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
 """Capabilities that a dynamics with something to train has from what it trains."""
@@ -49,6 +52,15 @@ def _offered(component: Component) -> list[str]:
     while more := [result for given, result in FOLLOWS if given.issubset(offered) and result not in offered]:
         offered += dict.fromkeys(more)
     return offered
+
+
+def met(need: Need, other: Component | None) -> bool:
+    """Whether this component, if there is one, offers what is needed, or is such that there is no need."""
+    if other is None:
+        return False
+    timeless = isinstance(other, Dynamics) and len({*other.times()}) == 1
+    offered = capabilities(other) | ({TIMELESS} if timeless else set())
+    return need.unless in offered or not offered.isdisjoint(need.any_of)
 
 
 def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
@@ -177,10 +189,7 @@ def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
     for path, component in used(spec, stages).items():
         lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
         for need in () if lends else component.needs():
-            other = there.get(need.kind)
-            if other is not None and need.unless in capabilities(other):
-                continue
-            if (other is None or capabilities(other).isdisjoint(need.any_of)) and not said.get(need.kind):
+            if not met(need, there.get(need.kind)) and not said.get(need.kind):
                 same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
                 if not any(path[: len(outer)] == outer for outer, _, _ in same):
                     same.append((path, component, need))
@@ -321,6 +330,6 @@ def enough_rows(spec: Spec, train: int, validation: int) -> Found:
 
 
 __all__ = [
-    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "laws", "missing_libraries", "problem_at",
-    "unread",
+    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "laws", "met", "missing_libraries", "problem_at",
+    "unread", "used",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import small_spec
 from pydantic import Field
 from small_spec import TEXT, edited, loaded, said
 
@@ -175,6 +176,27 @@ def test_what_almost_does_not_fit_does() -> None:
         ("  network", "  prior: {type: gaussian, mean: [0, 0]}\n  network"), ("tanh", "elu"),
     )  # fmt: skip
     assert said(text) == []
+
+
+@pytest.mark.parametrize(
+    ("estimator", "dynamics", "said"),
+    [
+        ("{type: denoising, sigma: 0.1}", "neural_ode", ["needs a noise_kernel"]),
+        ("denoising", "neural_ode", ["needs a noise_kernel"]),
+        ("{type: denoising, sigma: 0.1}", "vp_sde", ["'sigma' is one level, and dynamics 'vp_sde' has a time"]),
+        ("denoising", "vp_sde", []),
+        ("denoising", "langevin", ["give one level, 'sigma'"]),
+        ("{type: denoising, sigma: 0.1}", "langevin", []),
+        ("score_matching", "neural_ode", ["no noise kernel, nor the drift that paths follow"]),
+        ("{type: score_matching, paths: {}}", "neural_ode", ["needs a drift"]),
+    ],
+)
+def test_whoever_obeys_an_answer_gets_no_other_one(estimator: str, dynamics: str, said: list[str]) -> None:
+    sampler = "{type: langevin, step: 0.01}" if dynamics == "langevin" else "ode"
+    text = edited(("  type: neural_ode", f"  type: {dynamics}"), ("[nll]", f"[]\nsampler: {sampler}"))
+    found = small_spec.said(text.replace("{type: hutchinson, noise: rademacher}", estimator))
+    assert len(found) == len(said), found
+    assert all(part in line for part, line in zip(said, found)), found
 
 
 def test_several_misfits_are_all_told_in_order_of_place(known: Registry) -> None:
