@@ -235,7 +235,7 @@ class _Reader:
             elif key.value in entries:
                 first = entries[key.value].key or key.place
                 self.wrong("Y005", f"the key {shown(key.value)} is repeated: it is on line {first.line}", key.place)
-            elif child.value is None and not getattr(event, "style", None) and re.fullmatch(r"\w+:\S+", key.value):
+            elif not getattr(event, "style", None) and re.fullmatch(r"\w+:\S+", key.value):
                 written = key.value.replace(":", ": ", 1)
                 self.wrong("Y004", f"{shown(key.value)} has no space after its colon: write {written}", key.place)
             else:
@@ -263,6 +263,8 @@ class _Reader:
         if mark is None:
             self.stop("Y004", f"not YAML: {said}", Place(self.name, 1, 1))
         found = self.text[mark.index : mark.index + 1]
+        if re.search("mapping values|simple key|block mapping|plain scalar", said):
+            self.refuse_glued(mark)
         if found == "\t":
             said = "tab character"
         elif "mapping values" in said and (bare := _without_colon(self.lines, mark.line - 1)):
@@ -276,6 +278,34 @@ class _Reader:
             if re.search(pattern, said):
                 self.stop(code, message.format(opened=opened, found=shown(found)), self.place(mark))
         self.stop("Y004", f"not YAML: {said}", self.place(mark))
+
+    def refuse_glued(self, mark: Any) -> None:
+        """Stop at `key:value`, unless there is none, or it is known."""
+        if glued := _glued(self.lines, mark.line, mark.column):
+            place, text = Place(self.name, *glued[:2]), glued[2].replace(":", ": ", 1)
+            if any(problem.place == place for problem in self.problems):
+                raise self.error()
+            self.stop("Y004", f"a key needs ': ' after it: write {text}", place)
+
+
+_GLUED = re.compile(r"(?<![\w.'\"])[A-Za-z_]\w*:(?![\s/:])[^\s,]*[^\s,:]")
+_FIRST = re.compile(rf"\s*(?:- +)*(?={_GLUED.pattern})")
+
+
+def _glued(lines: list[str], index: int, column: int) -> tuple[int, int, str] | None:
+    """Line, column and text of `key:value`, on the line where the parser gives up or on those right above it."""
+    here = [found for found in _GLUED.finditer(lines[index]) if found.start() <= column] if index < len(lines) else []
+    if here:
+        return index + 1, here[-1].start() + 1, here[-1][0]
+    last = None
+    for number in range(min(index, len(lines)) - 1, -1, -1):
+        if re.fullmatch(r"\s*(#.*)?", lines[number]):
+            continue
+        if not (first := _FIRST.match(lines[number])):
+            break
+        found = _GLUED.match(lines[number], first.end())
+        last = (number + 1, first.end() + 1, found[0] if found else "")
+    return last
 
 
 def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:

@@ -42,6 +42,7 @@ def extending(name: str, extends: str, *said: str, **files: str) -> Case:
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]\n" for below, name in zip("abcdefg", "bcdefgh")
 )
+GLUED = "a key needs ': ' after it: write"
 DEVICES = "allowed: 'cpu', 'cuda', 'cuda:1' or 'mps'"
 
 FILES = [
@@ -84,6 +85,37 @@ FILES = [
         "samples: 500",
         "samples:500",
         "a.yaml:3:21: error[Y004] 'samples:500' has no space after its colon: write samples: 500",
+    ),
+    *(
+        wrong(
+            f"no space after a colon, {name}",
+            old,
+            new,
+            f"a.yaml:{place}: error[Y004] {GLUED} {glued.replace(':', ': ', 1)}",
+        )
+        for name, old, new, place, glued in (
+            ("above another key", "  steps: 100", "  steps:20", "9:3", "steps:20"),
+            ("above a comment", "  steps: 100", "  steps:20  # few\n\n  # a comment: here", "9:3", "steps:20"),
+            ("twice", "  steps: 100\n  batch_size: 64", "  steps:20\n  batch_size:64", "9:3", "steps:20"),
+            ("below another key", "  batch_size: 64", "  batch_size:64", "10:3", "batch_size:64"),
+            ("at the top", "name: a", "name:a", "2:1", "name:a"),
+            ("in the first line", "version: 1", "version:1", "1:1", "version:1"),
+            ("before a list", "evaluate: [nll]", "evaluate:[nll]", "13:1", "evaluate:[nll]"),
+            ("before a list in a mapping", "betas: [", "betas:[", "11:37", "betas:[0.9"),
+            ("in a list", "[nll]", "\n  - type:nll\n    points: 3", "14:5", "type:nll"),
+        )
+    ),
+    *(
+        wrong(
+            f"no space after a colon, {name}",
+            old,
+            new,
+            f"a.yaml:{place}: error[Y004] '{glued}' has no space after its colon: write {glued.replace(':', ': ')}",
+        )
+        for name, old, new, place, glued in (
+            ("before a mapping", "sample: {count", "sample:{count", "14:1", "sample:{count"),
+            ("before a mapping of several keys", "data: {type", "data:{type", "3:1", "data:{type"),
+        )
     ),
     wrong(
         "an equals sign for a colon",

@@ -80,6 +80,9 @@ def stages(given: Spec, asked: Sequence[str]) -> list[str]:
 def _source(path: Path, loaded: Loaded) -> str:
     """file:line, --set[1], or default; a component given by name alone stands at that name."""
     marks = loaded.document.marks
+    below = [one.value for at, one in marks.items() if at[: len(path)] == path]
+    if changed := dict.fromkeys(place.file for place in below if not place.line):  # in a list that is one value
+        return ", ".join(changed)
     for candidate in (path, path[:-1] if path[-1] == "type" else path):
         if candidate in marks:
             place = marks[candidate].value
