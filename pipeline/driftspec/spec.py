@@ -31,6 +31,7 @@ from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
 from driftspec.errors import CODES, Place, PluginError, Problem, SpecError, in_order, refusal, shown
 from driftspec.registry import Registry
+from driftspec.suggestions import Part
 
 
 class Section(BaseModel):
@@ -261,7 +262,7 @@ def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
         TypeAdapter(dict[str, Sweep]).validate_json(json.dumps({"sweep": document.data["sweep"]}))
         found = sweep.conflicts(document)
     except ValidationError as error:
-        found = wording.problems(error, document, {("sweep",): list(Sweep.model_fields)})
+        found = wording.problems(error, document, {("sweep",): Part(Sweep)}, registry.words)
     if found:
         try:
             validate(source.unset(document, "sweep", "sweep"), registry)
@@ -329,18 +330,17 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.evaluate is None:
             filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
     except ValidationError as error:
-        keys = dict(_keys(document.data, Spec, registry))
-        found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
-        raise _error(found) from None
+        parts = dict(_parts(document.data, Spec, registry)) | {(): Part(Spec, ("extends",))}
+        found = wording.problems(error, document, parts, registry.words)
+        raise _error([*found, *registry.wordless]) from None
     return spec.model_copy(update=filled)
 
 
-_Keys = tuple[source.Path, list[str]]
-
-
-def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()) -> Iterator[_Keys]:
-    """The keys of each part that the spec has, or has by default, outer before inner, as far as types are known."""
-    yield path, list(model.model_fields)
+def _parts(
+    data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()
+) -> Iterator[tuple[source.Path, Part]]:
+    """Each part that the spec has, or has by default, outer before inner, as far as types are known."""
+    yield path, Part(model)
     for name, info in model.model_fields.items():
         body = data.get(name, info.default) if isinstance(data, dict) else info.default
         for index, part in enumerate(body) if isinstance(body, list) else [(None, body)]:
@@ -353,7 +353,7 @@ def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Pa
                     if isinstance(written, str) and registry.provider(inner.kind, written):
                         found = registry.look_up(inner.kind, written, inner)[0]
                 if found is not None:
-                    yield from _keys(part, found, registry, at)
+                    yield from _parts(part, found, registry, at)
 
 
 def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
 from driftspec.components.verdict import Judged, of_severity
+from driftspec.elsewhere import WORDS, Words
 from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
 from driftspec.observers import STAGES
 
@@ -137,8 +138,9 @@ def _seed(text: str) -> int:
 def _stages(text: str) -> list[str]:
     stages = text.split(",")
     if unknown := next((stage for stage in stages if stage not in STAGES), None):
+        near = Words(WORDS).hint(unknown, STAGES) or nearest(unknown, STAGES)
         allowed = f"allowed: {', '.join(STAGES)}"
-        raise argparse.ArgumentTypeError(f"unknown stage {shown(unknown)}{nearest(unknown, STAGES)}; {allowed}")
+        raise argparse.ArgumentTypeError(f"unknown stage {shown(unknown)}{near}; {allowed}")
     return stages
 
 

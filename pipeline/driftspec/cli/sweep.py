@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec.cli import options
 from driftspec.cli.tables import aligned, measured, value
 from driftspec.errors import RunFailed, shown
+from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
@@ -144,8 +145,8 @@ def planned(loaded: Loaded, args: argparse.Namespace) -> int:
     keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
     rows = [[value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
     width = max(3, len(str(len(rows))))
-    does = " -> ".join(plan["stages"]) or "nothing to do"
-    print(f"{name}: a sweep of {len(rows)} points, {does}\n  into  {plan['directory']}")
+    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
+    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
     numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
     print("\n".join(aligned([["point", *keys], *numbered], "  ")))
     return 0
