@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.components import Measured, Setting
-from driftspec_plugins.metrics._chains import FEWEST, OfQuantities, as_arrays, r_hat
+from driftspec.convergence import FEWEST, r_hat
+from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
