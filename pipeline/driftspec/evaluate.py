@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from driftspec.build import Experiment
-from driftspec.components import Distribution, Draws, Measured
+from driftspec.components import Distribution, Draws, Measured, Setting
 from driftspec.dataset import Dataset, Transform
 from driftspec.errors import RunFailed
 from driftspec.fits import capabilities
@@ -35,6 +35,12 @@ class Evaluation:
     @property
     def transform(self) -> Transform:
         return self.experiment.transform
+
+    @property
+    def setting(self) -> Setting:
+        """What stands around the run's sampler."""
+        spec = self.experiment.spec
+        return Setting(spec.dynamics, data=spec.data, sampler=spec.sampler)
 
     @property
     def truth(self) -> Distribution | None:
@@ -111,20 +117,23 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
 
 
 def _of_draws(measured: Measured, draws: Draws) -> Measured:
-    """The result with what the sampler says of the draws that were read: `details["chains"]`."""
+    """The result with what the sampler says of the draws that were read: `details["convergence"]`."""
     found = [verdict for verdict in draws.verdicts if verdict.subject == "chains"]
     if not found:
         return measured
-    told = {"chains": {"outcome": found[0].outcome, "reason": found[0].reason}}
+    told = {"convergence": {"outcome": found[0].outcome, "reason": found[0].reason}}
     return replace(measured, details={**measured.details, **told})
 
 
 def sample(experiment: Experiment, model: Model) -> Draws:
-    """The run's own draws."""
+    """The run's own draws; without a verdict on their convergence where a metric aims at a finite time."""
     spec = experiment.spec
     if spec.sample is None or spec.sampler is None:
         raise RunFailed("the spec draws no samples: add sample: {count: N}")
-    return spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+    draws = spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+    if not any(metric.finite_time for metric in spec.evaluate or ()):
+        return draws
+    return replace(draws, verdicts=tuple(one for one in draws.verdicts if one.subject != "chains"))
 
 
 def once(function: Callable[[], Draws]) -> Callable[[], Draws]:

@@ -43,6 +43,8 @@ class Metric(Component):
     """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
     reads_chains: ClassVar[bool] = False
     """It reads all of the run's own draws, chains apart."""
+    finite_time: ClassVar[bool] = False
+    """It compares draws with the law of the time they have reached: chains are not asked to converge."""
     in_float64: ClassVar[frozenset[str]] = frozenset()
     """Keys whose component computes in float64, whatever the run's dtype."""
 
