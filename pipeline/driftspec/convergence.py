@@ -93,7 +93,7 @@ def tail(x: Array) -> float:
     return min(size(split((x <= limit).astype(float))) for limit in np.quantile(x, (0.05, 0.95)))
 
 
-def r_hat(x: Array) -> float | None:
+def split_r_hat(x: Array) -> float | None:
     """Rank-normalised R-hat of x (M, N); None where nothing varies within the chains."""
     halves = split(x)
     return larger_r_hat(scores(halves), folded(halves))
@@ -142,6 +142,6 @@ def mean_error(x: Array) -> float | None:
 
 
 __all__ = [
-    "FEWEST", "SHORT", "bulk", "folded", "larger_r_hat", "mean_error", "r_hat", "scores", "size", "split", "still",
-    "tail",
+    "FEWEST", "SHORT", "bulk", "folded", "larger_r_hat", "mean_error", "scores", "size", "split", "split_r_hat",
+    "still", "tail",
 ]  # fmt: skip

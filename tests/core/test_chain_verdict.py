@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
 
 from driftspec import chain_verdict
 from driftspec.chain_verdict import judge, seen
 from driftspec.components import Verdict
-from driftspec.convergence import bulk, mean_error, r_hat, tail
+from driftspec.convergence import bulk, mean_error, size, split, split_r_hat, tail
 
 
 def autoregressive(chains: int, draws: int, phi: float, rng: np.random.Generator) -> Any:
@@ -39,12 +41,14 @@ def test_several_draws_a_chain_are_judged_by_r_hat_and_effective_sizes() -> None
     found = verdict(good)
     assert (found.subject, found.outcome, found.severity) == ("chains", "converged", "good")
     fewest = min(bulk(good), tail(good))
-    assert found.reason.startswith(f"R-hat {r_hat(good):.3f} (x1) of 8 chains, {fewest:.0f} effective draws (")
+    assert found.reason.startswith(f"R-hat {split_r_hat(good):.3f} (x1) of 8 chains, {fewest:.0f} effective draws (")
 
     apart = good + 0.5 * np.arange(8)[:, None]
     found = verdict(np.stack([good, apart], -1))
     assert (found.outcome, found.severity) == ("not_converged", "bad")
-    assert found.reason.startswith(f"R-hat {r_hat(apart):.3f} (x2)") and found.reason.endswith("R-hat is above 1.01")
+    assert found.reason.startswith(f"R-hat {split_r_hat(apart):.3f} (x2)") and found.reason.endswith(
+        "R-hat is above 1.01"
+    )
 
 
 def test_chains_whose_draws_are_worth_too_few_are_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +58,8 @@ def test_chains_whose_draws_are_worth_too_few_are_not_converged(monkeypatch: pyt
     monkeypatch.setattr(chain_verdict, "R_HAT", 1.1)
     found = verdict(x)
     assert found.outcome == "not_converged" and found.reason.endswith(f"of {x.size}: it takes 400")
+    monkeypatch.setattr(chain_verdict, "R_HAT", 9.0)
+    assert verdict(autoregressive(4, 30, 0.9, np.random.default_rng(1))).reason.endswith("of 120: it takes 60")
     short = verdict(autoregressive(4, 30, 0.0, np.random.default_rng(1)))
     assert short.outcome == "converged"  # half of 120 draws are enough
 
@@ -107,7 +113,7 @@ def test_many_chains_of_few_draws_are_judged_together() -> None:
     """R-hat of short chains that hardly move is large, however well all of them cover the law."""
     rng = np.random.default_rng(0)
     x = autoregressive(200, 8, 0.9, rng)
-    assert r_hat(x) > 1.3
+    assert split_r_hat(x) > 1.3
     assert verdict(x, half=rng.standard_normal((200, 1))).outcome == "converged"
     assert verdict(x[:10], half=rng.standard_normal((10, 1))).outcome == "not_converged"
     assert verdict(autoregressive(10, 8, 0.0, rng), half=rng.standard_normal((10, 1))).outcome == "unknown"
@@ -135,6 +141,19 @@ def test_the_error_of_a_mean_covers_it(chains: int, draws: int, phi: float) -> N
         error = mean_error(x)
         inside += error is not None and abs(x.mean()) < 1.96 * error
     assert abs(inside / times - 0.95) < 4 * math.sqrt(0.95 * 0.05 / times)
+
+
+def test_the_limit_of_r_hat_is_what_short_chains_exceed_by_chance() -> None:
+    """R-hat² = (F + n - 1)/n, F of 2M - 1 and 2M (n - 1) degrees of freedom for 2M halves of n independent draws."""
+    quantile = f_distribution.isf(chain_verdict.ALPHA / 4, 19, 60)
+    assert chain_verdict._r_hat_limit(10, 8, 2) == pytest.approx(math.sqrt((quantile + 3) / 4))
+    assert chain_verdict._r_hat_limit(8, 1000, 2) == 1.01
+
+
+def test_errors_of_many_chains_need_no_autocorrelation_and_of_a_few_long_ones_do() -> None:
+    x = autoregressive(20, 60, 0.5, np.random.default_rng(0))
+    assert mean_error(x) == pytest.approx(t_distribution.ppf(0.975, 19) / 1.96 * x.mean(1).std(ddof=1) / math.sqrt(20))
+    assert mean_error(x[:4]) == pytest.approx(x[:4].std(ddof=1) / math.sqrt(size(split(x[:4]))))
 
 
 def test_one_short_chain_has_no_error() -> None:

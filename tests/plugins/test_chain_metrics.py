@@ -51,21 +51,21 @@ def test_effective_sizes_and_r_hat_are_those_of_arviz(phi: float, change: Callab
             assert convergence.bulk(x) == pytest.approx(array_stats._ess_bulk(x), rel=1e-8)
             assert convergence.tail(x) == pytest.approx(array_stats._ess_tail(x, (0.05, 0.95)), rel=1e-8)
             assert convergence.size(convergence.split(x)) == pytest.approx(array_stats._ess_mean(x), rel=1e-8)
-            if chains > 1 and (r_hat := convergence.r_hat(x)) is not None:
+            if chains > 1 and (r_hat := convergence.split_r_hat(x)) is not None:
                 assert r_hat == pytest.approx(array_stats._rhat_rank(x), rel=1e-8)
 
 
 def test_what_they_say_of_chains_with_a_known_answer() -> None:
     slow = autoregressive(8, 20000, 0.8)
     assert convergence.bulk(slow) == pytest.approx(slow.size * 0.2 / 1.8, rel=0.06)
-    assert convergence.r_hat(slow) == pytest.approx(1, abs=2e-3)
+    assert convergence.split_r_hat(slow) == pytest.approx(1, abs=2e-3)
     apart = autoregressive(200, 400, 0.0, apart=1.0)
-    assert convergence.r_hat(apart) == pytest.approx(math.sqrt(2), rel=0.1)  # √(V/W), V = 1 + 1
+    assert convergence.split_r_hat(apart) == pytest.approx(math.sqrt(2), rel=0.1)  # √(V/W), V = 1 + 1
     wider = autoregressive(8, 2000, 0.0) * np.linspace(0.2, 3, 8)[:, None]
-    assert convergence.r_hat(wider) > 1.1  # the means agree: it is the folded one that sees it
+    assert convergence.split_r_hat(wider) > 1.1  # the means agree: it is the folded one that sees it
     moving = autoregressive(8, 2000, 0.0) + np.linspace(-1, 1, 2000)
-    assert convergence.r_hat(moving) > 1.1  # the chains agree: it is their halves that do not
-    assert convergence.r_hat(np.ones((4, 10)) * np.arange(4)[:, None]) is None
+    assert convergence.split_r_hat(moving) > 1.1  # the chains agree: it is their halves that do not
+    assert convergence.split_r_hat(np.ones((4, 10)) * np.arange(4)[:, None]) is None
 
 
 # ---------------------------------------------------------------------------------------------------- through a metric

@@ -138,6 +138,8 @@ def test_langevin_predicts_the_moments_of_the_start_that_an_open_one_stands_for(
         torch.testing.assert_close(
             predicted(around, start=open_), predicted(around, start=given), rtol=1e-12, atol=1e-12
         )
+    alone = Sampler.make({"type": "langevin", "step": 0.4, "steps": 3})
+    torch.testing.assert_close(alone.predicted(law), predicted(dynamics))
     drawn = draw(on(target), 4000, type="langevin", step=0.4, steps=3).values[:, 0]
     assert z_moments(drawn, *predicted(dynamics)).abs().max() < 4
     model = build_model(WithPrior(target=law), 2, 0, torch.float64, torch.device("cpu"))
@@ -504,6 +506,8 @@ def test_noise_is_white_in_blocks_and_each_chain_has_its_own() -> None:
     two = [next(source) for _ in range(40)]
     assert all(torch.equal(a.normal, b.normal) and torch.equal(a.uniform, b.uniform) for a, b in zip(steps, two))
     second = torch.stack([one.second for one in two if one.second is not None])
+    of_steps = torch.rand(16, 256, generator=Streams(3).at(0).generator("steps"), dtype=torch.float64)
+    assert not torch.equal(second[:16, :256], of_steps)
     assert abs(float(z_rows((second.flatten() - 0.5).square()[:, None], 1 / 12))) < 4
     for first in (uniforms - 0.5, second.roll(1, 0) - 0.5, second.roll(256, 1) - 0.5):
         assert abs(float(z_rows((first * (second - 0.5)).flatten()[:, None], 0.0))) < 4
