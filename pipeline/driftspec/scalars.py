@@ -54,6 +54,11 @@ def dump(data: Any) -> str:
     return "\n".join(_block(data)) + "\n"
 
 
+def on_one_line(data: Any) -> str:
+    """A value as a spec may have it, on one line."""
+    return json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list, tuple)) else _written(data)
+
+
 def no_character(character: str) -> str:
     return f"the character U+{ord(character):04X} cannot stand in a spec"
 

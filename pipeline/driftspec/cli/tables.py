@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from driftspec.scalars import dump
+from driftspec.scalars import on_one_line
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
@@ -24,12 +24,8 @@ def measured(entry: Mapping[str, Any] | None) -> str:
 
 
 def value(given: object) -> str:
-    """A value as a spec would have it, on one line."""
-    if isinstance(given, (dict, list)):
-        import json
-
-        return json.dumps(given, ensure_ascii=False)
-    return "-" if given is None else dump(given).strip()
+    """A value as a spec would have it, on one line; "-" for null."""
+    return "-" if given is None else on_one_line(given)
 
 
 __all__ = ["aligned", "measured", "value"]
