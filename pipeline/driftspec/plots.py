@@ -197,7 +197,8 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set(title="training", xlabel="step", ylabel="loss")
     # The first steps of an untrained model would flatten all that follows.
     low, high = np.quantile(losses, [0.0, 0.98])
-    axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
+    margin = 0.1 * (high - low) + 1e-9 * (1 + abs(high))  # more than rounding, also of one large loss
+    axes.set_ylim(low - margin, high + margin)
     axes.legend(frameon=False)
     return figure
 
