@@ -491,9 +491,9 @@ def test_a_file_is_written_and_checked(
     [
         (["--check", "no.json"], 1, "error: 'no.json' cannot be read: no such file or directory; write it anew"),
         (["--check", "bad.json"], 1, "error: 'bad.json' is no JSON"),
-        (["-o", "no/s.json"], 2, "usage: -o 'no/s.json': a file in an existing folder"),
-        (["-o", "."], 2, "usage: -o '.': a file in an existing folder"),
-        (["-o", "s.json", "--check", "s.json"], 2, "usage: argument --check: not allowed with argument -o"),
+        (["-o", "no/s.json"], 2, "error: -o 'no/s.json': a file in an existing folder"),
+        (["-o", "."], 2, "error: -o '.': a file in an existing folder"),
+        (["-o", "s.json", "--check", "s.json"], 2, "error: argument --check: not allowed with argument -o"),
     ],
 )
 def test_what_cannot_be_written_or_checked(
