@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch import Tensor
 from driftspec.build import Experiment
 from driftspec.components import Distribution, Draws, Measured
 from driftspec.dataset import Dataset, Transform
-from driftspec.errors import DriftspecError, RunFailed, cause
+from driftspec.errors import RunFailed
 from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.streams import Streams
@@ -105,22 +104,10 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
     """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
-        with _named(metric.label):
-            measured = metric.measure(Evaluation(experiment, model, scope, drawn))
+        measured = metric.measure(Evaluation(experiment, model, scope, drawn))
         if metric.wanted() or metric.reads_chains:
             measured = _of_draws(measured, drawn())
         yield metric.key(), measured
-
-
-@contextlib.contextmanager
-def _named(label: str) -> Iterator[None]:
-    """An error that is not ours is raised again with the component's name."""
-    try:
-        yield
-    except DriftspecError:
-        raise
-    except Exception as error:
-        raise RunFailed(f"{label}: {cause(error)}") from error
 
 
 def _of_draws(measured: Measured, draws: Draws) -> Measured:

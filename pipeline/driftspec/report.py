@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def _metrics(run: Run) -> str:
     if not run.measured:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}{_notes(name, m, run.verdicts)}<td class=number>{_value(m)}"
+        f"<tr><td>{html.escape(name)}{_notes(name, run)}<td class=number>{_value(m)}"
         f"<td>{html.escape(m.unit)}<td class=number>{m.n}<td class=number>{_floor(m.details.get('floor'))}"
         for name, m in run.measured.items()
     )
@@ -88,13 +88,12 @@ def _metrics(run: Run) -> str:
     return f"<table>{head}{rows}</table>"
 
 
-def _notes(name: str, measured: Measured, judged: Iterable[Judged]) -> str:
-    """What is doubtful about one metric: its own verdicts, and that of the draws it reads."""
-    own = [one.verdict.heading for one in judged if one.source == name and one.verdict.severity in ("bad", "warning")]
-    chains = measured.details.get("chains")
-    if isinstance(chains, dict) and chains.get("outcome") not in (None, "converged"):
-        own.append(f"chains {str(chains['outcome']).replace('_', ' ')}")
-    return "".join(f"<small>{html.escape(text)}</small>" for text in own)
+def _notes(name: str, run: Run) -> str:
+    """What is not good about one metric: its own verdicts, and those on the draws that it reads."""
+    metric = next((one for one in run.spec.evaluate or () if one.key() == name), None)
+    sources = {name, "sample"} if metric is not None and (metric.wanted() or metric.reads_chains) else {name}
+    doubts = [one.verdict.heading for one in run.verdicts if one.source in sources and one.verdict.severity != "good"]
+    return "".join(f"<small>{html.escape(text)}</small>" for text in dict.fromkeys(doubts))
 
 
 def _value(measured: Measured) -> str:

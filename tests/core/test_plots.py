@@ -166,9 +166,12 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
 
 
 def test_the_report_begins_with_what_is_bad(tmp_path: Path, registry: Registry) -> None:
-    run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
+    metric = "evaluate=[{type: energy_distance, name: kl, samples: 20}]"
+    run = start(tiny.loaded("train.steps=1", metric), registry, out=tmp_path / "run")
     assert "<section" not in report.page(run)
-    run.measured["kl"] = Measured(1.0, 0.5, "nats", 9, {"chains": {"outcome": "not_converged"}}, line="KL 1.0")
+    run.measured["kl"] = Measured(1.0, 0.5, "nats", 9, line="KL 1.0")
+    run.measured["other"] = Measured(1.0, 0.5, "nats", 9)
+    run.judge("sample", Verdict("chains", "not_converged", "why", "bad"))
     for subject, outcome, severity in (
         ("solver", "within_tolerance", "good"), ("prior", "unknown", "unknown"),
         ("rounding", "rounding_dominates", "warning"), ("log_det", "log_det_suspect", "bad"),
@@ -176,10 +179,12 @@ def test_the_report_begins_with_what_is_bad(tmp_path: Path, registry: Registry) 
         run.judge("kl", Verdict(subject, outcome, f"why <{severity}>", severity))  # type: ignore[arg-type]
     page = report.page(run)
     order = [
-        "Do not trust this run's numbers", "log det suspect: why &lt;bad&gt; <small>(kl)</small>",
+        "Do not trust this run's numbers", "chains not converged: why",
+        "log det suspect: why &lt;bad&gt; <small>(kl)</small>",
         "Warnings", "rounding dominates: why", "Could not be judged", "prior unknown: why",
-        "Checked", "solver within tolerance: why", "KL 1.0", "<td>kl<small>rounding dominates</small>",
-        "<small>log det suspect</small><small>chains not converged</small>",
+        "Checked", "solver within tolerance: why", "KL 1.0",
+        "<td>kl<small>chains not converged</small><small>prior unknown</small><small>rounding dominates</small>"
+        "<small>log det suspect</small><td", "<td>other<td",
     ]  # fmt: skip
     assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
 

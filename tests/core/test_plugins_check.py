@@ -108,7 +108,7 @@ def test_without_pytest_it_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("out", "err", "reason"),
     [
-        ("E   KeyError: 1\nsome.py:3: in f\nE   PluginError: it failed\n1 error in 3 s\n", "", "PluginError: it failed"),
+        ("E   KeyError: 1\na.py:3: in f\nE   PluginError: it failed\n1 error in 3 s\n", "", "PluginError: it failed"),
         ("", "no module named pytest\n", "no module named pytest"),
         ("", "", "it says nothing"),
     ],
