@@ -165,7 +165,10 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     assert "none <small>no chain moves</small>" in report.page(run)
 
 
-def test_the_report_begins_with_what_is_bad(tmp_path: Path, registry: Registry) -> None:
+def test_the_report_begins_with_what_is_bad(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "draw", lambda *given: ())
     metric = "evaluate=[{type: energy_distance, name: kl, samples: 20}]"
     run = start(tiny.loaded("train.steps=1", metric), registry, out=tmp_path / "run")
     assert "<section" not in report.page(run)
