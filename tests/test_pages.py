@@ -160,6 +160,16 @@ def required(*names: str) -> set[str]:
     return found
 
 
+# --- times ---
+
+
+@pytest.mark.parametrize("spec", sorted(ROOT.glob("specs/*.yaml")), ids=lambda path: path.stem)
+def test_a_specs_header_gives_its_cpu_seconds(spec: Path) -> None:
+    header = re.sub(r"\n# ?", " ", "".join(re.findall(r"(?m)^#.*\n", spec.read_text())))
+    assert re.search(r"\b\d+ s of CPU\b", header), "what a whole run takes, on the machine that the README names"
+    assert "CPU seconds of the whole run on one core of " in README
+
+
 # --- verdicts ---
 
 PAIR = re.compile(r"`(\w+): (\w+)`")
