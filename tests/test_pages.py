@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -175,28 +176,47 @@ def test_a_specs_header_gives_its_cpu_seconds(spec: Path) -> None:
 PAIR = re.compile(r"`(\w+): (\w+)`")
 
 
-def texts(node: ast.expr | None) -> list[str]:
-    """The texts that an argument may be."""
-    found = [] if node is None else [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
-    return [one for one in found if isinstance(one, str)]
+Names = Mapping[str, list[str]]
+"""The texts that each name of a module stands for."""
+
+
+def texts(node: ast.expr | None, names: Names) -> list[str]:
+    """The texts that an argument may be: a literal, a choice of two, a name for one, or an f-string of these."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.IfExp(body=first, orelse=second):
+            return texts(first, names) + texts(second, names)
+        case ast.Name(id=name):
+            return names.get(name, [])
+        case ast.FormattedValue(value=value):
+            return texts(value, names)
+        case ast.JoinedStr(values=parts):
+            return ["".join(one) for one in itertools.product(*(texts(part, names) for part in parts))]
+    return []
 
 
 def outcomes_in(code: str) -> Iterator[tuple[str, str]]:
     """(subject, outcome) of every verdict that a module makes."""
-    for call in ast.walk(ast.parse(code)):
+    nodes, names = list(ast.walk(ast.parse(code))), {}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names.setdefault(node.targets[0].id, []).extend(texts(node.value, {}))
+    for call in nodes:
         if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Verdict":
-            named = {one.arg: one.value for one in call.keywords}
-            subject, outcome = (
-                texts(call.args[place] if len(call.args) > place else named.get(name))
-                for place, name in enumerate(("subject", "outcome"))
-            )
-            yield from ((one, other) for one in subject for other in outcome)
+            given = dict(zip(("subject", "outcome"), call.args, strict=False))
+            given |= {str(one.arg): one.value for one in call.keywords}
+            named = getattr(given.get("subject"), "id", "")
+            for subject in texts(given.get("subject"), names):
+                yield from ((subject, one) for one in texts(given.get("outcome"), {**names, named: [subject]}))
 
 
 def test_the_scanner_finds_verdicts_however_they_are_written() -> None:
     code = "Verdict('a', 'b' if x else 'c', reason, 'bad'); v.Verdict(subject='d', outcome='e', reason='', severity='')"
     assert list(outcomes_in(code)) == [("a", "b"), ("a", "c"), ("d", "e")]
     assert list(outcomes_in("Verdict(path, found, code)")) == []
+    named = "who = 'p' if x else 'q'\nVerdict(who, f'{who}_suspect', reason, 'bad')"
+    assert list(outcomes_in(named)) == [("p", "p_suspect"), ("q", "q_suspect")]
 
 
 def test_the_table_of_verdicts_has_every_outcome_of_the_code_and_no_other() -> None:
