@@ -17,6 +17,7 @@ from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, Interrupted, RunFailed, UsageError
 from driftspec.facts import in_words
 from driftspec.scalars import with_error
+from driftspec.session import Run
 
 # --- numbers ---
 
@@ -35,6 +36,8 @@ from driftspec.scalars import with_error
         (23456.0, None, "23460"),
         (3e17, None, "3e+17"),
         (0.0, 0.01, "0 ± 0.01"),
+        (1e-05, 0.5, "1e-05 ± 0.5"),
+        (1e15 / 3, 1e-3, "3.33333333333e+14 ± 0.001"),
         (0.5, 0.0, "0.5 ± 0"),
         (1.0, float("nan"), "1 ± nan"),
     ],
@@ -91,6 +94,20 @@ def test_a_list_of_runs_names_what_is_bad() -> None:
     good = Judged("nll", Verdict("solver", "within_tolerance", "why", "good"))
     found = tables.verdicts_of({"verdicts": [good.entry(), {"damaged": 1}, judged[0]]})
     assert [one.verdict.severity for one in found] == ["bad", "good"]
+
+
+def test_the_last_line_has_the_verdict_on_the_draws_and_of_the_others_what_is_wrong() -> None:
+    def last(*judged: tuple[str, str]) -> list[str]:
+        entries = [Judged(source, Verdict(how, "found", "why", how)).entry() for source, how in judged]  # type: ignore[arg-type]
+        unused: Any = None
+        measured = {"a": Measured(1.0, 0.5, "", 9, line="first"), "b": Measured(1.0, 0.5, "", 9, line="second")}
+        return Run(unused, unused, unused, {"verdicts": entries}, measured=measured).lines()
+
+    assert last(("nll", "good"), ("nll", "unknown")) == ["first", "second"]
+    assert last(("sample", "good")) == ["first", "good found: why; second"]
+    assert last(("sample", "unknown"), ("nll", "warning"), ("data", "bad")) == [
+        "first", "bad found: why; unknown found: why; second; warning found: why",
+    ]  # fmt: skip
 
 
 # --- errors ---
