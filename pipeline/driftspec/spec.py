@@ -65,7 +65,9 @@ class Train(Section):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
     )
-    early_stopping: EarlyStopping | None = Field(None, description="null: all steps")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="ends training when the validation loss no longer improves; null: after all steps"
+    )
     monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
     log_every: int = Field(10, ge=1, description="steps from one record to the next")
@@ -106,7 +108,7 @@ class Sweep(Section):
 class Spec(Section):
     """One run."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="of the spec's format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="names the folder below runs/")
     seed: int = Field(0, ge=0, lt=2**63, description="the root of every random stream")
     runtime: Runtime = Field(default_factory=Runtime, description="device, precision, threads")
@@ -115,9 +117,9 @@ class Spec(Section):
     data: Data | None = Field(None, description="which distribution")
     dynamics: Dynamics = Field(description="which ODE or SDE")
     estimator: Estimator | None = Field(None, description="what is optimised")
-    sampler: Sampler | None = Field(None, description="how samples are drawn; the dynamics names a default")
+    sampler: Sampler | None = Field(None, description="how samples are drawn; null: as the dynamics says")
     train: Train | None = Field(None, description="how parameters are fitted")
-    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
+    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: what the dynamics says")
     sample: Sample | None = Field(None, description="what is drawn")
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
     sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")

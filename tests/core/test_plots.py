@@ -20,11 +20,12 @@ from problems import points
 
 from driftspec import plots, plots_chains, report
 from driftspec.build import Experiment
-from driftspec.components import Dynamics, Measured
 from driftspec.errors import SolveFailed
+from driftspec.components import Dynamics, Measured, Verdict
 from driftspec.model import Model
 from driftspec.registry import Registry
 from driftspec.runs import start
+from driftspec.scalars import with_error
 
 ALL = ("train", "evaluate", "sample")
 RECORDS = [{"step": step, "loss": 1 / step, "validation": 2 / step} for step in range(10, 60, 10)]
@@ -206,7 +207,7 @@ def test_the_report_stands_alone(tmp_path: Path, registry: Registry) -> None:
     assert sorted(pictures) == sorted(path.read_bytes() for path in (run.path / "plots").glob("*.png"))
     assert len(pictures) == 4
     for measured in run.measured.values():
-        assert f"{measured.value:.6g}" in page
+        assert f"<td class=number>{with_error(measured.value, measured.stderr)}<td>" in page
     assert run.measured["nll"].line is not None and run.measured["nll"].line in page
     assert "type: neural_ode" in page and run.info["torch"] in page
 
@@ -225,7 +226,52 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     assert np.isfinite(run.info["seconds"]["plots"])
     run.measured |= {"lone": Measured(2.0, None, "", 9, {}, "one chain < two"), "sure": Measured(2.0, 0.25, "", 9)}
     page = report.page(run)
-    assert "none: one chain &lt; two" in page and "± 0.25" in page
+    assert "2 <small>no standard error:</small><small>one chain &lt; two</small>" in page and "2 ± 0.25" in page
+    run.measured["nothing"] = Measured(None, None, "", 0, {}, "no chain moves")
+    assert "none <small>no chain moves</small>" in report.page(run)
+
+
+def test_the_report_begins_with_what_is_bad(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "draw", lambda *given: ())
+    metric = "evaluate=[{type: energy_distance, name: kl, samples: 20}]"
+    run = start(tiny.loaded("train.steps=1", metric), registry, out=tmp_path / "run")
+    assert "<section" not in report.page(run)
+    run.measured["kl"] = Measured(1.0, 0.5, "nats", 9, line="KL 1.0")
+    run.measured["other"] = Measured(1.0, 0.5, "nats", 9)
+    run.judge("sample", Verdict("chains", "not_converged", "why", "bad"))
+    for subject, outcome, severity in (
+        ("solver", "within_tolerance", "good"), ("prior", "unknown", "unknown"),
+        ("rounding", "rounding_dominates", "warning"), ("log_det", "log_det_suspect", "bad"),
+    ):  # fmt: skip
+        run.judge("kl", Verdict(subject, outcome, f"why <{severity}>", severity))  # type: ignore[arg-type]
+    page = report.page(run)
+    order = [
+        "Do not trust this run's numbers", "chains not converged: why",
+        "log det suspect: why &lt;bad&gt; <small>(kl)</small>",
+        "Warnings", "rounding dominates: why", "Could not be judged", "prior unknown: why",
+        "Checked", "solver within tolerance: why", "KL 1.0",
+        "<td>kl<small>chains not converged</small><small>prior unknown</small><small>rounding dominates</small>"
+        "<small>log det suspect</small><td", "<td>other<td",
+    ]  # fmt: skip
+    assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
+
+
+def test_the_report_says_in_words_which_weights_and_which_commit(tmp_path: Path, registry: Registry) -> None:
+    run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
+    run.info |= {"git": None, "evaluated": {"weights": "ema", "step": 600, "best": False}}
+    page = report.page(run)
+    assert "<th>git" not in page
+    assert "<td>moving average (ema) at step 600<" in page
+    run.info["git"] = {"commit": "0123456789abcdef", "dirty": True}
+    assert "<td>commit 0123456789ab with changes that are not committed<" in report.page(run)
+
+
+def test_a_loss_that_is_recorded_once_is_drawn_whatever_its_size() -> None:
+    for loss in (0.0, 2e7, -3e12):
+        low, high = plots._loss([{"step": 10, "loss": loss}]).axes[0].get_ylim()
+        assert low < loss < high
 
 
 def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
@@ -287,3 +333,8 @@ def test_autocorrelation_of_an_autoregression_is_its_power() -> None:
         x[:, n] = rho * x[:, n - 1] + (1 - rho**2) ** 0.5 * generator.standard_normal(200)
     lags, found = plots_chains.autocorrelation(x[:, 200:])
     assert found[0] == 1 and np.abs(found[:20] - rho ** lags[:20]).max() < 0.02
+
+
+def test_chains_that_never_move_have_no_autocorrelation() -> None:
+    lags, found = plots_chains.autocorrelation(np.ones((3, 8)))
+    assert len(lags) == len(found) and np.isnan(found).all()

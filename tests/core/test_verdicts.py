@@ -73,7 +73,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 BAD = "chains not converged: no chain has moved"
-WARNING = "adjoint adjoint inaccurate: it is off by 0.01"
+WARNING = "adjoint inaccurate: it is off by 0.01"
 
 
 def test_the_last_line_begins_with_what_is_bad_and_strict_exits_with_1(

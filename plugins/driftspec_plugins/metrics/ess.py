@@ -29,7 +29,7 @@ class ESS(OfQuantities):
         chains, draws = values.shape[:2]
         details: dict[str, object] = {"chains": chains, "draws": draws}
         if draws == 1:
-            reason = "chains are independent of each other: their number counts, and is no estimate"
+            reason = "the chains are independent: it is their number, not an estimate"
             return Measured(float(chains), None, "draws", chains, details, reason)
         short = f"chains of {draws} draws are too short for an effective sample size: it takes {SHORT}"
         if refused := unmoved(values, names) or (short if draws < SHORT else None):
@@ -37,5 +37,5 @@ class ESS(OfQuantities):
         each = {name: {"bulk": bulk(x), "tail": tail(x)} for name, x in as_arrays(values, names).items()}
         worst = min(each, key=lambda name: each[name]["bulk"])
         details |= {"worst": worst, "quantities": each}
-        reason = "it says how large the standard errors of others are, and is given none of its own"
+        reason = "it measures how precise the other metrics are"
         return Measured(each[worst]["bulk"], None, "draws", chains * draws, details, reason)

@@ -149,7 +149,7 @@ class FokkerPlanck(Metric):
             "outside": float(np.mean(_outside(grid, seen))),
             "curves": [curve for t, p, x in zip(times, densities, seen) for curve in _curves(grid, p, x, t)],
         }
-        reason = "a z-score is measured in standard errors already; its floor is what chance gives"
+        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
         line = _line(told, self.above, value, details)
         return Measured(value, None, "standard errors", count, details, reason, line)
 

@@ -76,10 +76,11 @@ class Moments(Metric):
             "worst": worst,
             "moments": {name: asdict(moment) for name, moment in compared.items()},
         }
-        reason = "a z-score is measured in standard errors already; its floor is what chance gives"
+        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
         most = compared[worst]
-        line = f"{worst} {most.value:.5g} against {most.reference:.5g}: z = {most.z:+.2f}"
-        line += f", of {len(compared)} the largest"
+        right = most.reference if abs(most.reference) > 1e-9 * most.stderr else 0.0  # rounding leaves 5e-25 for 0
+        line = f"{worst} is {most.value:.5g} where {right:.5g} is expected: z = {most.z:+.2f}"
+        line += f", the largest of {len(compared)}"
         return Measured(largest(compared), None, "standard errors", len(rows), details, reason, line)
 
     def _reference(

@@ -46,5 +46,5 @@ class RHat(OfQuantities):
             still = ", ".join(name for name in each if name not in known)
             return Measured(None, None, "", chains * draws, details, f"nothing moves within the chains: {still}")
         details["worst"] = max(known, key=lambda name: known[name])
-        reason = "it is compared with 1.01, and is given no standard error"
+        reason = "it is compared with a threshold, 1.01"
         return Measured(max(known.values()), None, "", chains * draws, details, reason)
