@@ -111,9 +111,12 @@ def traces(values: Array, names: Sequence[str]) -> Figure:
 
 
 def autocorrelation(chains: Array) -> tuple[Array, Array]:
-    """Lags and ρ at them for (chains, draws): covariances about each chain's mean, averaged over chains; 0 at rest."""
+    """Lags and ρ at them for (chains, draws): covariances about each chain's mean, averaged over chains.
+
+    NaN where no chain moves: a picture of it is empty.
+    """
     centred = chains - chains.mean(1, keepdims=True)
     n = centred.shape[1]
     lags = np.arange(min(LAGS, n // 2) + 1)
     covariance = np.array([(centred[:, : n - lag] * centred[:, lag:]).sum() for lag in lags])
-    return lags, np.divide(covariance, covariance[0], out=np.zeros_like(covariance), where=covariance[0] > 0)
+    return lags, covariance / covariance[0] if covariance[0] > 0 else np.full(len(lags), np.nan)

@@ -20,8 +20,8 @@ from problems import points
 
 from driftspec import plots, plots_chains, report
 from driftspec.build import Experiment
-from driftspec.errors import SolveFailed
 from driftspec.components import Dynamics, Measured, Verdict
+from driftspec.errors import SolveFailed
 from driftspec.model import Model
 from driftspec.registry import Registry
 from driftspec.runs import start
