@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import provenance, spec
 from driftspec.audience import Audience, members
 from driftspec.components.verdict import Judged, Verdict, of_severity, with_verdict
-from driftspec.errors import DriftspecError, Interrupted, RunFailed
+from driftspec.errors import DriftspecError, Interrupted, RunFailed, cause
 from driftspec.observers import Observer, RunInfo
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
@@ -160,7 +160,7 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
                 audience.finished(status, detail["message"])
             if isinstance(error, DriftspecError | KeyboardInterrupt):
                 raise
-            raise RunFailed(f"{type(error).__name__}: {error}") from error
+            raise RunFailed(cause(error)) from error
         audience.finished("finished", None)
 
 

@@ -7,11 +7,13 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from driftspec.cli import options
-from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, printable
+from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
 
 VERBS = {
     "validate": "check specs without running them",
@@ -33,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
-        code = _dispatch(words)
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.showwarning = _library_warns
+            code = _dispatch(words)
         sys.stdout.flush()
     except DriftspecError as error:
         if verbose:
@@ -49,9 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        print(f"internal error: {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
+        print(f"internal error: {printable(cause(error))} (-v shows where)", file=sys.stderr)
         code = 1
     return code
+
+
+def _library_warns(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """A warning of another library in one line that says whose it is, without its code."""
+    parts = Path(filename).parts
+    library = parts[parts.index("site-packages") + 1] if "site-packages" in parts[:-1] else Path(filename).stem
+    said = (str(message).strip().splitlines() or [category.__name__])[0]
+    print(f"warning: {printable(library)} warns: {printable(said)} (-v shows where)", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
