@@ -222,7 +222,7 @@ class Run:
         """(B, d) float64, columns with names in the run's order; RunFailed for another shape."""
         import torch
 
-        x = _in_order(x, self._run.info["columns"]) if named else x
+        x = _in_order(x, self._run.info["columns"] if named else None)
         rows = torch.as_tensor(x, dtype=torch.float64).detach().cpu()
         if rows.dim() != 2 or rows.shape[1] != self._experiment.model.dim:
             raise RunFailed(f"points have the shape (B, {self._experiment.model.dim}), not {tuple(rows.shape)}")
@@ -260,13 +260,15 @@ def _no_draws() -> Draws:
     raise RunFailed("a point's log p reads none of the run's draws")
 
 
-def _in_order(x: Any, columns: Sequence[str]) -> Any:
-    """The columns of a table that names them, in the run's order; arrays without names as they are."""
+def _in_order(x: Any, columns: Sequence[str] | None) -> Any:
+    """Of a table that names its columns those asked for, in this order, or all of them; other arrays as they are."""
     import numpy as np
 
     names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
-    if names is None or not all(isinstance(name, str) for name in names):
+    if names is None:
         return x
+    if columns is None or not all(isinstance(name, str) for name in names):  # numbered, as of a frame made of an array
+        return np.asarray(x)
     if missing := [name for name in columns if name not in names]:
         there = ", ".join(map(str, names))
         raise RunFailed(f"no column {', '.join(map(shown, missing))}: the points have {there}")

@@ -95,7 +95,7 @@ def build(
         model,
         times=None if times is None else times.to(device),
         trace=spec.estimator if isinstance(spec.estimator, Trace) else None,
-        rows=(lambda: experiment.rows(experiment.dataset.train)) if spec.data is not None else None,
+        rows=(lambda: experiment.rows(experiment.dataset.rows())) if spec.data is not None else None,
     )
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:

@@ -89,6 +89,10 @@ class Dataset:
     def dim(self) -> int:
         return self.train.shape[-1]
 
+    def rows(self) -> Tensor:
+        """The training rows; the test rows where the training rows are not known."""
+        return self.train if len(self.train) > 1 else self.test
+
     def repeated(self) -> int:
         """How many test rows are training rows too, number for number."""
         train, test = ((rows.flatten(1) + 0.0).numpy() for rows in (self.train, self.test))  # -0.0 + 0.0 is 0.0

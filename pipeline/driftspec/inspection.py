@@ -29,8 +29,8 @@ NEAR = 1e-2
 FEW = 10.0
 """Fewer equally likely values than this are worth a warning. Measured on N(0, I) in 2-D with one column rounded to
 steps of h deviations, by a flow of 2 x 64 units after 500 steps: at h = 1 (3.7 equally likely values) its test NLL is
-0.15 nats below that of the rows before they were rounded, at h = 1/2 (7.2) and less it is not."""
-WIDE, NARROW, FAR = 10.0, 1 / 30, 300.0
+0.15 nats below that of the rows before they were rounded, at h = 1/2 (7.2) and less it is not, nor after 2000 steps."""
+WIDE, NARROW, FAR = 10.0, 1 / 30, 100.0
 """Deviations above and below, and means beyond, are worth a warning in model units. Measured as above, on N(m, s²):
 with s = 10 and s = 1/30 the flow is 0.03 nats behind the Gaussian fitted to the rows, with s = 30 it is 0.4 and with
 s = 1/100 0.13 behind; with m = 100 it is not."""
@@ -144,8 +144,7 @@ def _equally_likely(counts: Tensor) -> float:
 
 def _scale(dataset: Dataset, use: Use) -> Iterator[Verdict]:
     """Columns far from 0, or from deviation 1, in model units: of the training rows, or without them the test rows."""
-    measured = len(dataset.train) < 2
-    rows = dataset.test if measured else dataset.train
+    rows = dataset.rows()
     u = dataset.transform.to_model(rows.reshape(-1, rows.shape[-1]))
     mean, deviation = u.mean(0), u.std(0, correction=0)
     moving = deviation > 0
@@ -157,7 +156,7 @@ def _scale(dataset: Dataset, use: Use) -> Iterator[Verdict]:
         listed = [f"{shown(dataset.columns[j])} (mean {mean[j]:.4g}, deviation {deviation[j]:.4g})" for j in which]
         text = f"column{'' if len(which) == 1 else 's'} {_some(listed)} in model units, which should be near 0 and 1"
         text += f"; {use.dtype} rounds away what differs from row to row" if lost.any() else ""
-        remedy = "are the units those of training?" if measured else "set 'standardize: scale' in data"
+        remedy = "are the units those of training?" if rows is dataset.test else "set 'standardize: scale' in data"
         yield Verdict("units", "off_scale", f"{text}: {remedy}", "bad" if lost.any() else "warning")
 
 

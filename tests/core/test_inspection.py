@@ -224,3 +224,36 @@ def test_the_run_its_last_line_the_report_and_python_say_it(capsys: pytest.Captu
     assert {"off_scale", "memorised"} <= {one.outcome for one in driftspec.load("out").verdicts}
     assert main(["validate", "--deep", "a.yaml"]) == 0
     assert "a.yaml:3:7: warning[X304] units off scale: column 'b'" in capsys.readouterr().err
+
+
+# Rows that a metric cannot read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "refused"), [(1.0, True), (0.3, True), (0.0, False)])
+def test_levels_without_noise_are_refused_before_training(
+    share: float, refused: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 levels on [0, 1]; a share of the values has no noise."""
+    generator = torch.Generator().manual_seed(0)
+    level, noise, chosen = torch.rand(3, 400, 2, generator=generator, dtype=torch.float64)
+    write((level * 64).floor() / 64 + (chosen >= share) * noise / 64)
+    metric = "evaluate=[{type: round_trip}, {type: bits_per_dim, levels: 64}]"
+    for words in (["a.yaml", "--out", "out"], ["plan", "a.yaml"], ["validate", "--deep", "a.yaml"]):
+        if refused or words[0] != "a.yaml":
+            assert main([*words, "--set", metric]) == (3 if refused else 0)
+            said = (
+                " of the values lie on the edges of their 64 levels, where a density has no bound: add uniform noise of"
+            )
+            err = capsys.readouterr().err
+            assert ("--set[1]: error[X303] metric 'bits_per_dim': " in err and said in err) == refused
+    assert not Path("out").exists()
+
+
+def test_rows_outside_the_range_of_the_levels_are_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    write(FREE)
+    assert main(["plan", "a.yaml", "--set", "evaluate=[{type: bits_per_dim, levels: 8, range: [0, 4]}]"]) == 3
+    err = capsys.readouterr().err
+    assert (
+        err.startswith("--set[1]: error[X303] metric 'bits_per_dim': 1")
+        and "of 20 rows lie outside range [0, 4]" in err
+    )

@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_fails_the_run(write: Write, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out == ""
     warning, error = err.splitlines()
-    assert warning.startswith("a.yaml:4:7: warning[X304] units off scale: columns 'x1' (mean ")
+    assert warning.startswith("--set[1]: warning[X304] units off scale: columns 'x1' (mean ")
     assert error == "a.yaml:6:12: error[X305] estimator: step 1: loss inf (status non_finite)"
     assert listing() == ["a.yaml"]
 
@@ -101,8 +101,9 @@ def test_a_loss_that_is_no_number_fails_the_run(write: Write, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("exact_trace", "failing", "a.yaml:6:12: error[X305] estimator: estimator 'failing' failed: KeyError: 'no such thing' "
-         "(-v shows where)\n"),
+        ("exact_trace", "failing",
+         "a.yaml:6:12: error[X305] estimator: estimator 'failing' failed: KeyError: 'no such thing' (-v shows where)"
+         "\n"),
         ("evaluate:", "sampler: nowhere\nevaluate:",
          "a.yaml:13:10: error[X305] sampler: sampler 'nowhere': draws that are not finite\n"),
     ],

@@ -28,10 +28,11 @@ def main(words: list[str]) -> int:
 
         return planned(loaded, args)
 
-    from driftspec import build
+    from driftspec import build, runs
     from driftspec.files import Files
 
     experiment = build.build(loaded.spec, Files(loaded.root, args.allow_outside), document=loaded.document)
+    runs.check_rows(loaded, experiment, args.stages)
     tell(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
