@@ -128,9 +128,11 @@ def use_of(spec: Spec) -> Use:
 
 def warnings_of(experiment: Experiment, document: Document) -> list[Problem]:
     """What is worth a word of the data, before anything is trained, as warnings at their section."""
-    if not experiment.has_data():
+    data = experiment.spec.data
+    if data is None or not experiment.has_data():
         return []
-    return [problem_at(document, "X304", str(verdict), ("data",), "warning") for verdict in experiment.dataset.verdicts]
+    code = "X303" if data.file() is None else "X304"
+    return [problem_at(document, code, str(verdict), ("data",), "warning") for verdict in experiment.dataset.verdicts]
 
 
 __all__ = ["Experiment", "build", "use_of", "warnings_of"]

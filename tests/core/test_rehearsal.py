@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_fails_the_run(write: Write, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out == ""
     warning, error = err.splitlines()
-    assert warning.startswith("--set[1]: warning[X304] units off scale: columns 'x1' (mean ")
+    assert warning.startswith("--set[1]: warning[X303] units off scale: columns 'x1' (mean ")
     assert error == "a.yaml:6:12: error[X305] estimator: step 1: loss inf (status non_finite)"
     assert listing() == ["a.yaml"]
 
@@ -151,7 +151,7 @@ def test_the_worst_of_several_is_the_exit_code_and_every_format_tells(
     found = json.loads(capsys.readouterr().out)
     assert [one["valid"] for one in found["files"]] == [True, False]
     problems = [(one["spec"], one["code"], one["line"]) for one in found["problems"]]
-    assert problems == [("b.yaml", "X304", 4), ("b.yaml", "X305", 6)]
+    assert problems == [("b.yaml", "X303", 4), ("b.yaml", "X305", 6)]
     assert deep("a.yaml", "b.yaml", "c.yaml") == 3
 
 
