@@ -20,7 +20,7 @@ from driftspec import runs, source, spec
 from driftspec.build import Experiment, build
 from driftspec.component import Component
 from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
-from driftspec.errors import RunFailed
+from driftspec.errors import RunFailed, shown
 from driftspec.files import Files
 from driftspec.fits import capabilities
 from driftspec.registry import Registry, discover
@@ -207,7 +207,9 @@ class Run:
     def decode(self, z: Array) -> Any:
         """The data x (B, d) that the ODE carries the latent points z to."""
         t_prior, t_data = self.spec.dynamics.times()
-        return self._carried(z, self._model.like(self._points(z)), t_prior, t_data, self._experiment.transform.to_data)
+        return self._carried(
+            z, self._model.like(self._points(z, named=False)), t_prior, t_data, self._experiment.transform.to_data
+        )
 
     def _carried(self, given: Array, rows: Tensor, start: float, end: float, units: Callable[[Tensor], Tensor]) -> Any:
         from driftspec import flow
@@ -216,10 +218,11 @@ class Run:
         solver = self._first(Solver)
         return _like(given)(units(flow.transport(self._model, rows, start, end, solver).value.cpu()))
 
-    def _points(self, x: Array) -> Tensor:
-        """(B, d) float64; RunFailed for another shape."""
+    def _points(self, x: Array, named: bool = True) -> Tensor:
+        """(B, d) float64, columns with names in the run's order; RunFailed for another shape."""
         import torch
 
+        x = _in_order(x, self._run.info["columns"] if named else None)
         rows = torch.as_tensor(x, dtype=torch.float64).detach().cpu()
         if rows.dim() != 2 or rows.shape[1] != self._experiment.model.dim:
             raise RunFailed(f"points have the shape (B, {self._experiment.model.dim}), not {tuple(rows.shape)}")
@@ -255,6 +258,21 @@ class Run:
 
 def _no_draws() -> Draws:
     raise RunFailed("a point's log p reads none of the run's draws")
+
+
+def _in_order(x: Any, columns: Sequence[str] | None) -> Any:
+    """Of a table that names its columns those asked for, in this order, or all of them; other arrays as they are."""
+    import numpy as np
+
+    names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
+    if names is None:
+        return x
+    if columns is None or not all(isinstance(name, str) for name in names):  # numbered, as of a frame made of an array
+        return np.asarray(x)
+    if missing := [name for name in columns if name not in names]:
+        there = ", ".join(map(str, names))
+        raise RunFailed(f"no column {', '.join(map(shown, missing))}: the points have {there}")
+    return np.stack([np.asarray(x[name], dtype=np.float64) for name in columns], axis=-1)
 
 
 def _like(x: Array) -> Callable[[Tensor], Any]:

@@ -11,9 +11,10 @@ DriftspecError
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 CODES = {
@@ -159,6 +160,17 @@ def cause(error: BaseException) -> str:
     except Exception:  # its own words fail too
         text = ""
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def blamed(label: str) -> Iterator[None]:
+    """Turn whatever a component raises, in another library's words, into a RunFailed that begins with its label."""
+    try:
+        yield
+    except DriftspecError:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{label} failed: {cause(error)} (-v shows where)") from error
 
 
 def printable(text: str) -> str:

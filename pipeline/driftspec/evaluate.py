@@ -13,7 +13,7 @@ from torch import Tensor
 from driftspec.build import Experiment
 from driftspec.components import Distribution, Draws, Measured, Setting
 from driftspec.dataset import Dataset, Transform
-from driftspec.errors import RunFailed
+from driftspec.errors import RunFailed, blamed
 from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.streams import Streams
@@ -110,7 +110,8 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
     """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
-        measured = metric.measure(Evaluation(experiment, model, scope, drawn))
+        with blamed(metric.label):
+            measured = metric.measure(Evaluation(experiment, model, scope, drawn))
         if metric.wanted() or metric.reads_chains:
             measured = _of_draws(measured, drawn())
         yield metric.key(), measured
@@ -130,7 +131,8 @@ def sample(experiment: Experiment, model: Model) -> Draws:
     spec = experiment.spec
     if spec.sample is None or spec.sampler is None:
         raise RunFailed("the spec draws no samples: add sample: {count: N}")
-    draws = spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+    with blamed(spec.sampler.label):
+        draws = spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
     if not any(metric.finite_time for metric in spec.evaluate or ()):
         return draws
     return replace(draws, verdicts=tuple(one for one in draws.verdicts if one.subject != "chains"))

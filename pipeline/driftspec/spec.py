@@ -58,7 +58,9 @@ class Train(Section):
     """How parameters are fitted."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(256, ge=1, description="rows a step")
+    batch_size: int = Field(
+        256, ge=1, description="rows a step; left to its default, all training rows where they are fewer"
+    )
     optimizer: Optimizer = default("adam", "how parameters are moved")
     schedule: Schedule = default("constant", "how the learning rate changes with the step")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: as it comes")

@@ -28,6 +28,10 @@ def carry_out(
     from driftspec.evaluate import as_json, evaluate, once, sample
 
     stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    run.forget_verdicts()
+    if experiment.has_data():
+        for verdict in experiment.dataset.verdicts:
+            run.judge("data", verdict)
     if training is not None:
         with timed(seconds, "train"), stop.deferred():
             run.observer.stage("train")
@@ -38,10 +42,6 @@ def carry_out(
     model = fitted(experiment, chosen)
     best = _best_step(run.spec, chosen) == chosen["step"]
     run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
-    run.forget_verdicts()
-    if experiment.has_data():
-        for verdict in experiment.dataset.verdicts:
-            run.judge("data", verdict)
 
     def draw() -> Draws:
         draws = sample(experiment, model)

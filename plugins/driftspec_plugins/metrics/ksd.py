@@ -26,7 +26,7 @@ from driftspec_plugins.metrics._two_samples import Compared, checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Measured
+    from driftspec.components import Data, Measured
     from driftspec.evaluate import Evaluation
 
 BLOCK = 512  # rows of the n x n matrix held at a time
@@ -51,9 +51,7 @@ class KSD(Metric):
     def wanted(self) -> int:
         return 0 if self.of == "data" else self.samples
 
-    @property
-    def reads_test_rows(self) -> bool:
-        """Whether other data change what it measures."""
+    def reads_rows(self, data: Data) -> bool:
         return self.of == "data"
 
     def measure(self, evaluation: Evaluation) -> Measured:
