@@ -18,7 +18,7 @@ from driftspec.cli import main
 from driftspec.components import Network
 from driftspec.errors import RunFailed, SpecError, UsageError
 
-PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "load", "run"]
+PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from driftspec.components import Data, Trace
+from driftspec.components import Data, Solver, Trace
 from driftspec.errors import RunFailed, SpecError
 from driftspec.files import Files
 from driftspec.fits import enough_rows, laws, problem_at
@@ -87,16 +87,30 @@ def build(
         text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
         raise SpecError(problem_at(document, "X302", text, ("dynamics",)))
     model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
+    trace, solver = _density(spec)
     model = replace(
         model,
         times=None if times is None else times.to(device),
-        trace=spec.estimator if isinstance(spec.estimator, Trace) else None,
+        trace=trace,
+        solver=solver,
         rows=(lambda: experiment.rows(experiment.dataset.train)) if spec.data is not None else None,
     )
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:
         vars(experiment)["dataset"] = dataset
     return experiment
+
+
+def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
+    """The trace and the solver by which log p follows from a velocity: a scoring metric's, before the estimator's.
+
+    The trace is the first that is exact, for its log p can be differentiated.
+    """
+    found = [pair for metric in spec.scorers if (pair := metric.solves_with()) is not None]
+    if isinstance(spec.estimator, Trace):
+        found.append((spec.estimator, spec.solver or spec.estimator.solver))
+    traces = [trace for trace, _ in found]
+    return next((one for one in traces if one.exact()), traces[0] if traces else None), found[0][1] if found else None
 
 
 def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None) -> Dataset:

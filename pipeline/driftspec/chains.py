@@ -10,7 +10,7 @@ rounds a row by its company. So a chain is the same alone and among others, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
@@ -62,6 +62,24 @@ def noise(streams: Streams, chains: int, like: Tensor) -> Iterator[Noise]:
             uniforms.append(torch.rand(AHEAD, block, generator=generator, dtype=torch.float64))
         normal, uniform = (torch.cat(parts, 1)[:, :chains].to(like) for parts in (normals, uniforms))
         yield from map(Noise, normal, uniform)
+
+
+def in_chains(model: Model, first: Tensor) -> Model:
+    """The model as chains read it that begin in whole blocks at `first` (n, d).
+
+    Where log p follows from a velocity by solves, all have one number of steps. It is found at the first block's
+    starts, whatever the number of chains: with it, too, no chain depends on how many others there are.
+    """
+    return replace(model, pilot=first[: Sampler.BLOCK]) if model.solved else model
+
+
+def with_error(model: Model, draws: Draws) -> Draws:
+    """The draws with the error of the log p that moved the chains, where it came from solves."""
+    if not model.solved:
+        return draws
+    from driftspec import density
+
+    return density.with_error(model, draws)
 
 
 def padded(chains: int) -> int:
@@ -150,15 +168,18 @@ class ChainSampler(Sampler):
         chains, draws = self.layout(count)
         if chains * draws != count:
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
-        x = model.first(self.start, chains, streams)[: padded(chains)]
+        first = model.first(self.start, chains, streams)
+        model = in_chains(model, first)
         after = range(self.before(), self.before() + draws * self.thin, self.thin)
-        return self._run(model, x, chains, after, self.warm_up(), streams.under("chains"))
+        drawn = self._run(model, first[: padded(chains)], chains, after, self.warm_up(), streams.under("chains"))
+        return with_error(model, drawn)
 
     def length(self, model: Model) -> int | None:
         return self.before() if self.chains is None else None
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
-        x = model.first(self.start, count, streams)[: padded(count)]
+        first = model.first(self.start, count, streams)
+        x, model = first[: padded(count)], in_chains(model, first)
         found = self._run(model, x, count, after, self.warm_up(), streams.under("chains"))
         return found.values.transpose(0, 1)
 
@@ -172,6 +193,7 @@ class ChainSampler(Sampler):
         """The chains that stand at x (n, d), `before()` steps on; no step adapts."""
         import torch
 
+        model = in_chains(model, x)
         spare = x[:1].expand(padded(len(x)) - len(x), -1)
         return self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
 

@@ -23,6 +23,7 @@ class Table:
     columns: tuple[str, ...]
     times: Tensor | None = None
     digest: str | None = None  # sha256 of the file it came from
+    first: int = 1  # the number of the first row, as the source counts
 
 
 class Data(Component):

@@ -72,7 +72,8 @@ class TableFile(Data):
         columns, values = READERS[_suffix(self.path)](name, content, self.columns)
         if len(values) < 2:
             raise _wrong(name, f"{_counted(len(values), 'row')} of numbers: a model learns from 2 at least")
-        return Table(torch.from_numpy(values), columns, digest=digest)
+        header = _suffix(self.path) == ".csv"  # counted as row 1
+        return Table(torch.from_numpy(values), columns, digest=digest, first=2 if header else 1)
 
 
 def duplicates(values: Tensor) -> int:

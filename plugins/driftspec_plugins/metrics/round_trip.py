@@ -13,6 +13,7 @@ from pydantic import Field
 
 from driftspec.component import Need, default
 from driftspec.components import Measured, Metric, Solver
+from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
@@ -37,13 +38,14 @@ class RoundTrip(Metric):
         from driftspec import flow
 
         x = evaluation.test(self.points)
-        solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
+        with evaluation.naming_rows():
+            solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
         error = torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1)
         largest, lost = float(error.max()), solved.not_converged
         reliable = largest <= self.reliable * float(x.std(0).mean()) and not lost
         problem = f"{lost} points not converged" if lost else f"errors up to {largest:.1e}"
         return Measured(
             float(error.mean()), float(error.std()) / math.sqrt(len(x)), "data units", len(x),
-            {"max": largest, "reliable": reliable, "not_converged": lost},
+            {"max": largest, "reliable": reliable, "not_converged": lost, "solver_error": stated(solved.error)},
             line=None if reliable else f"the inverse is unreliable: round trip with {problem}",
         )  # fmt: skip
