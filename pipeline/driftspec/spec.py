@@ -124,12 +124,13 @@ class Spec(Section):
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
     sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
 
-    _scorers: tuple[Metric, ...] = PrivateAttr(default=())
+    _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
 
     @property
     def scorers(self) -> tuple[Metric, ...]:
         """The metrics that know log p: the spec's own, then those its dynamics names; the first answers for the run."""
-        return self._scorers
+        own = [metric for metric in self.evaluate or () if "log_prob" in metric.offers()]
+        return (*own, *self._default_scorers)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -304,7 +305,8 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
         raise _error(found) from None
     made = spec.model_copy(update=filled)
-    made._scorers = _scorers(made, context)
+    if not any(metric.solves_with() for metric in made.scorers):
+        made._default_scorers = _default_scorers(made, context)
     return made
 
 
@@ -313,13 +315,11 @@ def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
     return tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
 
 
-def _scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
-    """The metrics that know log p; those the dynamics names last, unless a plugin they come from is not there."""
-    own = [metric for metric in spec.evaluate or () if "log_prob" in metric.offers()]
-    if not any(metric.solves_with() for metric in own):
-        with contextlib.suppress(ValidationError):
-            own += [metric for metric in _default_metrics(spec, context) if "log_prob" in metric.offers()]
-    return tuple(own)
+def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that know log p of those the dynamics names; none where a plugin they come from is not there."""
+    with contextlib.suppress(ValidationError):
+        return tuple(metric for metric in _default_metrics(spec, context) if "log_prob" in metric.offers())
+    return ()
 
 
 _Keys = tuple[source.Path, list[str]]

@@ -77,14 +77,18 @@ class Metric(Component):
         """
         import torch
 
+        text = f"{self.label} gives a log p that cannot be differentiated: it computes it without a graph"
+        refused = RunFailed(f"{text}; it may give the gradient itself, by log_prob_gradient")
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            value = self.log_prob(evaluation, x)[0].sum()
+            try:
+                value = self.log_prob(evaluation, x)[0].sum()
+            except RuntimeError as error:  # torch's, where numbers are taken out of a tensor that has a graph
+                raise refused from error
         slope = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
-        if slope is not None:
-            return slope.double(), slope.new_full((len(x),), torch.inf, dtype=torch.float64)
-        text = f"{self.label} gives a log p that cannot be differentiated: it computes it without a graph"
-        raise RunFailed(f"{text}; it may say the gradient itself, in log_prob_gradient")
+        if slope is None:
+            raise refused
+        return slope.double(), slope.new_full((len(x),), torch.inf, dtype=torch.float64)
 
     def solves_with(self) -> tuple[Trace, Solver] | None:
         """The trace and the solver by which it finds log p from a velocity; None if it does so in another way.
