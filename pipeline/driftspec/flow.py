@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -219,7 +219,7 @@ def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, co
     solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
     value, _, slope = torch.split(solved.value, [1, model.dim, model.dim], 1)
     error = solved.error.expm1() * slope.abs().amax(1).square().add(1).sqrt()
-    return Solved(torch.cat([value, slope], 1), error, solved.converged, solved.evaluations)
+    return replace(solved, value=torch.cat([value, slope], 1), error=error)
 
 
 def at_once(steps: int | None) -> int:

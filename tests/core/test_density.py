@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from problems import points, regular
 from tiny import known, random_flow
@@ -15,6 +16,7 @@ from torch import Tensor
 from driftspec import density, flow
 from driftspec.components import Draws, Dynamics, Sampler, Solver, Trace
 from driftspec.errors import RunFailed
+from driftspec.evaluate import evaluate
 from driftspec.model import Model, build_model, gradient
 from driftspec.streams import Streams
 
@@ -93,6 +95,13 @@ def test_a_model_answers_for_its_density_with_an_error_below_the_tolerance() -> 
     for found in (both[1], model.score(x.new_tensor(1.0), x).detach(), model.score_and_error(x)[0]):
         assert bool(((found - score).abs().amax(1) <= 1e-4 * (1 + score.abs().amax(1))).all())
     assert float((both[0] - log_p).abs().max()) < 1e-4
+
+
+def test_metrics_of_a_flows_score_state_its_error() -> None:
+    changes = "evaluate=[{type: ksd, of: data, samples: 20}]", "data.samples=200", "runtime.dtype=float64"
+    made = tiny.experiment(*changes)
+    ((_, result),) = evaluate(made, made.model, lambda: Draws(torch.zeros(0, 1, 2)))
+    assert 0 < result.details["score_error"]["mean"] < result.details["score_error"]["max"] < 1e-2
 
 
 def test_a_random_trace_alone_gives_no_score() -> None:

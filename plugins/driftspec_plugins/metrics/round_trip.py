@@ -13,7 +13,6 @@ from pydantic import Field
 
 from driftspec.component import Need, default
 from driftspec.components import Measured, Metric, Solver
-from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
@@ -46,6 +45,6 @@ class RoundTrip(Metric):
         problem = f"{lost} points not converged" if lost else f"errors up to {largest:.1e}"
         return Measured(
             float(error.mean()), float(error.std()) / math.sqrt(len(x)), "data units", len(x),
-            {"max": largest, "reliable": reliable, "not_converged": lost, "solver_error": stated(solved.error)},
+            {"max": largest, "reliable": reliable, "not_converged": lost},
             line=None if reliable else f"the inverse is unreliable: round trip with {problem}",
         )  # fmt: skip

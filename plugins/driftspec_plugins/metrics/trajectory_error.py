@@ -11,11 +11,12 @@ import math
 from typing import TYPE_CHECKING
 
 from driftspec.component import Need, default
-from driftspec.components import Measured, Metric, Solver
+from driftspec.components import Measured, Metric, Solver, Verdict
 from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
+    from driftspec.flow import Solved
 
 
 class TrajectoryError(Metric):
@@ -52,4 +53,15 @@ class TrajectoryError(Metric):
         if known is not None:
             details["floor"] = known()
         stderr = float(each.std()) / math.sqrt(len(each))
-        return Measured(float(each.mean()), stderr, "squared data units", len(each), details)
+        return Measured(
+            float(each.mean()), stderr, "squared data units", len(each), details, verdicts=_verdicts(solved)
+        )
+
+
+def _verdicts(solved: Solved) -> tuple[Verdict, ...]:
+    """A bad one where paths miss the solver's tolerance."""
+    if not solved.not_converged:
+        return ()
+    found = f"{solved.not_converged} of {len(solved.value)} paths did not converge"
+    reason = f"{found}: they are off by up to {float(solved.error.max()):.1e} model units"
+    return (Verdict("solver", "not_converged", reason, "bad"),)
