@@ -10,7 +10,7 @@ rounds a row by its company. So a chain is the same alone and among others, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
@@ -96,6 +96,24 @@ def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> 
             uniform.append(uniforms(generator))
         more = [joined([uniforms(generator) for generator in others])] if others else []
         yield from map(Noise, joined(normal), joined(uniform), *more)
+
+
+def in_chains(model: Model, first: Tensor) -> Model:
+    """The model as chains read it that begin in whole blocks at `first` (n, d).
+
+    Where log p follows from a velocity by solves, all have one number of steps. It is found at the first block's
+    starts, whatever the number of chains: with it, too, no chain depends on how many others there are.
+    """
+    return replace(model, pilot=first[: Sampler.BLOCK]) if model.solved else model
+
+
+def with_error(model: Model, draws: Draws) -> Draws:
+    """The draws with the error of the log p that moved the chains, where it came from solves."""
+    if not model.solved:
+        return draws
+    from driftspec import density
+
+    return density.with_error(model, draws)
 
 
 def padded(chains: int) -> int:
@@ -201,10 +219,11 @@ class ChainSampler(Sampler):
         chains, draws = self.layout(count)
         if chains * draws != count:
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
-        x = model.first(self.start, chains, streams)[: padded(chains)]
+        first = model.first(self.start, chains, streams)
+        x, model = first[: padded(chains)], in_chains(model, first)
         half, after = self.before() // 2, range(self.before(), self.before() + draws * self.thin, self.thin)
         walk = self._run(model, x, chains, [half, *after], self.warm_up(), streams.under("chains"))
-        return walk.draws(slice(1, None), self._verdicts(walk, x[:chains], half))
+        return with_error(model, walk.draws(slice(1, None), self._verdicts(walk, x[:chains], half)))
 
     def length(self, model: Model) -> int | None:
         return self.before() if self.chains is None else None
@@ -212,7 +231,8 @@ class ChainSampler(Sampler):
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
         import torch
 
-        x = model.first(self.start, count, streams)[: padded(count)]
+        first = model.first(self.start, count, streams)
+        x, model = first[: padded(count)], in_chains(model, first)
         return torch.stack(self._run(model, x, count, after, self.warm_up(), streams.under("chains")).kept)
 
     def begins(self, around: Setting) -> Distribution | Literal["data", "prior"]:
@@ -228,6 +248,7 @@ class ChainSampler(Sampler):
         """The chains that stand at x (n, d), `before()` steps on; no step adapts."""
         import torch
 
+        model = in_chains(model, x)
         spare = x[:1].expand(padded(len(x)) - len(x), -1)
         walk = self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
         return walk.draws()

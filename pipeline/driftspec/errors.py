@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code each kind of failure ends with.
 
 DriftspecError
-├── UsageError        2   the command line itself
+├── UsageError        2   a command or a call itself
 ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
 ├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
 ├── RunFailed         1   training, evaluation or sampling could not go on
@@ -95,7 +95,7 @@ class DriftspecError(Exception):
 
 
 class UsageError(DriftspecError):
-    """The command line is wrong."""
+    """A command, or an argument of a call from Python, is wrong."""
 
     exit_code = 2
 
@@ -129,7 +129,14 @@ class RunFailed(DriftspecError):
 
 
 class SolveFailed(RunFailed):
-    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged.
+
+    `rows` are the numbers of the points at fault, from 0 on, where they are known.
+    """
+
+    def __init__(self, message: str, status: str = "failed", step: int | None = None, rows: Sequence[int] = ()):
+        self.rows = tuple(rows)
+        super().__init__(message, status, step)
 
 
 class Interrupted(DriftspecError):

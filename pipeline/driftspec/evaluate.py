@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,10 +14,13 @@ from torch import Tensor
 from driftspec.build import Experiment
 from driftspec.components import Distribution, Draws, Measured, Setting
 from driftspec.dataset import Dataset, Transform
-from driftspec.errors import RunFailed, blamed
+from driftspec.errors import RunFailed, SolveFailed, blamed
 from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.streams import Streams
+
+NAMED = 5
+"""Rows that a failed solve names, at most."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,19 @@ class Evaluation:
         if len(rows) < 2:
             raise RunFailed(f"a metric reads test rows, at least 2, and data.split leaves {len(rows)}")
         return rows
+
+    @contextlib.contextmanager
+    def naming_rows(self) -> Iterator[None]:
+        """Adds to a failed solve the numbers of the rows at fault; its points are the test rows from the first on."""
+        try:
+            yield
+        except SolveFailed as error:
+            numbers = [] if self.dataset.numbers is None else [int(self.dataset.numbers[i]) for i in error.rows]
+            if not numbers:
+                raise
+            more = ", ..." if len(numbers) > NAMED else ""
+            text = f"{error}: row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
+            raise SolveFailed(text, error.status, error.step, error.rows) from error
 
     @property
     def law(self) -> Distribution | None:

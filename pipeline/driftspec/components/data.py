@@ -45,6 +45,8 @@ class Table:
         order = [self.columns.index(name) for name in names]
         return replace(self, values=self.values[..., order], columns=tuple(names))
 
+    first: int = 1  # the number of the first row, as the source counts
+
 
 class Data(Component):
     """Which distribution: samples, log p, or both?"""
