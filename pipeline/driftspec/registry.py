@@ -262,10 +262,13 @@ class Registry:
             provider = Provider(found.__qualname__, found.__module__, "", target)
             self.providers.setdefault((kind, name), []).append(provider)
 
-    def add_file(self, path: str | Path) -> None:
-        """A one-file plugin, named by `--plugin FILE.py` and by nothing else. The same file twice is one plugin."""
+    def add_file(self, path: str | Path, option: str = "--plugin") -> None:
+        """A one-file plugin, named by `--plugin FILE.py` or in a call alone. The same file twice is one plugin.
+
+        Messages call it by the option, or the place in the call, that names it.
+        """
         path = Path(path)
-        content = _code(path)
+        content = _code(path, option)
         digest = hashlib.sha256(content).hexdigest()
         name = f"driftspec_file_{path.stem}_{digest[:8]}"
         if self.files.get(str(path)) == digest:
@@ -275,7 +278,7 @@ class Registry:
         sys.modules[name] = module
         started = time.perf_counter()
         try:  # not importlib's loader: what runs is what the digest is of, and no cache is left beside the file
-            with providers.foreign(f"--plugin {path} failed to import"):
+            with providers.foreign(f"{option} {path} failed to import"):
                 exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
         except PluginError:
             del sys.modules[name]
@@ -284,7 +287,7 @@ class Registry:
         self.files[str(path)] = digest
 
 
-def _code(path: Path) -> bytes:
+def _code(path: Path, option: str) -> bytes:
     """What a one-file plugin holds."""
     try:
         if path.suffix == ".py" or not path.exists():
@@ -294,7 +297,7 @@ def _code(path: Path) -> bytes:
         why = "no such file"
     except OSError as error:
         why = f"cannot be read: {str(error.strerror).lower()}"
-    raise UsageError(f"--plugin {path}: {why}")
+    raise UsageError(f"{option} {path}: {why}")
 
 
 def _imported(entry: Entry) -> object:

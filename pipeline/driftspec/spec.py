@@ -5,6 +5,7 @@ This page is the envelope alone: sections and what they hold. The keys of a comp
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -17,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -60,14 +62,18 @@ class Train(Section):
     """How parameters are fitted."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(256, ge=1, description="rows a step")
+    batch_size: int = Field(
+        256, ge=1, description="rows a step; left to its default, all training rows where they are fewer"
+    )
     optimizer: Optimizer = default("adam", "how parameters are moved")
     schedule: Schedule = default("constant", "how the learning rate changes with the step")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: as it comes")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
     )
-    early_stopping: EarlyStopping | None = Field(None, description="null: all steps")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="ends training when the validation loss no longer improves; null: after all steps"
+    )
     monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
     log_every: int = Field(10, ge=1, description="steps from one record to the next")
@@ -108,7 +114,7 @@ class Sweep(Section):
 class Spec(Section):
     """One run."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="of the spec's format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="names the folder below runs/")
     seed: int = Field(0, ge=0, lt=2**63, description="the root of every random stream")
     runtime: Runtime = Field(default_factory=Runtime, description="device, precision, threads")
@@ -117,12 +123,20 @@ class Spec(Section):
     data: Data | None = Field(None, description="which distribution")
     dynamics: Dynamics = Field(description="which ODE or SDE")
     estimator: Estimator | None = Field(None, description="what is optimised")
-    sampler: Sampler | None = Field(None, description="how samples are drawn; the dynamics names a default")
+    sampler: Sampler | None = Field(None, description="how samples are drawn; null: as the dynamics says")
     train: Train | None = Field(None, description="how parameters are fitted")
-    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
+    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: what the dynamics says")
     sample: Sample | None = Field(None, description="what is drawn")
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
     sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
+
+    _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
+
+    @property
+    def scorers(self) -> tuple[Metric, ...]:
+        """The metrics that know log p: the spec's own, then those its dynamics names; the first answers for the run."""
+        own = [metric for metric in self.evaluate or () if "log_prob" in metric.offers()]
+        return (*own, *self._default_scorers)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -293,7 +307,7 @@ def _extended(document: source.Document, folder: Path, allow_outside: bool = Fal
         raise refused(f"the base {shown(name)} {error.problems[0].message}") from None
     base = _discreetly_parsed(text, str(folder / name))
     if not _resembles_a_spec(base.data):
-        raise refused(f"the base {shown(name)} is not a spec: most of its keys are none of a spec's")
+        raise refused(f"the base {shown(name)} is not a spec: its keys are not those of one")
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
         raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))
@@ -311,9 +325,9 @@ def _discreetly_parsed(text: bytes, name: str) -> source.Document:
 
 
 def _resembles_a_spec(keys: Iterable[str]) -> bool:
-    """Whether at least half of these are keys of a spec."""
+    """Whether more than half of these are keys of a spec."""
     there = set(keys)
-    return 0 < len(there) <= 2 * len(there & {*Spec.model_fields, "extends"})
+    return len(there) < 2 * len(there & {*Spec.model_fields, "extends"})
 
 
 def validate(document: source.Document, registry: Registry) -> Spec:
@@ -328,12 +342,27 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.sampler is None:
             filled["sampler"] = _by_name(Sampler, spec.dynamics.default_sampler, context)
         if spec.evaluate is None:
-            filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
+            filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
         parts = dict(_parts(document.data, Spec, registry)) | {(): Part(Spec, ("extends",))}
         found = wording.problems(error, document, parts, registry.words)
         raise _error([*found, *registry.wordless]) from None
-    return spec.model_copy(update=filled)
+    made = spec.model_copy(update=filled)
+    if not any(metric.solves_with() for metric in made.scorers):
+        made._default_scorers = _default_scorers(made, context)
+    return made
+
+
+def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that the dynamics names, with what the spec says for all: its solver."""
+    return tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
+
+
+def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that know log p of those the dynamics names; none where a plugin they come from is not there."""
+    with contextlib.suppress(ValidationError):
+        return tuple(metric for metric in _default_metrics(spec, context) if "log_prob" in metric.offers())
+    return ()
 
 
 def _parts(
@@ -356,9 +385,8 @@ def _parts(
                     yield from _parts(part, found, registry, at)
 
 
-def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:
-    component: Component = TypeAdapter(kind).validate_python(name, context=context)
-    return component
+def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:
+    return TypeAdapter(kind).validate_python(name, context=context)
 
 
 __all__ = [

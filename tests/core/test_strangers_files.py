@@ -156,7 +156,7 @@ def test_nothing_but_a_regular_file_is_opened(device: str, tree: Path, capsys: p
     told = "cannot be read: not a regular file"
     assert validated(capsys, "a.yaml", *outside) == (3, f"a.yaml: error[Y001] {told}\n")
     assert validated(capsys, "b.yaml", *outside) == (3, f"b.yaml:1:10: error[Y013] the base 'a.yaml' {told}\n")
-    assert validated(capsys, "a.yaml", "--plugin", "c.py") == (2, f"usage: --plugin c.py: {told}\n")
+    assert validated(capsys, "a.yaml", "--plugin", "c.py") == (2, f"error: --plugin c.py: {told}\n")
     assert main(["schema", "--check", "a.yaml"]) == 1
     assert capsys.readouterr().err.startswith(f"error: 'a.yaml' {told}")
 

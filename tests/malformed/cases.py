@@ -278,7 +278,7 @@ FILES = [
     changed("two changes, two mistakes", "--set train.steps=0 --set sample.cuont=3", "--set[1]: error[S113] 'steps' "
             "in train is 0: it must be at least 1", "--set[2]: error[S111] unknown key 'cuont' in sample (did you "
             "mean 'count'?)"),
-    changed("an option misspelt", "--sett train.steps=5", "usage: unrecognized arguments: --sett train.steps=5 "
+    changed("an option misspelt", "--sett train.steps=5", "error: unrecognized arguments: --sett train.steps=5 "
             "(did you mean '--set'?); see: run-spec validate --help", code=2),
     changed("the nearest of several parts", "--set steps=7", "--set[1]: error[S111] unknown key 'steps': it belongs in "
             "train"),
@@ -291,7 +291,7 @@ FILES = [
             "train.optimizer"),
     changed("letters of a device in the wrong order", "--set runtime.device=cuad", "--set[1]: error[S114] 'device' in "
             f"runtime is 'cuad' (did you mean 'cuda'?); {DEVICES}"),
-    changed("no value", "--set train.steps", "usage: argument --set: 'train.steps' is not KEY=VALUE; "
+    changed("no value", "--set train.steps", "error: argument --set: 'train.steps' is not KEY=VALUE; "
             "see: run-spec validate --help", code=2),
     # --- extends ---
     extending("a base that is not there", "bas.yaml", "a.yaml:1:10: error[Y013] the base 'bas.yaml' cannot be read: "
@@ -302,8 +302,8 @@ FILES = [
               "not 'ten'", b=edited(("steps: 100", "steps: ten"))),
     extending("a base elsewhere", "/etc/passwd", "a.yaml:1:10: error[Y013] the base '/etc/passwd' leads out of the "
               "spec's folder and of the current directory; allow it with --allow-outside"),
-    extending("a base that is no spec", "b.yaml", "a.yaml:1:10: error[Y013] the base 'b.yaml' is not a spec: most of "
-              "its keys are none of a spec's", b="token: abc\n"),
+    extending("a base that is no spec", "b.yaml", "a.yaml:1:10: error[Y013] the base 'b.yaml' is not a spec: its "
+              "keys are not those of one", b="token: abc\n"),
     extending("a base that is a folder", ".", "a.yaml:1:10: error[Y013] the base '.' cannot be read: is a directory"),
     # --- what does not fit together ---
     wrong("train forgotten", TEXT[TEXT.index("train:") : TEXT.index("evaluate:")], "", "a.yaml:7:1: error[X302] "

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from driftspec.cli import options
+from driftspec.cli import foreign, options
 from driftspec.elsewhere import WORDS, Words
-from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, printable
+from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
 
 VERBS = {
     "validate": "check specs without running them",
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
-        code = _dispatch(words)
+        with foreign.reported(verbose):
+            code = _dispatch(words)
         sys.stdout.flush()
     except DriftspecError as error:
         if verbose:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        print(f"internal error: {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
+        print(f"internal error: {printable(cause(error))} (-v shows where)", file=sys.stderr)
         code = 1
     return code
 
@@ -89,10 +90,8 @@ def report(error: DriftspecError) -> None:
     if isinstance(error, (SpecError, PluginError)):
         tell(error.problems)
     else:
-        kind = (
-            "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
-        )
-        print(f"{kind}: {printable(str(error))}", file=sys.stderr)
+        kind = "" if isinstance(error, Interrupted) else "error: "
+        print(f"{kind}{printable(str(error))}", file=sys.stderr)
 
 
 def tell(problems: Iterable[Problem]) -> None:

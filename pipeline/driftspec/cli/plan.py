@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options
+from driftspec.cli import options, tell
 
 if TYPE_CHECKING:
     from driftspec.build import Experiment
@@ -24,12 +24,11 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
 
-    from driftspec import build
+    from driftspec import build, runs
     from driftspec.files import Files
-    from driftspec.runs import carried_out
 
     for point in loaded.points or (loaded,):
-        carried_out(point.spec, args.stages)
+        runs.carried_out(point.spec, args.stages)
     if loaded.points:
         from driftspec.cli.sweep import planned
 
@@ -37,6 +36,8 @@ def main(words: list[str]) -> int:
 
     files = Files(loaded.root, args.allow_outside)
     experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
+    runs.check_rows(loaded, experiment, args.stages)
+    tell(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
@@ -46,7 +47,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     from driftspec.document import dotted, leaves
     from driftspec.provenance import identity
 
-    given = loaded.spec
+    given, written = experiment.spec, dict(leaves(loaded.spec.resolved()))
     parts = ("train", "validation", "test") if given.data is not None else ()
     data_digest = experiment.dataset.digest if given.data is not None else None
     return {
@@ -65,7 +66,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
             for path, one in given.components().items()
         },
         "values": [
-            {"key": dotted(path), "value": value, "from": _source(path, loaded)}
+            {"key": dotted(path), "value": value, "from": _origin(path, loaded, value, written[path])}
             for path, value in leaves(given.resolved())
         ],
     }
@@ -75,6 +76,11 @@ def stages(given: Spec, asked: Sequence[str]) -> list[str]:
     """Those of the stages asked for in which this spec has something to do."""
     there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     return [stage for stage in asked if there[stage]]
+
+
+def _origin(path: Path, loaded: Loaded, value: object, written: object) -> str:
+    """Where a value comes from; of one that the data decide, the default that it replaces."""
+    return _source(path, loaded) if value == written else f"default {written}, less for the data"
 
 
 def _source(path: Path, loaded: Loaded) -> str:
