@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code each kind of failure ends with.
 
 DriftspecError
-├── UsageError        2   the command line itself
+├── UsageError        2   a command or a call itself
 ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
 ├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
 ├── RunFailed         1   training, evaluation or sampling could not go on
@@ -11,9 +11,10 @@ DriftspecError
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 CODES = {
@@ -94,7 +95,7 @@ class DriftspecError(Exception):
 
 
 class UsageError(DriftspecError):
-    """The command line is wrong."""
+    """A command, or an argument of a call from Python, is wrong."""
 
     exit_code = 2
 
@@ -128,7 +129,14 @@ class RunFailed(DriftspecError):
 
 
 class SolveFailed(RunFailed):
-    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged.
+
+    `rows` are the numbers of the points at fault, from 0 on, where they are known.
+    """
+
+    def __init__(self, message: str, status: str = "failed", step: int | None = None, rows: Sequence[int] = ()):
+        self.rows = tuple(rows)
+        super().__init__(message, status, step)
 
 
 class Interrupted(DriftspecError):
@@ -159,6 +167,17 @@ def cause(error: BaseException) -> str:
     except Exception:  # its own words fail too
         text = ""
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def blamed(label: str) -> Iterator[None]:
+    """Turn whatever a component raises, in another library's words, into a RunFailed that begins with its label."""
+    try:
+        yield
+    except DriftspecError:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{label} failed: {cause(error)} (-v shows where)") from error
 
 
 def printable(text: str) -> str:

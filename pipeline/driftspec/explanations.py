@@ -224,9 +224,11 @@ EXPLANATIONS = {
         "data: {type: moons, samples: 500}\ntrain: {steps: 100, batch_size: 64}",
     ),
     "X304": Explanation(
-        "A data file is missing, lies outside the current directory, or is no table of numbers. Its path is relative "
-        "to the spec's file. validate only looks whether it is there, and warns; a run, plan and validate --deep "
-        "read it.",
+        "A data file is missing, lies outside the current directory, or is no table of numbers; or its rows have no "
+        "density (a column is constant, repeats another or follows from others) and the run needs one. Its path is "
+        "relative to the spec's file. validate only looks whether it is there, and warns; a run, plan and "
+        "validate --deep read it, and warn of columns far off the model's scale, of few different values, and of test "
+        "rows that are training rows too.",
         "data: {type: table, path: no_such_file.csv}", "data: {type: moons, samples: 500}",
     ),
     "X305": Explanation(

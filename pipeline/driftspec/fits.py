@@ -70,12 +70,14 @@ def check(loaded: Loaded) -> list[Problem]:
 
 def unread(loaded: Loaded, files: Files) -> list[Problem]:
     """A data file that is not where the spec says, as a warning: checking reads no data, running does."""
-    path = getattr(loaded.spec.data, "path", None)
+    data = loaded.spec.data
+    if data is None or (name := data.file()) is None:
+        return []
     try:
-        if isinstance(path, str):
-            files.find(path)
+        files.find(name)
     except SpecError as error:
-        return [problem_at(loaded.document, p.code, p.message, ("data", "path"), "warning") for p in error.problems]
+        place = ("data", str(data.file_key))
+        return [problem_at(loaded.document, p.code, p.message, place, "warning") for p in error.problems]
     return []
 
 
@@ -250,11 +252,11 @@ def _train(spec: Spec) -> Found:
         text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
         yield "X303", f"{text} that sum to 1", ("data", "split")
         return
-    rows = getattr(spec.data, "samples", None)
-    if isinstance(rows, int):
+    rows = None if spec.data is None else spec.data.rows()
+    if spec.data is not None and rows is not None:
         first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
         yield from enough_rows(spec, first, second - first)
-        readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
+        readers = [metric for metric in spec.evaluate or () if metric.reads_rows(spec.data)]
         if readers and (left := rows - second) < 2:
             text = f"{readers[0].label} reads test rows, at least 2: 'split' in data leaves {left}"
             yield "X303", text + _same(readers[1:]), ("data", "split")
@@ -292,7 +294,7 @@ def _lengths(train: Train) -> Found:
 
 def enough_rows(spec: Spec, train: int, validation: int) -> Found:
     """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
-    if spec.train is not None and spec.train.batch_size > train:
+    if spec.train is not None and spec.train.batch_size > train and _says_batch_size(spec.train):
         text = (
             f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
         )
@@ -302,7 +304,18 @@ def enough_rows(spec: Spec, train: int, validation: int) -> Found:
         yield "X303", text, ("train", "early_stopping")
 
 
+def fitted_to(spec: Spec, rows: int) -> Spec:
+    """The spec with a batch of all its training rows, where they are fewer than the batch that it has by default."""
+    if spec.train is None or spec.train.batch_size <= rows or _says_batch_size(spec.train):
+        return spec
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"batch_size": rows})})
+
+
+def _says_batch_size(train: Train) -> bool:
+    return "batch_size" in train.model_fields_set
+
+
 __all__ = [
-    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "laws", "missing_libraries", "problem_at",
-    "unread",
+    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "fitted_to", "laws", "missing_libraries",
+    "problem_at", "unread",
 ]  # fmt: skip

@@ -119,10 +119,6 @@ MISFITS: list[tuple[tuple[tuple[str, str], ...], str]] = [
         "10:15: error[X303] 'batch_size' in train is 401: it must be at most the number of training rows, 400",
     ),
     (
-        (("  batch_size: 64\n", ""), ("samples: 500", "samples: 100")),
-        "8:1: error[X303] 'batch_size' in train is 256: it must be at most the number of training rows, 80",
-    ),
-    (
         (("warmup: 5", "warmup: 100"),),
         "12:36: error[X303] 'warmup' in train.schedule is 100: it must be less than train.steps, which is 100",
     ),

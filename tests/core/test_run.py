@@ -41,6 +41,7 @@ from driftspec.registry import hookimpl
 
 class Saved(Data):
     type = "saved"
+    file_key = "path"
     path: str
 
     def read(self, files, generator):
@@ -49,7 +50,8 @@ class Saved(Data):
 
         path = files.find(self.path)
         values = torch.from_numpy(np.load(path)).double()
-        return Table(values, tuple(f"column {i}" for i in range(values.shape[1])), digest=files.digest(path))
+        names = tuple(f"column {i}" for i in range(values.shape[1]))
+        return Table(values, names, digest=files.digest(path), named=False)
 
 
 class Square(Network):
@@ -602,7 +604,7 @@ def test_other_rows_are_measured_all_of_them(
     changes = Changes(["data.path=other.npy"])
     child = again(run.path, with_plugin, changes, ["evaluate"], out=tmp_path / "child")
     entry = json.loads((child.path / "metrics.json").read_bytes())["nll"]
-    assert entry["n"] == 57 and "baselines" not in entry["details"]
+    assert entry["n"] == 57 and entry["details"]["baselines"]["kde"]["fitted_on"] == 240  # the run's training rows
     assert child.info["data_digest"] not in (None, run.info["data_digest"])
     assert child.info["every_row"] and not run.info["every_row"]
     grandchild = again(child.path, with_plugin, Changes(), ["evaluate"], out=tmp_path / "grandchild")

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        print(f"internal error: {cause(error)} (-v shows where)", file=sys.stderr)
+        print(f"internal error: {printable(cause(error))} (-v shows where)", file=sys.stderr)
         code = 1
     return code
 

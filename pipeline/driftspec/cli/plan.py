@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options
+from driftspec.cli import options, tell
 
 if TYPE_CHECKING:
     from driftspec.build import Experiment
@@ -28,10 +28,12 @@ def main(words: list[str]) -> int:
 
         return planned(loaded, args)
 
-    from driftspec import build
+    from driftspec import build, runs
     from driftspec.files import Files
 
     experiment = build.build(loaded.spec, Files(loaded.root, args.allow_outside), document=loaded.document)
+    runs.check_rows(loaded, experiment, args.stages)
+    tell(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
@@ -41,7 +43,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     from driftspec.document import dotted, leaves
     from driftspec.provenance import identity
 
-    given = loaded.spec
+    given, written = experiment.spec, dict(leaves(loaded.spec.resolved()))
     there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     parts = ("train", "validation", "test") if given.data is not None else ()
     data_digest = experiment.dataset.digest if given.data is not None else None
@@ -61,10 +63,15 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
             for path, one in given.components().items()
         },
         "values": [
-            {"key": dotted(path), "value": value, "from": _source(path, loaded)}
+            {"key": dotted(path), "value": value, "from": _origin(path, loaded, value, written[path])}
             for path, value in leaves(given.resolved())
         ],
     }
+
+
+def _origin(path: Path, loaded: Loaded, value: object, written: object) -> str:
+    """Where a value comes from; of one that the data decide, the default that it replaces."""
+    return _source(path, loaded) if value == written else f"default {written}, less for the data"
 
 
 def _source(path: Path, loaded: Loaded) -> str:

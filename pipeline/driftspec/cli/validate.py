@@ -86,7 +86,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
             from driftspec.rehearsal import rehearse
 
             failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
-            found, code = [*found, *failed], RunFailed.exit_code if failed else 0
+            found, code = [*found, *failed], RunFailed.exit_code if fits.errors(failed) else 0
         else:
             found = in_order([*found, *fits.unread(loaded, Files(loaded.root, args.allow_outside))])
     except (SpecError, PluginError) as error:

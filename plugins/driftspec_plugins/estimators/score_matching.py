@@ -22,6 +22,7 @@ from driftspec.components import Estimator, Loss, Setting, Trace
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Dynamics
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -65,6 +66,10 @@ class ScoreMatching(Estimator):
             Need("dynamics", ("smooth",), "the loss holds ∇s: an activation C1 for a score, C2 for an energy"),
             Need("data", ("smooth",), "at hard edges the loss has no minimum: denoise, or stop early", "warning"),
         )
+
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        first, last = dynamics.times()
+        return first == last  # an SDE is fitted to rows that carry its noise
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         first, last = around.dynamics.times()

@@ -45,7 +45,7 @@ class MMD(TwoSamples):
         both = self.compared(evaluation)
         details: dict[str, Any] = {"bandwidth": self.bandwidth, "bandwidth_from": "the spec"}
         if self.bandwidth is None:
-            rows = evaluation.dataset.train[:HEURISTIC_ROWS]
+            rows = evaluation.dataset.rows()[:HEURISTIC_ROWS]
             source = f"median distance of {len(rows)} training rows"
             details = {"bandwidth": median_distance(rows), "bandwidth_from": source}
         h = details["bandwidth"]

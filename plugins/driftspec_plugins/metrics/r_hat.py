@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.components import Measured, Setting
-from driftspec_plugins.metrics._chains import FEWEST, OfQuantities, as_arrays, r_hat
+from driftspec.convergence import FEWEST, split_r_hat
+from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
@@ -38,7 +39,7 @@ class RHat(OfQuantities):
         if chains < 2 or draws < FEWEST:
             reason = f"R-hat compares at least 2 chains of {FEWEST} draws, and there are {chains} of {draws}"
             return Measured(None, None, "", chains * draws, details, reason)
-        each = {name: r_hat(x) for name, x in as_arrays(values, names).items()}
+        each = {name: split_r_hat(x) for name, x in as_arrays(values, names).items()}
         details["quantities"] = each
         known = {name: value for name, value in each.items() if value is not None}
         if len(known) < len(each):
