@@ -55,6 +55,7 @@ def commands() -> Iterator[str]:
 
 def words_of(command: str, number: int) -> list[str]:
     """The command's words, with names of what is there in place of those in capitals."""
+    command = command.replace("--data FILE", "--data points.csv")
     named = [PLACES.get(word, word) for word in shlex.split(command)[1:]]
     found = [f"new-{number}" if word == "DIR" else word for word in named if word]
     return [one for word in found for one in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
@@ -74,6 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sweep.yaml").write_text(f"{text}sweep: {{grid: {{train.optimizer.lr: [1e-3, 1e-2]}}}}\n")
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OrthogonalProbes" in block)
     (folder / "orthogonal.py").write_text(code)
+    (folder / "points.csv").write_text("x1,x2\n1.5,0\n0,1.4\n-1,1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw", lambda *given: ())
         assert main([str(folder / "my.yaml"), "--out", str(folder / "run"), "--quiet"]) == 0
