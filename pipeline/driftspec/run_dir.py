@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
+SWEEP = "sweep.json"  # what makes a directory that of a sweep, with a run below it for each point
 SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
 
 
@@ -286,6 +287,21 @@ def _numbered(stem: Path) -> Path:
             path.mkdir(parents=True, exist_ok=False)
             break
     return path
+
+
+def meant(path: str | Path) -> Path:
+    """The run that a path means: of the folder of a spec's runs the newest that is no child of another; else itself."""
+    folder, found = Path(path), list[tuple[str, str]]()
+    try:
+        below = [] if (folder / RUN).exists() or (folder / SWEEP).exists() else sorted(folder.glob(f"*/{RUN}"))
+    except (OSError, ValueError):  # which opening it says
+        below = []
+    for file in below:
+        with contextlib.suppress(DriftspecError):  # a damaged run does not say whether it is a child
+            info = RunDir(file.parent).read_json(RUN)
+            if isinstance(info, dict) and info.get("parent") is None:
+                found.append((str(info.get("started")), file.parent.name))
+    return folder / max(found)[1] if found else folder
 
 
 def _why_not(path: Path) -> str:

@@ -35,10 +35,10 @@ from driftspec.fits import check, errors
 from driftspec.history import look
 from driftspec.observers import STAGES, Observer
 from driftspec.registry import Registry
-from driftspec.run_dir import RUN, RunDir
+from driftspec.run_dir import RUN, SWEEP, RunDir
 from driftspec.session import Run, how_to_resume
 
-SWEEP, WHOLE = "sweep.json", "sweep.yaml"
+WHOLE = "sweep.yaml"
 
 
 @dataclass(frozen=True)

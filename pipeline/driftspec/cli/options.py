@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
 from driftspec.elsewhere import WORDS, Words
-from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
+from driftspec.errors import PluginError, UsageError, nearest, printable, refusal, shown
 from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
@@ -167,6 +168,16 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     for problem in problems:
         print(problem, file=sys.stderr)
     return loaded
+
+
+def run(path: str) -> Path:
+    """The run that a path means; which one is said where that is not the path itself."""
+    from driftspec.run_dir import meant
+
+    chosen = meant(path)
+    if chosen != Path(path):
+        print(f"{printable(path)}: its newest run is {printable(str(chosen))}", file=sys.stderr)
+    return chosen
 
 
 def changes(args: argparse.Namespace) -> Changes:
