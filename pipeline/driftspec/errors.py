@@ -4,9 +4,10 @@ DriftspecError
 ├── UsageError        2   the command line itself
 ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
 ├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
-├── RunFailed         1   training, evaluation or sampling could not go on
-│   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
-└── Interrupted  130/143  a signal arrived; a checkpoint was written
+└── RunFailed         1   training, evaluation or sampling could not go on
+    └── SolveFailed   1   an ODE solve ended with a status other than "ok"
+
+Interrupted      130/143  a signal arrived; a checkpoint was written. As KeyboardInterrupt it is no Exception
 """
 
 from __future__ import annotations
@@ -131,8 +132,11 @@ class SolveFailed(RunFailed):
     """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
 
 
-class Interrupted(DriftspecError):
-    """A signal arrived; the run wrote a checkpoint and can be resumed."""
+class Interrupted(BaseException):
+    """A signal arrived; the run wrote a checkpoint and can be resumed.
+
+    No Exception, as KeyboardInterrupt is none: `except Exception` around a run does not go on with the next one.
+    """
 
     def __init__(self, message: str, signal: int):
         self.exit_code = 128 + signal
