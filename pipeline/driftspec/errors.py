@@ -121,15 +121,15 @@ class PluginError(_Found):
 
 
 class RunFailed(DriftspecError):
-    """A run could not go on; `status` names why, `step` where."""
+    """A run could not go on; `status` names why, `step` where, `cure` what to change."""
 
-    def __init__(self, message: str, status: str = "failed", step: int | None = None):
-        self.status, self.step = status, step
-        super().__init__(message)
+    def __init__(self, message: str, status: str = "failed", step: int | None = None, cure: str = ""):
+        self.message, self.status, self.step, self.cure = message, status, step, cure
+        super().__init__(f"{message}; {cure}" if cure else message)
 
 
 class SolveFailed(RunFailed):
-    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow, not_converged or adjoint_unreliable."""
 
 
 class Interrupted(BaseException):

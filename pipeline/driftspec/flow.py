@@ -233,8 +233,8 @@ def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
     """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
     if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
         text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
-        cure = "raise max_steps, or make the field smoother"
-        raise SolveFailed(f"the log density ended with status not_converged: {text}; {cure}", "not_converged")
+        cure = "raise max_steps, or keep the field smoother by a lower lr"
+        raise SolveFailed(f"the log density ended with status not_converged: {text}", "not_converged", cure=cure)
 
 
 def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:
