@@ -97,15 +97,16 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             value = _finite(loss.value.item(), "loss")
             _finite(norm.item(), "gradient norm")
+            # Before the weights move: an estimator may look at the gradient again.
+            terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
         rate = float(training.optimizer.param_groups[0]["lr"])
         losses.add(step + 1, value, rate)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         training.optimizer.step()
         training.schedule.step()
-        training.state, training.step = loss.state, step + 1
+        training.state, training.step = loss.next_state(), step + 1
         _average(training, settings)
-        terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
         record = Record(step + 1, value, terms, norm.item(), rate, loss.evaluations, 0.0, verdicts=verdicts)
         with explained(lambda: losses, settings, step + 1):
             record = _checked(training, estimator, record, monitor)
