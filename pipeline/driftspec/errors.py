@@ -135,9 +135,11 @@ class SolveFailed(RunFailed):
     `rows` are the numbers of the points at fault, from 0 on, where they are known.
     """
 
-    def __init__(self, message: str, status: str = "failed", step: int | None = None, rows: Sequence[int] = ()):
+    def __init__(
+        self, message: str, status: str = "failed", step: int | None = None, cure: str = "", rows: Sequence[int] = ()
+    ):
         self.rows = tuple(rows)
-        super().__init__(message, status, step)
+        super().__init__(message, status, step, cure)
 
 
 class Interrupted(BaseException):
