@@ -70,7 +70,7 @@ class Evaluation:
                 raise
             more = ", ..." if len(numbers) > NAMED else ""
             text = f"{error}: row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
-            raise SolveFailed(text, error.status, error.step, error.rows) from error
+            raise SolveFailed(text, error.status, error.step, error.cure, error.rows) from error
 
     @property
     def law(self) -> Distribution | None:

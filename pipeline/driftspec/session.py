@@ -164,7 +164,7 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
             run.save_info(status=status, error=detail, finished=provenance.now())
             with contextlib.suppress(KeyboardInterrupt):  # it has ended already
                 audience.finished(status, detail["message"])
-            if isinstance(error, DriftspecError | KeyboardInterrupt):
+            if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
                 raise
             raise RunFailed(cause(error)) from error
         audience.finished("finished", None)

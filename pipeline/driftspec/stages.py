@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from driftspec import spec
 from driftspec.build import Experiment
 from driftspec.components.verdict import Verdict
 from driftspec.errors import RunFailed, cause
+from driftspec.losses import Losses, explained
 from driftspec.session import Run, Stop, timed
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def carry_out(
 
     drawn = once(draw)
     if "evaluate" in stages:
-        with timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate"), _as_trained(run):
             run.observer.stage("evaluate")
             for name, measured in evaluate(experiment, model, drawn):
                 run.measured[name] = measured
@@ -60,7 +62,7 @@ def carry_out(
                 run.observer.metric(name, measured)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
-        with timed(seconds, "sample"):
+        with timed(seconds, "sample"), _as_trained(run):
             run.observer.stage("sample")
             _save_samples(run, experiment, drawn())
     if "evaluate" in stages:
@@ -93,6 +95,20 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
             save()
         if asked:
             stop.now(f"interrupted after step {record.step}, its checkpoint is written")
+
+
+def _as_trained(run: Run) -> AbstractContextManager[None]:
+    """What fails with the trained weights says so where the loss had risen in training."""
+    if run.spec.train is None:
+        return nullcontext()
+
+    def so_far() -> Losses:
+        losses = Losses()
+        for record in run.directory.records():
+            losses.add(record["step"], record["loss"], record["lr"])
+        return losses
+
+    return explained(so_far, run.spec.train)
 
 
 def _monitor(training: Training) -> Callable[[Model], float] | None:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with foreign.reported(verbose):
             code = _dispatch(words)
         sys.stdout.flush()
-    except DriftspecError as error:
+    except (DriftspecError, Interrupted) as error:
         if verbose:
             traceback.print_exc()
         report(error)
@@ -85,7 +85,7 @@ def _neither(word: str) -> str:
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
-def report(error: DriftspecError) -> None:
+def report(error: DriftspecError | Interrupted) -> None:
     """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
     if isinstance(error, (SpecError, PluginError)):
         tell(error.problems)

@@ -19,7 +19,7 @@ from driftspec.components.network import Network
 from driftspec.components.optimizer import Optimizer, Schedule
 from driftspec.components.sampler import Course, Draws, Sampler
 from driftspec.components.setting import EPSILON, Setting, beginning
-from driftspec.components.solver import FixedSteps, Path, Solver, TrainingSolver, below_epsilon
+from driftspec.components.solver import FixedSteps, Gradient, Path, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
 from driftspec.components.verdict import Verdict
 
@@ -44,6 +44,7 @@ __all__ = [
     "Estimator",
     "Finding",
     "FixedSteps",
+    "Gradient",
     "Loss",
     "Measured",
     "Metric",

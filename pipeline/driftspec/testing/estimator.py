@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from driftspec.checkpoint import decode, encode
-from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace
+from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace, Verdict
 from driftspec.errors import DriftspecError
 from driftspec.files import Files
 from driftspec.model import Model, gradient
@@ -84,6 +84,8 @@ class EstimatorTests(ComponentTests):
             expect(isinstance(value, (int, float)), f"term '{name}' is a {type(value).__name__}, not a number")
             json.dumps({name: value})
         expect(isinstance(loss.evaluations, int), f"evaluations are counted: {loss.evaluations!r} is no whole number")
+        for verdict in loss.verdicts():
+            expect(isinstance(verdict, Verdict), f"a verdict is a {type(verdict).__name__}, not a Verdict")
 
     def test_the_same_streams_give_the_same_bits(self) -> None:
         on = self.model()
@@ -126,7 +128,7 @@ class EstimatorTests(ComponentTests):
             with torch.no_grad():
                 for p, one in zip(on.parameters(), slopes):
                     p.sub_(1e-3 * one)
-            state = loss.state
+            state = loss.next_state()
         return state
 
 
