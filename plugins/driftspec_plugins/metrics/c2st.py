@@ -40,8 +40,9 @@ class C2ST(TwoSamples):
         both = self.paired(evaluation)
         seed = evaluation.streams.number("classifier") % 2**32
         value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
-        details = {"floor": 0.5, "z": (value - 0.5) / stderr}
-        line = f"a classifier tells draws from data in {value:.1%} ± {stderr:.1%} of cases (50 %: it cannot)"
+        stated = both.stated(stderr)
+        details = {"floor": 0.5, "z": (value - 0.5) / stated}
+        line = f"a classifier tells draws from data in {value:.1%} ± {stated:.1%} of cases (50 %: it cannot)"
         return both.measured(value, stderr, "", details, line)
 
 
@@ -78,10 +79,18 @@ def accuracy(
         )
     hits = torch.zeros(len(rows), dtype=torch.float64)
     hits[torch.as_tensor(order)] = torch.as_tensor(guessed == classes[order]).double()
-    right = float(hits.mean())
-    binomial = max(right * (1 - right), 1 / len(rows)) / len(rows)
-    if n == len(x):
-        return right, math.sqrt(binomial)
-    of_chains, of_data = by_chain(hits[: len(x)], n).var() / n, hits[len(x) :].var() / len(y)
-    share = len(x) / len(rows)
-    return right, math.sqrt(max(float(share**2 * of_chains + (1 - share) ** 2 * of_data), binomial))
+    return float(hits.mean()), standard_error(hits, len(x), n)
+
+
+def standard_error(hits: Tensor, draws: int, parts: int) -> float:
+    """Of the mean of hits: of so many draws in so many independent parts, then of rows of data.
+
+    With q the share of draws among the rows, Var = q² Var(mean of draws) + (1 - q)² Var(mean of data).
+    """
+    right, rows, data = float(hits.mean()), len(hits), hits[draws:]
+    binomial = max(right * (1 - right), 1 / rows) / rows
+    if parts == draws:
+        return math.sqrt(binomial)
+    share = draws / rows
+    of_draws, of_data = by_chain(hits[:draws], parts).var() / parts, data.var() / len(data)
+    return math.sqrt(max(float(share**2 * of_draws + (1 - share) ** 2 * of_data), binomial))

@@ -45,8 +45,8 @@ class SlicedWasserstein(TwoSamples):
         details = {
             "floor": evaluation.floor(lambda a, b: sliced_wasserstein(a, b, theta, self.p).value, len(both.x)),
             "directions": len(theta),
-            "stderr_points": sliced.stderr_points,
-            "stderr_directions": sliced.stderr_directions,
+            "stderr_points": both.stated(sliced.stderr_points),
+            "stderr_directions": both.stated(sliced.stderr_directions),
         }
         stderr = math.hypot(sliced.stderr_points, sliced.stderr_directions)
         return both.measured(sliced.value, stderr, "data units", details)
