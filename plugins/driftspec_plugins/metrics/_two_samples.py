@@ -4,8 +4,8 @@ Draws of one chain depend on each other, chains do not. So a chain counts as one
 is averaged over its draws first, and a kernel between two chains is the mean over the pairs of their draws.
 
 A standard error from few chains is uncertain itself: it is stated times t/1.96, t the 97.5 % quantile of Student's law
-with one degree of freedom less than there are chains, so that 1.96 of it cover what 95 % should. Measured for N(m, I)
-with 4 to 24 chains: 89 to 97 %; without the factor 84 to 94 %.
+with one degree of freedom less than there are chains, so that 1.96 of it cover what 95 % should. Measured for chains of
+N(m, I): 95 to 99 % with 4, 93 to 97 % with 8, 94 to 96 % with 16 or 50; without the factor 84 to 91 % with 4.
 """
 
 from __future__ import annotations

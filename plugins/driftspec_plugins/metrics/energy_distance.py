@@ -2,7 +2,7 @@
 
 Székely, Rizzo, *Energy statistics: a class of statistics based on distances*, 2013. Estimated without bias by
 U-statistics, so it may come out below zero: it is MMD² with the kernel -‖x - y‖. Its standard error is in
-`_u_statistics`: for P = Q it is twice the spread of the value, which is `chance`.
+`_u_statistics`: for P = Q it is 1.8 times the spread of the value, which is `chance`.
 """
 
 from __future__ import annotations

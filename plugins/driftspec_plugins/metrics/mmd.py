@@ -4,7 +4,7 @@ k(x, y) = mean_s exp(-‖x - y‖² / (2 (s h)²)), h the bandwidth and s its sc
 
 Gretton, Borgwardt, Rasch, Schölkopf, Smola, *A kernel two-sample test*, 2012: the unbiased U-statistic of lemma 6,
 which may come out below zero; the median heuristic of section 8. Its standard error is in `_u_statistics`: for P = Q it
-is twice the spread of the value, which is `chance`.
+is 1.8 times the spread of the value, which is `chance`.
 """
 
 from __future__ import annotations
