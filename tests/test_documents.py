@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text()
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 FEW = ["--set", "sample.count=2000", "--quiet"]
 SHORT = ["--set", "train.steps=3", "--set", "train.schedule=constant", *FEW]
+SMALL = ["--set", "data.samples=400"]
 
 
 def blocks(language: str) -> list[str]:
@@ -94,15 +95,32 @@ def test_the_readmes_table_of_commands_is_the_verbs() -> None:
     assert listed == set(VERBS)
 
 
-def test_the_readmes_spec_and_plugin_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text(blocks("yaml")[0])
-    (tmp_path / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
-    few = [*SHORT, "--set", "data.samples=2600", "--set", "evaluate=[nll]"]
-    assert main(["my.yaml", *few]) == 0
+@pytest.fixture(scope="module")
+def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the README's spec, its plugin, and in `run` the run of that spec."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "my.yaml").write_text(blocks("yaml")[0])
+    (folder / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
+    assert main([str(folder / "my.yaml"), *SHORT, *SMALL, "--out", str(folder / "run")]) == 0
+    assert (folder / "run" / "report.html").exists()
+    return folder
+
+
+def test_the_readmes_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(readme_run)
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
-    assert main(["my.yaml", *few, *plugin]) == 0
-    assert len(list(tmp_path.glob("runs/my_flow/*/report.html"))) == 2
+    assert main(["my.yaml", *SHORT, *SMALL, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
+
+
+def test_the_readmes_commands_work_on_the_readmes_run(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(readme_run)
+    table = re.findall(r"^\| `run-spec (.*?)` ", README, re.MULTILINE)
+    slow = ("SPEC", "sweep SPEC --jobs 2", "plugins check [KIND/NAME ...]")
+    nothing_to_do = {"resume RUN": 2}  # a finished run
+    for command in [one for one in table if one not in slow]:
+        words = command.replace("RUN", "run").replace("SPEC...", "my.yaml").replace("SPEC", "my.yaml")
+        assert main(shlex.split(words)) == nothing_to_do.get(command, 0), command
+    assert len((readme_run / "x.csv").read_text().splitlines()) == 501
 
 
 def test_the_readmes_observer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

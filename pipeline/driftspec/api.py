@@ -22,6 +22,7 @@ from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.fits import capabilities
+from driftspec.run_dir import meant
 from driftspec.session import Run as Session
 from driftspec.stages import evaluated_tree, fitted
 
@@ -58,8 +59,11 @@ def run(
 
 
 def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
-    """A run directory, opened. `plugins` are those it was made with, unless they are installed."""
-    return Run(runs.opened(arguments.path("path", path), arguments.registry_with(plugins)))
+    """A run directory, opened. `plugins` are those it was made with, unless they are installed.
+
+    Of a folder of runs, such as runs/NAME, the newest run that does not measure another one: `path` of the answer.
+    """
+    return Run(runs.opened(meant(arguments.path("path", path)), arguments.registry_with(plugins)))
 
 
 class Run:

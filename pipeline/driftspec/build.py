@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from driftspec.components import Data, Solver, Trace
 from driftspec.errors import Problem, RunFailed, SpecError, blamed
 from driftspec.files import Files
-from driftspec.fits import enough_rows, fitted_to, laws, problem_at
+from driftspec.fits import enough_rows, fitted_to, laws, measured, problem_at
+from driftspec.observers import STAGES
 from driftspec.source import Document
 from driftspec.spec import Spec
 
@@ -55,13 +56,17 @@ class Experiment:
 
 
 def build(
-    spec: Spec, files: Files, fitted: Mapping[str, Any] | None = None, document: Document | None = None
+    spec: Spec,
+    files: Files,
+    fitted: Mapping[str, Any] | None = None,
+    document: Document | None = None,
+    stages: Collection[str] = STAGES,
 ) -> Experiment:
     """Everything a spec can still get wrong fails here: data files, dimensions, the device.
 
     The experiment's spec has every number that the data decide where the given one leaves it to a default.
     `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read. `document` says where
-    in the spec a mistake stands.
+    in the spec a mistake stands, `stages` what the spec must be good for.
     """
     import torch
 
@@ -75,7 +80,9 @@ def build(
         text = f"'device' in runtime is '{spec.runtime.device}': this machine has no CUDA device"
         raise SpecError(problem_at(document, "X303", text, ("runtime", "device")))
     streams = Streams(spec.seed)
-    dataset = _read(spec, spec.data, files, streams, document) if spec.data is not None and fitted is None else None
+    dataset = None
+    if spec.data is not None and fitted is None:
+        dataset = _read(spec, spec.data, files, streams, document, stages)
     times = None
     if dataset is not None:
         dim, transform, times = dataset.dim, dataset.transform, dataset.times
@@ -117,26 +124,28 @@ def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
     return next((one for one in traces if one.exact()), traces[0] if traces else None), found[0][1] if found else None
 
 
-def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None) -> Dataset:
+def _read(
+    spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None, stages: Collection[str]
+) -> Dataset:
     """The data, and what only they can tell: whether they fit the rest."""
     from driftspec.dataset import prepare
 
     try:
-        dataset = prepare(data, files, streams.under("data"), use=use_of(spec))
+        dataset = prepare(data, files, streams.under("data"), use=use_of(spec, stages))
     except SpecError as error:
         place = ("data",) if data.file_key is None else ("data", data.file_key)
         raise SpecError([problem_at(document, p.code, p.message, place) for p in error.problems]) from error
-    if found := [*laws(spec, dataset.dim), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
+    if found := [*laws(spec, dataset.dim, stages), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
         raise SpecError([problem_at(document, *one) for one in found])
     return dataset
 
 
-def use_of(spec: Spec) -> Use:
-    """What a run of the spec does with its rows."""
+def use_of(spec: Spec, stages: Collection[str] = STAGES) -> Use:
+    """What these stages of the spec do with its rows."""
     from driftspec.inspection import Use
 
-    density = spec.estimator is not None and spec.estimator.needs_density(spec.dynamics)
-    scored = any("log_prob" in metric.offers() for metric in spec.evaluate or ())
+    density = "train" in stages and spec.estimator is not None and spec.estimator.needs_density(spec.dynamics)
+    scored = any("log_prob" in metric.offers() for metric in measured(spec, stages))
     return Use(density, density or scored, spec.runtime.dtype)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 CODES = {
-    "Y001": "the file cannot be read",
+    "Y001": "the file cannot be read, or may not be",
     "Y002": "the file is not UTF-8 text",
     "Y003": "the file is empty",
     "Y004": "the text is not YAML",
@@ -193,13 +193,18 @@ def printable(text: str) -> str:
 
 def nearest(given: str, allowed: Iterable[str], alike: float = 0.6) -> str:
     """ " (did you mean 'noise'?)", or an empty string when nothing is near: alike, or alone in having it as a part."""
-    found = _nearest(given.lower(), tuple(allowed), alike)
+    found = spelt_like(given, allowed, alike)
     return f" (did you mean '{found}'?)" if found else ""
+
+
+def spelt_like(given: str, allowed: Iterable[str], alike: float = 0.6) -> str:
+    """The nearest of what is allowed, or an empty string; the dashes of an option are no letters."""
+    return _nearest(given.lower().lstrip("-"), tuple(allowed), alike)
 
 
 @functools.lru_cache(maxsize=256)  # one mistake is often made many times
 def _nearest(given: str, allowed: tuple[str, ...], cutoff: float) -> str:
-    spelt = {name.lower(): name for name in allowed}
+    spelt = {name.lower().lstrip("-"): name for name in allowed}
     if len(given) < 3:  # of two letters one may be right, in a name as short
         alike = difflib.get_close_matches(given, [name for name in spelt if len(name) < 4], n=1, cutoff=0.5)
     else:

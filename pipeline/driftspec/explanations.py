@@ -73,7 +73,8 @@ MENDED_PLUGIN = PLUGIN.format(type="loud", hook="driftspec_components", name="lo
 
 EXPLANATIONS = {
     "Y001": Explanation(
-        "The spec's file does not exist, is a folder, or may not be read by you.",
+        "The spec's file does not exist, is a folder or a pipe, may not be read by you, or is a link that leads out of "
+        "its folder and of the current directory.",
         "run-spec validate b.yaml", "run-spec validate a.yaml", "command",
     ),
     "Y002": Explanation(
@@ -121,8 +122,8 @@ EXPLANATIONS = {
         'name: "a\\u0007"', "name: a",
     ),
     "Y013": Explanation(
-        "'extends' names a spec in the same way as a data file: relative to this one. It takes one level: a base "
-        "extends nothing.",
+        "'extends' names a spec in the same way as a data file: relative to this one. It lies in the spec's folder, in "
+        "the current directory, or below one of them; elsewhere only with --allow-outside. A base extends nothing.",
         "extends: no_such_base.yaml", "name: a",
     ),
     "Y014": Explanation(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from driftspec.build import build, warnings_of
 from driftspec.errors import DriftspecError, Problem, RunFailed, blamed, cause
 from driftspec.files import Files
-from driftspec.runs import STAGES, check_rows
+from driftspec.observers import STAGES
+from driftspec.runs import check_rows
 from driftspec.wording import place_of
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from driftspec import provenance, source, spec
 from driftspec.build import Experiment, build, use_of
 from driftspec.components import Data, Distribution, Metric, Verdict
+from driftspec.document import filled_in, written
 from driftspec.errors import DriftspecError, Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.files import Files
 from driftspec.fits import check, errors, missing_libraries, problem_at
-from driftspec.observers import Observer
+from driftspec.observers import STAGES, Observer
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
 from driftspec.session import Run, recorded, resume_command
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from driftspec.dataset import Dataset
     from driftspec.train import Training
 
-STAGES = ("train", "evaluate", "sample")
 MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "trackers")
 """What a finished run can be given anew, beside the file of its data: none of it was trained."""
 
@@ -50,11 +50,11 @@ def start(
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
         raise UsageError(f"'{file}' is a sweep of {len(loaded.points) or 'several'} points: run-spec sweep {file}")
-    if found := errors(check(loaded)):
-        raise refusal(found)
-    experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
-    loaded = replace(loaded, spec=experiment.spec)  # with the numbers that the data decide
     stages = carried_out(loaded.spec, stages)
+    if found := errors(check(loaded, stages)):
+        raise refusal(found)
+    experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document, stages=stages)
+    loaded = replace(loaded, spec=experiment.spec)  # with the numbers that the data decide
     check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
@@ -80,7 +80,7 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
         run = opened(path, registry, observer)
         if run.info["status"] == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
-        if lacking := missing_libraries(run.spec, run.loaded.document):
+        if lacking := missing_libraries(run.spec, run.loaded.document, run.info["stages"]):
             raise refusal(lacking)
         tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
         if run.info["parent"] is not None:
@@ -89,7 +89,7 @@ def resume(path: str | Path, registry: Registry, observer: Observer | None = Non
             experiment, training = _refitted(run.loaded, run.info, tree, parent), None
         else:
             files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
-            experiment = build(run.spec, files, document=run.loaded.document)
+            experiment = build(run.spec, files, document=run.loaded.document, stages=run.info["stages"])
             _same_data(experiment, run.info, str(path))
             training = _training(experiment, run.info["stages"])
             if training is not None and tree is not None:
@@ -130,7 +130,7 @@ def again(
     document = changes.apply(parent.loaded.document)
     text = source.dump(document.data).encode()
     loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
-    if found := errors(check(loaded)):
+    if found := errors(check(loaded, stages)):
         raise refusal(found)
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
@@ -154,6 +154,8 @@ def opened(path: str | Path, registry: Registry, observer: Observer | None = Non
     directory = RunDir.open(path)
     info = directory.read_json("run.json")
     document = source.parse(directory.read_bytes("resolved.yaml"), str(directory.path / "resolved.yaml"))
+    if isinstance(keys := info.get("written"), list):
+        document = filled_in(document, {key for key in keys if isinstance(key, str)})
     text = directory.read_bytes("spec.yaml")
     loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(info["root"]))
     return Run(loaded, registry, directory, info, observer or Observer())
@@ -245,7 +247,7 @@ def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], paren
     from driftspec.dataset import prepare
     from driftspec.streams import Streams
 
-    streams, use = Streams(info["data_seed"]).under("data"), use_of(experiment.spec)
+    streams, use = Streams(info["data_seed"]).under("data"), use_of(experiment.spec, info["stages"])
     if not info["every_row"]:
         return prepare(data, experiment.files, streams, experiment.transform, use)
     data = data.model_copy(update={"split": (0.0, 0.0, 1.0)})
@@ -296,7 +298,7 @@ def _new(
         "status": "running", "id": secrets.token_hex(8), **provenance.origin(loaded.spec, registry, argv),
         "stages": list(stages),
         "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
-        "dim": experiment.model.dim,
+        "written": written(loaded.document), "dim": experiment.model.dim,
         "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
         "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
     }  # fmt: skip

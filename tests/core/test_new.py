@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -57,6 +58,31 @@ def test_a_package_is_complete(folder: Path, capsys: pytest.CaptureFixture[str])
     said, logged = capsys.readouterr()
     assert said.startswith("somewhere/tail-mass: metric 'tail_mass' in 9 files\nnext: cd somewhere/tail-mass && ")
     assert not logged
+    assert said.splitlines()[-1] == f"it is a metric, for no --kind was given; there are {', '.join(USAGE)}"
+    assert main(["plugins", "new", "other", "--kind", "metric"]) == 0
+    assert "--kind" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ("solver\n", 0, "solver 'my_own' in 9 files"),
+        ("\n", 0, "metric 'my_own' in 9 files"),
+        ("", 0, "metric 'my_own' in 9 files"),
+        ("solvr\n", 2, "unknown kind 'solvr' (did you mean 'solver'?)"),
+    ],
+)
+def test_a_terminal_is_asked_for_the_kind(
+    answer: str, code: int, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert main(["plugins", "new", "my-own"]) == code
+    out, err = capsys.readouterr()
+    assert err.startswith(f"kind ({', '.join(USAGE)}) [metric]: ")
+    assert told in out + err
+    assert "--kind was" not in out
 
 
 @pytest.mark.parametrize("kind", USAGE)

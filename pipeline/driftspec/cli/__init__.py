@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from driftspec.cli import foreign, options
+from driftspec.elsewhere import WORDS, Words
 from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
 
 VERBS = {
@@ -74,10 +75,13 @@ def _is_path(word: str) -> bool:
 def _neither(word: str) -> str:
     """Neither a spec nor a verb: the nearest of both."""
     specs = {path.stem: str(path) for folder in ("specs", ".") for path in sorted(Path(folder).glob("*.y*ml"))}
-    verbs = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    entry = Words(WORDS).meant(word, (*VERBS, "train"))
+    verbs = [entry] if entry in VERBS else difflib.get_close_matches(word.lower(), VERBS, n=1)
     files = [specs[name] for name in difflib.get_close_matches(word, specs, n=1)]
     near = " or ".join(f"'{name}'" for name in [*verbs, *files])
     hint = f" (did you mean {near}?)" if near else ""
+    if word.lower() in ("train", "run") or entry == "train":
+        hint = ": a spec is trained, measured and sampled by run-spec SPEC"
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 

@@ -9,7 +9,7 @@ from driftspec.cli import options
 
 def main(words: list[str]) -> int:
     parser = options.parser("evaluate", "Measure a finished run; the answer goes to a new run directory.")
-    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
     parser.add_argument("--data", metavar="FILE", help="measure on the rows of this file")
     options.changing(parser)
     options.running(parser)
@@ -20,7 +20,8 @@ def main(words: list[str]) -> int:
     from driftspec.runs import again
 
     done = again(
-        args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
+        options.run(args.run), registry, options.changes(args), ["evaluate"],
+        out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", "evaluate", *words],
         rows=Path(args.data) if args.data is not None else None,
     )  # fmt: skip

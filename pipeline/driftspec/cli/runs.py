@@ -44,11 +44,11 @@ def main(words: list[str]) -> int:
         told = {"runs": [_row(entry) for entry in _listed(args.root, *args.names)]}
         lines = _list(told["runs"])
     elif args.action == "show":
-        entry = history.look(args.names[0])
+        entry = history.look(options.run(args.names[0]))
         told = {**history.told(entry), "resume": _resume(entry)}
         lines = _show(told)
     else:
-        told = history.difference(*map(history.look, args.names))
+        told = history.difference(*(history.look(options.run(name)) for name in args.names))
         lines = _diff(told)
     for line in [json.dumps(told)] if args.format == "json" else lines:
         print(line)

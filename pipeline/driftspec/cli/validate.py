@@ -76,7 +76,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
     found: list[Problem] = []
     code = 0
     try:
-        loaded = spec.read(path, registry, options.changes(args))
+        loaded = spec.read(path, registry, options.changes(args), args.allow_outside)
         found = fits.check(loaded)
         if not args.deep:  # a spec is as right without the libraries and the data that only its run needs
             found = [replace(one, severity="warning") if one.code == "P206" else one for one in found]

@@ -66,6 +66,12 @@ class Metric(Component):
         """How many of the run's own draws it reads."""
         return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
 
+    def reads_draws(self) -> bool:
+        """Whether it reads the run's own draws: to measure it takes a sampler, and samples to draw."""
+        key = self.draws_wanted
+        every_one = key is not None and getattr(self, key) is None
+        return every_one or self.wanted() > 0 or self.reads_chains or any(n.kind == "sampler" for n in self.needs())
+
     def reads_rows(self, data: Data) -> bool:
         """Whether `measure` reads test rows of these data, which a run must then have.
 

@@ -75,8 +75,10 @@ class ScoreMatching(Estimator):
         first, last = around.dynamics.times()
         if first == last and self.paths is not None:
             yield "paths", f"'paths' lead through time, and {around.dynamics.label} has none"
-        if first != last and self.paths is None and "noise_kernel" not in around.dynamics.offers():
-            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has no noise kernel"
+        offered = around.dynamics.offers()
+        if first != last and self.paths is None and "noise_kernel" not in offered:
+            lacking = "no noise kernel" if "drift" in offered else "no noise kernel, nor the drift that paths follow"
+            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has {lacking}"
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         t, x, terms = self._noised(model, batch, streams)
