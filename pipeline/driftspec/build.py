@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from driftspec.components import Data, Trace
+from driftspec.components import Data, Solver, Trace
 from driftspec.errors import Problem, RunFailed, SpecError, blamed
 from driftspec.files import Files
 from driftspec.fits import enough_rows, fitted_to, laws, problem_at
@@ -91,16 +91,30 @@ def build(
         raise SpecError(problem_at(document, "X302", text, ("dynamics",)))
     with blamed(spec.dynamics.label):
         model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
+    trace, solver = _density(spec)
     model = replace(
         model,
         times=None if times is None else times.to(device),
-        trace=spec.estimator if isinstance(spec.estimator, Trace) else None,
+        trace=trace,
+        solver=solver,
         rows=(lambda: experiment.rows(experiment.dataset.rows())) if spec.data is not None else None,
     )
     experiment = Experiment(spec, files, model, transform, streams, dtype, device)
     if dataset is not None:
         vars(experiment)["dataset"] = dataset
     return experiment
+
+
+def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
+    """The trace and the solver by which log p follows from a velocity: a scoring metric's, before the estimator's.
+
+    The trace is the first that is exact, for its log p can be differentiated.
+    """
+    found = [pair for metric in spec.scorers if (pair := metric.solves_with()) is not None]
+    if isinstance(spec.estimator, Trace):
+        found.append((spec.estimator, spec.solver or spec.estimator.solver))
+    traces = [trace for trace, _ in found]
+    return next((one for one in traces if one.exact()), traces[0] if traces else None), found[0][1] if found else None
 
 
 def _read(spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None) -> Dataset:

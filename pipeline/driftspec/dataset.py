@@ -61,6 +61,14 @@ class Transform:
         """log |det du/dx|: log p of x is log p of u plus this."""
         return float(torch.linalg.slogdet(self.matrix).logabsdet)
 
+    def gradient_to_data(self, slope: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """∇_x = Wᵀ ∇_u (B, d) float64 of a gradient ∇_u, with bounds (B,) of the largest error of a component."""
+        return _applied(self.matrix.T, slope.double()), error.double() * _stretch(self.matrix.T)
+
+    def error_to_data(self, error: Tensor) -> Tensor:
+        """Bounds (B,) of the largest error of x's components, from those of u's."""
+        return error.double() * _stretch(torch.linalg.inv(self.matrix))
+
     def tree(self) -> dict[str, Any]:
         return {"shift": self.shift, "matrix": self.matrix}
 
@@ -70,6 +78,11 @@ def _applied(matrix: Tensor, x: Tensor) -> Tensor:
     if torch.equal(matrix, matrix.diag().diag()):
         return x * matrix.diag()
     return torch.stack([(x * row).sum(-1) for row in matrix], -1)
+
+
+def _stretch(matrix: Tensor) -> float:
+    """By how much a map enlarges the largest component of a vector at most: its norm induced by that of maxima."""
+    return float(torch.linalg.matrix_norm(matrix, torch.inf))
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Dataset:
     transform: Transform
     times: Tensor | None = None
     digest: str | None = None
+    numbers: Tensor | None = None  # of the test rows, as their source counts its rows
     verdicts: tuple[Verdict, ...] = ()  # what the rows themselves say of what can be learnt from them
 
     @property
@@ -126,7 +140,8 @@ def prepare(
         if refused := list(_refused(data, faults, use)):
             raise SpecError(refused)
         transform = Transform.fit(data.standardize, train)
-    made = Dataset(train, validation, test, table.columns, transform, table.times, table.digest)
+    numbers = order[second:] + table.first
+    made = Dataset(train, validation, test, table.columns, transform, table.times, table.digest, numbers)
     return replace(made, verdicts=tuple(inspection.verdicts(made, faults, use)))
 
 

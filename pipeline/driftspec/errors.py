@@ -1,12 +1,13 @@
 """What can go wrong, and the exit code each kind of failure ends with.
 
 DriftspecError
-├── UsageError        2   the command line itself
+├── UsageError        2   a command or a call itself
 ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
 ├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
-├── RunFailed         1   training, evaluation or sampling could not go on
-│   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
-└── Interrupted  130/143  a signal arrived; a checkpoint was written
+└── RunFailed         1   training, evaluation or sampling could not go on
+    └── SolveFailed   1   an ODE solve ended with a status other than "ok"
+
+Interrupted      130/143  a signal arrived; a checkpoint was written. As KeyboardInterrupt it is no Exception
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class DriftspecError(Exception):
 
 
 class UsageError(DriftspecError):
-    """The command line is wrong."""
+    """A command, or an argument of a call from Python, is wrong."""
 
     exit_code = 2
 
@@ -121,19 +122,31 @@ class PluginError(_Found):
 
 
 class RunFailed(DriftspecError):
-    """A run could not go on; `status` names why, `step` where."""
+    """A run could not go on; `status` names why, `step` where, `cure` what to change."""
 
-    def __init__(self, message: str, status: str = "failed", step: int | None = None):
-        self.status, self.step = status, step
-        super().__init__(message)
+    def __init__(self, message: str, status: str = "failed", step: int | None = None, cure: str = ""):
+        self.message, self.status, self.step, self.cure = message, status, step, cure
+        super().__init__(f"{message}; {cure}" if cure else message)
 
 
 class SolveFailed(RunFailed):
-    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged."""
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow, not_converged or adjoint_unreliable.
+
+    `rows` are the numbers of the points at fault, from 0 on, where they are known.
+    """
+
+    def __init__(
+        self, message: str, status: str = "failed", step: int | None = None, cure: str = "", rows: Sequence[int] = ()
+    ):
+        self.rows = tuple(rows)
+        super().__init__(message, status, step, cure)
 
 
-class Interrupted(DriftspecError):
-    """A signal arrived; the run wrote a checkpoint and can be resumed."""
+class Interrupted(BaseException):
+    """A signal arrived; the run wrote a checkpoint and can be resumed.
+
+    No Exception, as KeyboardInterrupt is none: `except Exception` around a run does not go on with the next one.
+    """
 
     def __init__(self, message: str, signal: int):
         self.exit_code = 128 + signal

@@ -1,4 +1,4 @@
-"""What each code means: an example that is wrong, and the mended one. Every example is executed by the tests.
+"""What each code means: an example that is wrong, and the right one. Every example is executed by the tests.
 
 An example is a part of a spec, a command line, a one-file plugin or a package's pyproject.toml, as `form` says.
 """
@@ -23,7 +23,7 @@ class Explanation:
     def text(self, code: str) -> str:
         """The explanation as `run-spec explain` prints it."""
         wrong, mended = (_indented(part) for part in (self.wrong, self.mended))
-        return f"{code}: {CODES[code]}\n\n{self.why}\n\nWrong:\n\n{wrong}\n\nMended:\n\n{mended}"
+        return f"{code}: {CODES[code]}\n\n{self.why}\n\nWrong:\n\n{wrong}\n\nRight:\n\n{mended}"
 
 
 def _indented(text: str) -> str:

@@ -223,11 +223,14 @@ class Registry:
             provider = Provider(found.__qualname__, found.__module__, "", target)
             self.providers.setdefault((kind, name), []).append(provider)
 
-    def add_file(self, path: str | Path) -> None:
-        """A one-file plugin, named by `--plugin FILE.py` and by nothing else. The same file twice is one plugin."""
+    def add_file(self, path: str | Path, option: str = "--plugin") -> None:
+        """A one-file plugin, named by `--plugin FILE.py` or in a call alone. The same file twice is one plugin.
+
+        Messages call it by the option, or the place in the call, that names it.
+        """
         path = Path(path)
         if path.suffix != ".py" or not path.is_file():
-            raise UsageError(f"--plugin {path}: {'not a .py file' if path.exists() else 'no such file'}")
+            raise UsageError(f"{option} {path}: {'not a .py file' if path.exists() else 'no such file'}")
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         name = f"driftspec_file_{path.stem}_{digest[:8]}"
@@ -238,7 +241,7 @@ class Registry:
         sys.modules[name] = module
         started = time.perf_counter()
         try:  # not importlib's loader: what runs is what the digest is of, and no cache is left beside the file
-            with providers.foreign(f"--plugin {path} failed to import"):
+            with providers.foreign(f"{option} {path} failed to import"):
                 exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
         except PluginError:
             del sys.modules[name]

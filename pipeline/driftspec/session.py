@@ -65,10 +65,16 @@ class Run:
         self.info["verdicts"] = [one.entry() for one in self.verdicts if one.source == "train"]
 
     def lines(self) -> list[str]:
-        """The metrics' lines a run ends with; the last one begins with the bad verdicts and ends with the warnings."""
+        """The metrics' lines a run ends with.
+
+        The last one begins with the bad verdicts and with what is known of the run's draws, and ends with the warnings.
+        """
         lines = [measured.line for measured in self.measured.values() if measured.line]
-        bad, warnings = ([str(one.verdict) for one in of_severity(self.verdicts, how)] for how in ("bad", "warning"))
-        last = "; ".join([*dict.fromkeys(bad), *lines[-1:], *dict.fromkeys(warnings)])
+        judged = self.verdicts
+        bad, warnings = (of_severity(judged, how) for how in ("bad", "warning"))
+        draws = [one for one in judged if one.source == "sample" and one not in bad and one not in warnings]
+        before, after = ([str(one.verdict) for one in some] for some in ([*bad, *draws], warnings))
+        last = "; ".join(dict.fromkeys([*before, *lines[-1:], *after]))
         return [*lines[:-1], last] if last else []
 
     def note_failure(self, failure: dict[str, str]) -> None:
@@ -158,7 +164,7 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
             run.save_info(status=status, error=detail, finished=provenance.now())
             with contextlib.suppress(KeyboardInterrupt):  # it has ended already
                 audience.finished(status, detail["message"])
-            if isinstance(error, DriftspecError | KeyboardInterrupt):
+            if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
                 raise
             raise RunFailed(cause(error)) from error
         audience.finished("finished", None)

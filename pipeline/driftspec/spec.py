@@ -5,6 +5,7 @@ This page is the envelope alone: sections and what they hold. The keys of a comp
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -67,7 +69,9 @@ class Train(Section):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
     )
-    early_stopping: EarlyStopping | None = Field(None, description="null: all steps")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="ends training when the validation loss no longer improves; null: after all steps"
+    )
     monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
     log_every: int = Field(10, ge=1, description="steps from one record to the next")
@@ -108,7 +112,7 @@ class Sweep(Section):
 class Spec(Section):
     """One run."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="of the spec's format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="names the folder below runs/")
     seed: int = Field(0, ge=0, lt=2**63, description="the root of every random stream")
     runtime: Runtime = Field(default_factory=Runtime, description="device, precision, threads")
@@ -117,12 +121,20 @@ class Spec(Section):
     data: Data | None = Field(None, description="which distribution")
     dynamics: Dynamics = Field(description="which ODE or SDE")
     estimator: Estimator | None = Field(None, description="what is optimised")
-    sampler: Sampler | None = Field(None, description="how samples are drawn; the dynamics names a default")
+    sampler: Sampler | None = Field(None, description="how samples are drawn; null: as the dynamics says")
     train: Train | None = Field(None, description="how parameters are fitted")
-    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
+    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: what the dynamics says")
     sample: Sample | None = Field(None, description="what is drawn")
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
     sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
+
+    _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
+
+    @property
+    def scorers(self) -> tuple[Metric, ...]:
+        """The metrics that know log p: the spec's own, then those its dynamics names; the first answers for the run."""
+        own = [metric for metric in self.evaluate or () if "log_prob" in metric.offers()]
+        return (*own, *self._default_scorers)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -291,12 +303,27 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.sampler is None:
             filled["sampler"] = _by_name(Sampler, spec.dynamics.default_sampler, context)
         if spec.evaluate is None:
-            filled["evaluate"] = tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
+            filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
         keys = dict(_keys(document.data, Spec, registry))
         found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
         raise _error(found) from None
-    return spec.model_copy(update=filled)
+    made = spec.model_copy(update=filled)
+    if not any(metric.solves_with() for metric in made.scorers):
+        made._default_scorers = _default_scorers(made, context)
+    return made
+
+
+def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that the dynamics names, with what the spec says for all: its solver."""
+    return tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
+
+
+def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that know log p of those the dynamics names; none where a plugin they come from is not there."""
+    with contextlib.suppress(ValidationError):
+        return tuple(metric for metric in _default_metrics(spec, context) if "log_prob" in metric.offers())
+    return ()
 
 
 _Keys = tuple[source.Path, list[str]]
@@ -320,9 +347,8 @@ def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Pa
                     yield from _keys(part, found, registry, at)
 
 
-def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Component:
-    component: Component = TypeAdapter(kind).validate_python(name, context=context)
-    return component
+def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:
+    return TypeAdapter(kind).validate_python(name, context=context)
 
 
 __all__ = [

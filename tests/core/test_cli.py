@@ -163,7 +163,7 @@ def test_a_wrong_command_line(write: Write, capsys: pytest.CaptureFixture[str], 
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"usage: {message}")
+    assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
     assert listing() == before
 

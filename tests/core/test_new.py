@@ -163,7 +163,7 @@ def test_what_cannot_be_is_said_and_nothing_written(
     assert main(["plugins", "new", *words]) == 2
     said, logged = capsys.readouterr()
     assert not said
-    assert logged.startswith(f"usage: {message}")
+    assert logged.startswith(f"error: {message}")
     assert logged.count("\n") == 1
     assert files(folder) == ["full/file"]
 
@@ -184,7 +184,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_package(
 
     monkeypatch.setattr(Path, "write_text", write)
     assert main(["plugins", "new", "tails"]) == 2
-    assert capsys.readouterr().err == "usage: tails cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == "error: tails cannot be written: No space left on device\n"
     assert len(written) == 4
     assert list((folder / "tails").iterdir()) == []
 
@@ -194,7 +194,7 @@ def test_a_kind_without_a_skeleton_is_told_from_an_unknown_one(
 ) -> None:
     monkeypatch.delitem(USAGE, "schedule")
     assert main(["plugins", "new", "fine", "--kind", "schedule"]) == 2
-    assert capsys.readouterr().err.startswith("usage: --kind: no skeleton for the kind 'schedule'; allowed: metric, ")
+    assert capsys.readouterr().err.startswith("error: --kind: no skeleton for the kind 'schedule'; allowed: metric, ")
     assert list(folder.iterdir()) == []
 
 
@@ -239,4 +239,4 @@ def test_showing_what_two_plugins_provide_is_their_problem_and_a_name_that_nobod
     assert main(["plugins", "show", "metric/two.py/same", *both]) == 0
     assert "(two.py, " in capsys.readouterr().out
     assert main(["plugins", "show", "metric/nobody"]) == 2
-    assert capsys.readouterr().err.startswith("usage: unknown metric 'nobody'; allowed: ")
+    assert capsys.readouterr().err.startswith("error: unknown metric 'nobody'; allowed: ")

@@ -139,7 +139,7 @@ def test_a_run_of_drawn_data_is_measured_on_a_file_whose_columns_fit(
     said = refused(capsys, 3, str(trained / "toy"), "--data", "other.csv")
     assert said.startswith("error[X304] other.csv: no column 'x1': it has a, b\n")
     assert refused(capsys, 2, str(trained / "toy"), "--data", "a.parquet").startswith(
-        "usage: --data a.parquet: files that can be read end in .csv, .npy"
+        "error: --data a.parquet: files that can be read end in .csv, .npy"
     )
 
 

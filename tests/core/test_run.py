@@ -312,6 +312,19 @@ def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
     assert records(run.path) == records(whole.path)
 
 
+def test_an_interrupted_run_ends_a_loop_that_catches_every_exception(tmp_path: Path, registry: Registry) -> None:
+    """`except Exception` around one run of many lets the next one start only where the run failed."""
+    begun = []
+    with pytest.raises(Interrupted):
+        for seed in range(3):
+            begun.append(seed)
+            try:
+                made(tmp_path / str(seed), registry, *BARE, observer=At(interrupt(), step=2))
+            except Exception:
+                continue
+    assert begun == [0] and not issubclass(Interrupted, Exception)
+
+
 def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: Registry) -> None:
     def twice() -> None:
         interrupt()()

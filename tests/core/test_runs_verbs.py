@@ -294,7 +294,7 @@ def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Tol
 def test_a_wrong_command(words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", *words]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"usage: {message}") and err.count("\n") == 1
+    assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
 def test_a_diff_with_a_run_that_has_no_spec(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,7 @@ FILES = [
     changed("two changes, two mistakes", "--set train.steps=0 --set sample.cuont=3", "--set[1]: error[S113] 'steps' "
             "in train is 0: it must be at least 1", "--set[2]: error[S111] unknown key 'cuont' in sample (did you "
             "mean 'count'?)"),
-    changed("an option misspelt", "--sett train.steps=5", "usage: unrecognized arguments: --sett train.steps=5 "
+    changed("an option misspelt", "--sett train.steps=5", "error: unrecognized arguments: --sett train.steps=5 "
             "(did you mean '--set'?); see: run-spec validate --help", code=2),
     changed("the nearest of several parts", "--set steps=7", "--set[1]: error[S111] unknown key 'steps': it belongs in "
             "train"),
@@ -242,7 +242,7 @@ FILES = [
             "train.optimizer"),
     changed("letters of a device in the wrong order", "--set runtime.device=cuad", "--set[1]: error[S114] 'device' in "
             f"runtime is 'cuad' (did you mean 'cuda'?); {DEVICES}"),
-    changed("no value", "--set train.steps", "usage: argument --set: 'train.steps' is not KEY=VALUE; "
+    changed("no value", "--set train.steps", "error: argument --set: 'train.steps' is not KEY=VALUE; "
             "see: run-spec validate --help", code=2),
     # --- extends ---
     extending("a base that is not there", "bas.yaml", "a.yaml:1:10: error[Y013] the base 'bas.yaml' cannot be read: "

@@ -7,12 +7,10 @@ import importlib
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
 
-from driftspec.cli import options
+from driftspec.cli import foreign, options
 from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
 
 VERBS = {
@@ -35,12 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
-        with warnings.catch_warnings():
-            if not verbose:
-                warnings.showwarning = _library_warns
+        with foreign.reported(verbose):
             code = _dispatch(words)
         sys.stdout.flush()
-    except DriftspecError as error:
+    except (DriftspecError, Interrupted) as error:
         if verbose:
             traceback.print_exc()
         report(error)
@@ -57,17 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"internal error: {printable(cause(error))} (-v shows where)", file=sys.stderr)
         code = 1
     return code
-
-
-def _library_warns(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int,
-    file: TextIO | None = None, line: str | None = None,
-) -> None:  # fmt: skip
-    """A warning of another library in one line that says whose it is, without its code."""
-    parts = Path(filename).parts
-    library = parts[parts.index("site-packages") + 1] if "site-packages" in parts[:-1] else Path(filename).stem
-    said = (str(message).strip().splitlines() or [category.__name__])[0]
-    print(f"warning: {printable(library)} warns: {printable(said)} (-v shows where)", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -96,15 +81,13 @@ def _neither(word: str) -> str:
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
-def report(error: DriftspecError) -> None:
+def report(error: DriftspecError | Interrupted) -> None:
     """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
     if isinstance(error, (SpecError, PluginError)):
         tell(error.problems)
     else:
-        kind = (
-            "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
-        )
-        print(f"{kind}: {printable(str(error))}", file=sys.stderr)
+        kind = "" if isinstance(error, Interrupted) else "error: "
+        print(f"{kind}{printable(str(error))}", file=sys.stderr)
 
 
 def tell(problems: Iterable[Problem]) -> None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.components.verdict import Judged, of_severity
 from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
 
 if TYPE_CHECKING:
+    from driftspec.components.verdict import Judged
     from driftspec.registry import Registry
     from driftspec.spec import Changes, Loaded
 
@@ -91,7 +91,7 @@ def judging(made: Parser) -> None:
 
 def exit_code(args: argparse.Namespace, verdicts: Iterable[Judged]) -> int:
     """0; with --strict 1 where a verdict is bad."""
-    return 1 if args.strict and of_severity(verdicts, "bad") else 0
+    return 1 if args.strict and any(one.verdict.severity == "bad" for one in verdicts) else 0
 
 
 def seeding(made: Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
-from driftspec.cli.tables import aligned, measured, value
+from driftspec.cli.tables import aligned, measured, standing, value
 from driftspec.errors import RunFailed, shown
 
 if TYPE_CHECKING:
@@ -101,8 +101,12 @@ def _result(sweep: Sweep) -> dict[str, Any]:
 
     path = sweep.directory.path
     points = [
-        {**p.entry(), "run": str(path / p.number), "metrics": metrics(p.status, path / p.number)} for p in sweep.points
-    ]
+        {
+            **p.entry(), "run": str(path / p.number), "metrics": metrics(p.status, path / p.number),
+            "verdicts": [one.entry() for one in sweep.verdicts(p)] if p.status == "finished" else [],
+        }
+        for p in sweep.points
+    ]  # fmt: skip
     return {"sweep": str(path), "status": sweep.info["status"], "points": points}
 
 
@@ -116,7 +120,7 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
             [
                 Path(point["run"]).name,
                 *(value(point["values"][key]) if key in point["values"] else "" for key in keys),
-                point["status"],
+                standing(point["status"], point["verdicts"]),
                 *(measured(point["metrics"].get(name)) for name in names),
             ]
             for point in points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -43,6 +44,8 @@ class Table:
             raise SpecError([Problem("X304", text) for text in texts])
         order = [self.columns.index(name) for name in names]
         return replace(self, values=self.values[..., order], columns=tuple(names))
+
+    first: int = 1  # the number of the first row, as the source counts
 
 
 class Data(Component):
@@ -125,6 +128,10 @@ class Distribution(Data):
         """The quantities (n, m) that reports speak of, with their names: constrained where x (n, d) is not."""
         return x, self.columns() or tuple(f"x{i + 1}" for i in range(x.shape[1]))
 
+    def in_dimensions(self, d: int) -> Self:
+        """The same law over d dimensions, of one that `dim` leaves open."""
+        return self
+
     def moments(self) -> tuple[Tensor, Tensor] | None:
         """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
         return None
@@ -153,3 +160,33 @@ class Distribution(Data):
     def read(self, files: Files, generator: Generator) -> Table:
         values = self.sample(self.samples, generator)
         return Table(values, self.columns() or tuple(f"x{i + 1}" for i in range(values.shape[1])))
+
+
+class StandardNormal(Distribution):
+    """N(0, I): where chains begin if nothing else says where."""
+
+    type = "standard_normal"
+
+    dimensions: int | None = Field(None, ge=1, description="d; null: any")
+
+    def dim(self) -> int | None:
+        return self.dimensions
+
+    def in_dimensions(self, d: int) -> Self:
+        return self.model_copy(update={"dimensions": d})
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        import torch
+
+        return torch.randn(n, self.dimensions or dim or 1, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """-½ ‖x‖² - (d/2) log 2π."""
+        return -(x.square().sum(1) + x.shape[1] * math.log(2 * math.pi)) / 2
+
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """0 and I; None while d is open."""
+        import torch
+
+        d = self.dimensions
+        return None if d is None else (torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))

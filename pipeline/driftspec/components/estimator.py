@@ -30,6 +30,11 @@ class Loss:
     evaluations: int = 0
     stats: Callable[[], Mapping[str, float]] = dict  # more terms, asked for after the backward pass
     verdicts: Callable[[], Sequence[Verdict]] = tuple  # whether this step can be trusted, asked for likewise
+    final_state: Callable[[], Any] | None = None  # the next state instead, where it follows from the backward pass
+
+    def next_state(self) -> Any:
+        """The estimator's next state, once the backward pass is done."""
+        return self.state if self.final_state is None else self.final_state()
 
 
 class Estimator(Component):
@@ -94,7 +99,7 @@ class Trace(Estimator):
         return False
 
     def offers(self) -> frozenset[str]:
-        return frozenset({"solver_gradient"} if "gradient" in type(self.solver).model_fields else ())
+        return frozenset() if self.solver.differentiated("adjoint") is None else frozenset({"solver_gradient"})
 
     def needs(self) -> tuple[Need, ...]:
         return (

@@ -11,10 +11,13 @@ from pydantic import Field
 
 from driftspec.component import Component, Finding
 from driftspec.components.data import Data, Distribution
+from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components.estimator import Trace
+    from driftspec.components.solver import Solver
     from driftspec.components.verdict import Verdict
     from driftspec.evaluate import Evaluation
 
@@ -45,6 +48,8 @@ class Metric(Component):
     """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
     reads_chains: ClassVar[bool] = False
     """It reads all of the run's own draws, chains apart."""
+    finite_time: ClassVar[bool] = False
+    """It compares draws with the law of the time they have reached: chains are not asked to converge."""
     in_float64: ClassVar[frozenset[str]] = frozenset()
     """Keys whose component computes in float64, whatever the run's dtype."""
     reads_test_rows: ClassVar[bool | None] = None
@@ -87,6 +92,33 @@ class Metric(Component):
         Of a metric that offers `log_prob`; by it a run answers for its log p. Not finite where no error is known.
         """
         raise NotImplementedError
+
+    def log_prob_gradient(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        """∇ of that log p (B, d) float64 at points x (B, d), data units, and a bound (B,) of its components' errors.
+
+        By differentiating `log_prob`, an error then being unknown, inf. RunFailed where that leaves no graph.
+        """
+        import torch
+
+        text = f"{self.label} gives a log p that cannot be differentiated: it computes it without a graph"
+        refused = RunFailed(f"{text}; it may give the gradient itself, by log_prob_gradient")
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            try:
+                value = self.log_prob(evaluation, x)[0].sum()
+            except RuntimeError as error:  # torch's, where numbers are taken out of a tensor that has a graph
+                raise refused from error
+        slope = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+        if slope is None:
+            raise refused
+        return slope.double(), slope.new_full((len(x),), torch.inf, dtype=torch.float64)
+
+    def solves_with(self) -> tuple[Trace, Solver] | None:
+        """The trace and the solver by which it finds log p from a velocity; None if it does so in another way.
+
+        Chains on a model whose log p follows from its velocity move by the same.
+        """
+        return None
 
 
 def _names_used(metric: type[Metric]) -> set[str]:

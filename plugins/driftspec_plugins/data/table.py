@@ -79,7 +79,8 @@ class TableFile(Data):
         if len(values) < 2:
             raise _wrong(name, f"{_counted(len(values), 'row')} of numbers: a model learns from 2 at least")
         named = _suffix(self.path) != ".npy" or self.columns is not None
-        return Table(torch.from_numpy(values), columns, digest=digest, named=named)
+        header = _suffix(self.path) == ".csv"  # counted as row 1
+        return Table(torch.from_numpy(values), columns, digest=digest, first=2 if header else 1, named=named)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

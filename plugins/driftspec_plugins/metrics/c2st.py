@@ -41,7 +41,7 @@ class C2ST(TwoSamples):
         seed = evaluation.streams.number("classifier") % 2**32
         value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
         details = {"floor": 0.5, "z": (value - 0.5) / stderr}
-        line = f"a classifier tells draws from data in {value:.1%} ± {stderr:.1%} of cases (50 %: it cannot)"
+        line = f"a classifier tells draws from data in {value:.1%} ± {stderr:.1%} of cases (50% is chance)"
         return both.measured(value, stderr, "", details, line)
 
 

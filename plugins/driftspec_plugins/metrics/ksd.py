@@ -58,11 +58,12 @@ class KSD(Metric):
         test = evaluation.test(self.samples)[:, None] if self.of == "data" else None
         chains = evaluation.transform.to_model(evaluation.chains(self.samples) if test is None else test)
         u = checked(self, evaluation.model.like(chains.flatten(0, 1)).double().cpu(), "rows")
-        s = finite(self, score_at(evaluation.model, u), "the score")
+        score, stated = score_at(evaluation.model, u)
+        s = finite(self, score, "the score")
         rows = Compared(u, u[:0], len(chains))
         value, stderr, chance = ksd(u, s, self.width, rows.parts)
         line = f"KSD² {value:.4g} ± {stderr:.2g} ({self.of}); by chance alone ± {chance:.2g}"
-        return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance}, line)
+        return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance, **stated}, line)
 
 
 def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[float, float, float]:

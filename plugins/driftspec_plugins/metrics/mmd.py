@@ -53,7 +53,7 @@ class MMD(TwoSamples):
             raise RunFailed(f"{self.label}: more than half of all pairs of training rows are equal; give a bandwidth")
         value, stderr = mmd(both.x, both.y, h, self.scales, both.parts)
         floor = evaluation.floor(lambda a, b: mmd(a, b, h, self.scales)[0], len(both.x))
-        return both.measured(value, stderr, "none", {"floor": floor, **details})
+        return both.measured(value, stderr, "", {"floor": floor, **details})
 
 
 def median_distance(x: Tensor) -> float:
