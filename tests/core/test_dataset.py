@@ -71,6 +71,23 @@ def test_rows_to_be_measured_need_no_training_rows() -> None:
     assert len(made.train) == 0 and len(made.test) == 3 and made.transform is given
 
 
+def test_columns_are_bound_by_name_or_without_names_by_position() -> None:
+    """What holds for data that cannot choose columns themselves."""
+    table = Table(skewed(5), ("a", "b", "c"))
+    for names, order in ((("c", "a"), [2, 0]), (("b", "c", "a"), [1, 2, 0])):
+        bound = table.with_columns(names)
+        assert bound.columns == names and torch.equal(bound.values, table.values[:, order])
+    numbered = replace(table, named=False).with_columns(("c", "a", "b"))
+    assert numbered.columns == ("c", "a", "b") and torch.equal(numbered.values, table.values)
+    with pytest.raises(SpecError) as caught:
+        table.with_columns(("a", "B", "d"))
+    assert [problem.message for problem in caught.value.problems] == [
+        "no column 'B' (did you mean 'b'?): the data have a, b, c", "no column 'd': the data have a, b, c",
+    ]  # fmt: skip
+    with pytest.raises(SpecError, match="the data have 3 columns, the model was trained on 2: 'a', 'b'"):
+        replace(table, named=False).with_columns(("a", "b"))
+
+
 def test_rows_that_stand_in_training_and_test_are_counted() -> None:
     made = prepare(Rows(), FILES, STREAMS)
     assert made.repeated() == 0
