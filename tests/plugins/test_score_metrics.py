@@ -391,7 +391,7 @@ def test_a_classifier_tells_two_laws_apart_as_well_as_they_can_be(classifier: st
         value, stderr = c2st.accuracy(x * tensor(10, 1), y, classifier, 5, seed)
         best = 0.5 + 0.5 * math.erf(delta / 2 / math.sqrt(2))
         assert best - 0.03 - 4 * stderr < value < best + 4 * stderr
-        assert stderr == pytest.approx(math.sqrt(value * (1 - value) / 1600))
+        assert stderr == pytest.approx(math.sqrt(2 * value * (1 - value) / 1600))
     experiment = made(metric=f"{{type: c2st, samples: 300, classifier: {classifier}}}")
     result = measured(experiment, quadratic.model(K), problems.points(500, 2) + 5)
     assert result.value is not None and result.value > 0.95 and result.details["z"] > 10 and result.n == 300

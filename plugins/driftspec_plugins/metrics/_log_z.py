@@ -14,8 +14,8 @@ that nothing adapts and the estimate of Z has no bias; that of log Z is low by a
 chain found is missing from both. Weights with a heavy tail make the standard error too small as well: after a short
 schedule 1.96 of it cover 82 % and less. `tail_index` is the index k of the generalised Pareto law fitted to the largest
 weights (Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto Smoothed Importance Sampling*, 2024; fit by Zhang, Stephens,
-2009): their variance is infinite from k = 1/2 on. Of 1,000 weights the bars cover 91 to 98 % for k < 0.4, 86 to 91 % for
-k about 0.5 and 46 to 81 % from 0.6 on: above 0.5 the verdict is a warning, above 0.7 it is bad.
+2009): their variance is infinite from k = 1/2 on. Of 1,000 weights the bars cover 91 to 98 % for k < 0.4, 86 to 91 %
+for k about 0.5 and 46 to 81 % from 0.6 on: above 0.5 the verdict is a warning, above 0.7 it is bad.
 """
 
 from __future__ import annotations

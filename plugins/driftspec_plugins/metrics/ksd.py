@@ -7,8 +7,8 @@ Liu, Lee, Jordan, *A Kernelized Stein Discrepancy for Goodness-of-fit Tests*, 20
 Quality with Kernels*, 2017. It sees little of the shares of modes that lie far apart, as the score does.
 
 The value is the U-statistic of KSD², without bias, so it may come out below zero; its standard error is in
-`_u_statistics`. For rows that are draws of the law itself it is 1.8 times the spread of the value, which is `chance`. Draws
-of one chain are one row: u between two chains is the mean over pairs of their draws. In model units.
+`_u_statistics`. For rows that are draws of the law itself it is 1.8 times the spread of the value, which is `chance`.
+Draws of one chain are one row: u between two chains is the mean over pairs of their draws. In model units.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ the same points, far sharper than a difference of means: NLL = entropy + KL + sa
 test rows, mean[-log p(x)] - entropy. Where it does not, baselines fitted to the training rows stand beside the number.
 Of an energy model log p is -E - log Z.
 
-Standard errors are those of a mean over other test rows, for this model with its own change of units. 1.96 of them cover
-the truth in 95 % of cases for 400 rows of a normal law, in 93 % for 50 rows (log p is skewed, the more the fewer they
-cover). Over other training rows too, from which a whitening is estimated, they cover less where the model does not fit:
-94 % of a model 0.6 times as wide as the data, whitened by 8 times as many rows as are scored, 90 % by as many.
+Standard errors are those of a mean over other test rows, for this model with its own change of units. 1.96 of them
+cover the truth in 95 % of cases for 400 rows of a normal law and in 93 % for 50: log p is skewed, and laws with heavier
+tails need more rows. Over other training rows too, from which a whitening is estimated, they cover less where the model
+does not fit: 94 % for one 0.6 times as wide as the data, whitened by 8 times as many rows as are scored, 90 % by as
+many.
 """
 
 from __future__ import annotations
