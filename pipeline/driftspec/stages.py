@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec import spec
 from driftspec.build import Experiment
-from driftspec.errors import RunFailed
+from driftspec.components.verdict import Verdict
+from driftspec.errors import RunFailed, cause
 from driftspec.losses import Losses, explained
 from driftspec.session import Run, Stop, timed
 
@@ -29,6 +30,10 @@ def carry_out(
     from driftspec.evaluate import as_json, evaluate, once, sample
 
     stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    run.forget_verdicts()
+    if experiment.has_data():
+        for verdict in experiment.dataset.verdicts:
+            run.judge("data", verdict)
     if training is not None:
         with timed(seconds, "train"), stop.deferred():
             run.observer.stage("train")
@@ -39,10 +44,6 @@ def carry_out(
     model = fitted(experiment, chosen)
     best = _best_step(run.spec, chosen) == chosen["step"]
     run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
-    run.forget_verdicts()
-    if experiment.has_data():
-        for verdict in experiment.dataset.verdicts:
-            run.judge("data", verdict)
 
     def draw() -> Draws:
         draws = sample(experiment, model)
@@ -64,11 +65,11 @@ def carry_out(
         with timed(seconds, "sample"), _as_trained(run):
             run.observer.stage("sample")
             _save_samples(run, experiment, drawn())
+    if "evaluate" in stages:
+        run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
     with timed(seconds, "plots"):
         run.observer.stage("plots")
         _draw(run, experiment, model, drawn if sampled else None)
-    if "evaluate" in stages:
-        run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
 
 
 def _train(run: Run, training: Training, stop: Stop) -> None:
@@ -150,11 +151,19 @@ def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
 
 
 def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
+    """Write the pictures and the report. A picture that cannot be drawn is a warning."""
     from driftspec import plots, report
 
     samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
-    for name, png in plots.draw(experiment, model, run.info["stages"], run.directory.records(), samples, run.measured):
+    stages, records, lost = run.info["stages"], run.directory.records(), list[str]()
+
+    def without(name: str, error: Exception) -> None:
+        lost.append(f"'{name}' ({cause(error)})")
+
+    for name, png in plots.draw(experiment, model, stages, records, samples, run.measured, without):
         run.directory.write_bytes(f"plots/{name}.png", png)
+    if lost:
+        run.judge("plots", Verdict("pictures", "not_drawn", ", ".join(lost), "warning"))
     run.directory.write_text("report.html", report.page(run))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from driftspec.build import Experiment
 from driftspec.components import Estimator
-from driftspec.errors import RunFailed
+from driftspec.errors import RunFailed, blamed
 from driftspec.losses import Losses, explained
 from driftspec.model import Model
 from driftspec.observers import Record
@@ -34,10 +34,13 @@ class Training:
         self.streams = experiment.streams.under("train")
         self.rows = experiment.rows(experiment.dataset.train)
         self.validation_rows = experiment.rows(experiment.dataset.validation)
-        self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
-        self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
+        with blamed(self.settings.optimizer.label):
+            self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
+        with blamed(self.settings.schedule.label):
+            self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
         self.ema = copy.deepcopy(self.model.module) if self.settings.ema is not None else None
-        self.state = self.estimator.start(self.model, self.streams.under("start"))
+        with blamed(self.estimator.label):
+            self.state = self.estimator.start(self.model, self.streams.under("start"))
         self.step = 0
         self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -90,7 +93,7 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
     parameters, losses = list(model.parameters()), Losses()
     while not training.is_over():
         started, step = time.perf_counter(), training.step
-        with explained(lambda: losses, settings, step + 1):
+        with explained(lambda: losses, settings, step + 1), blamed(estimator.label):
             loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
             training.optimizer.zero_grad(set_to_none=True)
             loss.value.backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from driftspec.components.solver import TrainingSolver
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from driftspec.components.dynamics import Dynamics
     from driftspec.components.verdict import Verdict
     from driftspec.model import Model
     from driftspec.streams import Streams
@@ -40,6 +41,13 @@ class Estimator(Component):
     """What is optimised? A component never holds state: the state is passed through and checkpointed."""
 
     kind = "estimator"
+
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        """Whether the loss of this dynamics has no lower bound on data without a density.
+
+        Data have none where a column is constant or follows from others. Noise added to the rows gives them one.
+        """
+        return False
 
     def start(self, model: Model, streams: Streams) -> Any:
         """The state before the first step: a tree of tensors and plain values."""
@@ -72,6 +80,9 @@ class Trace(Estimator):
     jacobian: float = Field(
         0.0, ge=0, description="weight in the loss of ∫ ‖∂f/∂x‖² dt, the Frobenius norm by one probe ‖vᵀ ∂f/∂x‖²"
     )
+
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        return True
 
     def probe(self, x: Tensor, generator: Generator) -> Tensor | None:
         """Random vectors (K, B, d), drawn once a solve and held fixed during it; None for an exact trace."""

@@ -174,7 +174,7 @@ class TraceTests(EstimatorTests):
         off = divergence - trace(f, x)
         if made.exact():
             expect(float(off.abs().max()) < 1e-10, f"the exact trace is off by {float(off.abs().max()):.1e} for {what}")
-        unbiased(off[:, None], 0.0, f"estimate less trace, of {what},")
+        unbiased(off[:, None], 0.0, f"estimate less trace of {what}")
 
     def test_every_row_has_its_own_probe(self) -> None:
         made: Trace = self.made()
