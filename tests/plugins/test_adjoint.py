@@ -257,13 +257,14 @@ def test_the_missed_start_is_in_tolerances_row_by_row(name, keys, rtol, atol):
     torch.testing.assert_close(path.missed_start(), expected)
 
 
-def test_a_way_back_that_overflows_misses_by_infinitely_many_tolerances():
+@over("speed, missed", [(-1e300, [math.inf, 0.0]), (math.nan, [math.inf, math.inf])])
+def test_a_way_back_that_leads_nowhere_misses_by_infinitely_many_tolerances(speed, missed):
     x, field = tensor([1.0], [0.0]).requires_grad_(), Forgetful()
     path = made("euler", "adjoint", steps=50).solve(field, x, 0.0, 1.0)
-    field.speed = -1e300
+    field.speed = speed
     with pytest.raises(SolveFailed, match="non_finite"):
         path.state.sum().backward()
-    assert path.missed_start().tolist() == [math.inf, 0.0]
+    assert path.missed_start().tolist() == missed
 
 
 # -------------------------------------------------------------------------------------------- contraction, and verdicts
