@@ -444,7 +444,10 @@ def test_bits_per_dim_of_what_has_none(tmp_path: Path) -> None:
     assert any("data 'moons' is continuous, it never had levels: take nll" in one for one in said), said
     levels = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1)) / 8
     build = table(tmp_path, levels.double())
-    for keys, text in (("levels: 8", "lies on the edges"), ("levels: 8, range: [0.2, 1]", "outside range")):
+    for keys, text in (
+        ("levels: 8", "100% of the values lie on the edges"),
+        ("levels: 8, range: [0.2, 1]", "outside range"),
+    ):
         made = build(f"{{type: bits_per_dim, {keys}}}")
         with pytest.raises(RunFailed, match=text):
             measured(made, energies(quadratic.symmetric(2))[0])

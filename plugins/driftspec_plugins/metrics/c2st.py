@@ -47,7 +47,7 @@ class C2ST(TwoSamples):
         value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
         stated = both.stated(stderr)
         details = {"floor": 0.5, "z": (value - 0.5) / stated}
-        line = f"a classifier tells draws from data in {value:.1%} ± {stated:.1%} of cases (50 %: it cannot)"
+        line = f"a classifier tells draws from data in {value:.1%} ± {stated:.1%} of cases (50% is chance)"
         return both.measured(value, stderr, "", details, line)
 
 

@@ -27,7 +27,7 @@ from driftspec_plugins.metrics._u_statistics import Pairs, jackknife, standard_e
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Measured
+    from driftspec.components import Data, Measured
     from driftspec.evaluate import Evaluation
 
 BLOCK = 512  # rows of the n x n matrix held at a time
@@ -52,20 +52,19 @@ class KSD(Metric):
     def wanted(self) -> int:
         return 0 if self.of == "data" else self.samples
 
-    @property
-    def reads_test_rows(self) -> bool:
-        """Whether other data change what it measures."""
+    def reads_rows(self, data: Data) -> bool:
         return self.of == "data"
 
     def measure(self, evaluation: Evaluation) -> Measured:
         test = evaluation.test(self.samples)[:, None] if self.of == "data" else None
         chains = evaluation.transform.to_model(evaluation.chains(self.samples) if test is None else test)
         u = checked(self, evaluation.model.like(chains.flatten(0, 1)).double().cpu(), "rows")
-        s = finite(self, score_at(evaluation.model, u), "the score")
+        score, stated = score_at(evaluation.model, u)
+        s = finite(self, score, "the score")
         rows = Compared(u, u[:0], len(chains))
         value, stderr, chance = ksd(u, s, self.width, rows.parts)
         line = f"KSD² {value:.4g} ± {rows.stated(stderr):.2g} ({self.of}); by chance alone ± {chance:.2g}"
-        return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance}, line)
+        return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance, **stated}, line)
 
 
 def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[float, float, float]:

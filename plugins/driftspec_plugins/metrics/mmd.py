@@ -43,7 +43,7 @@ class MMD(TwoSamples):
         both = self.compared(evaluation)
         details: dict[str, Any] = {"bandwidth": self.bandwidth, "bandwidth_from": "the spec"}
         if self.bandwidth is None:
-            rows = evaluation.dataset.train[:HEURISTIC_ROWS]
+            rows = evaluation.dataset.rows()[:HEURISTIC_ROWS]
             source = f"median distance of {len(rows)} training rows"
             details = {"bandwidth": median_distance(rows), "bandwidth_from": source}
         h = details["bandwidth"]
@@ -51,7 +51,7 @@ class MMD(TwoSamples):
             raise RunFailed(f"{self.label}: more than half of all pairs of training rows are equal; give a bandwidth")
         value, stderr, chance = mmd(both.x, both.y, h, self.scales, both.parts)
         floor = evaluation.floor(lambda a, b: mmd(a, b, h, self.scales)[0], len(both.x))
-        return both.measured(value, stderr, "none", {"floor": floor, "chance": chance, **details})
+        return both.measured(value, stderr, "", {"floor": floor, "chance": chance, **details})
 
 
 def median_distance(x: Tensor) -> float:

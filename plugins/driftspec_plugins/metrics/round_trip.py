@@ -37,7 +37,8 @@ class RoundTrip(Metric):
         from driftspec import flow
 
         x = evaluation.test(self.points)
-        solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
+        with evaluation.naming_rows():
+            solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), self.solver)
         error = torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1)
         largest, lost = float(error.max()), solved.not_converged
         reliable = largest <= self.reliable * float(x.std(0).mean()) and not lost
