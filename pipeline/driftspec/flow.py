@@ -176,7 +176,8 @@ def _differentiable(model: Model, x: Tensor, trace: Trace, solver: Solver, steps
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    path = solver.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
     if path.status != "non_finite" or solver.start_steps() is None:
         path.require("the log density")
     return model.prior().log_prob(path.state) + path.integrals[:, 0], path
