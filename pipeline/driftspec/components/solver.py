@@ -72,6 +72,10 @@ class Solver(Component):
         """The same solver ten times as accurate, for an error estimate; None where `steps` serves that purpose."""
         return None
 
+    def allowed(self, value: Tensor) -> Tensor:
+        """The largest difference to a finer solve with which a result `value` counts as converged, in its shape."""
+        return value.abs().clamp(min=1) / 1000
+
 
 def below_epsilon(key: str, value: float, around: Setting) -> Iterator[Finding]:
     """What is said of a tolerance that rounding alone exceeds."""
@@ -103,6 +107,10 @@ class FixedSteps(Solver):
 
     def start_steps(self) -> int | None:
         return self.steps
+
+    def allowed(self, value: Tensor) -> Tensor:
+        """The tolerance."""
+        return value.new_full(value.shape, self.tolerance)
 
     def adapt(self, steps: int, difference: float) -> int:
         """The next N of training: up by half above twice the tolerance, down by 15 % below a quarter of it."""
