@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ import torch
 from pydantic import Field
 
 import driftspec
-from driftspec import source
+from driftspec import pointwise, source
+from driftspec.arguments import options
 from driftspec.cli import main
-from driftspec.components import Network
-from driftspec.errors import RunFailed, SpecError, UsageError
+from driftspec.components import Measured, Metric, Network
+from driftspec.errors import RunFailed, SolveFailed, SpecError, UsageError
+from driftspec.evaluate import Evaluation
 
-PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "load", "run"]
+PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +246,285 @@ def test_a_notebooks_own_network_comes_in_as_a_plugin(folder: Path) -> None:
     assert run.log_prob(x) == again.log_prob(x)
     with pytest.raises((SpecError, driftspec.PluginError), match="scaled"):
         driftspec.load(folder / "own")
+
+
+# Options that reach every component ----------------------------------------------------------------------------------
+
+TIGHT = "solver={type: dopri5, rtol: 1e-10, atol: 1e-10}"
+
+
+@pytest.mark.parametrize("evaluate", ["", "evaluate=[{type: energy_distance, samples: 20}]", "evaluate=[]"])
+def test_what_scores_a_run_has_the_specs_solver_whether_or_not_the_spec_names_it(evaluate: str) -> None:
+    changes = [TIGHT, evaluate] if evaluate else [TIGHT]
+    scorer = tiny.loaded(*changes).spec.scorers[0]
+    trace, solver = scorer.solves_with() or (None, None)
+    assert (scorer.type, solver.type, solver.rtol) == ("nll", "dopri5", 1e-10)  # type: ignore[union-attr]
+    assert trace is not None and trace.exact()
+
+
+def test_a_run_answers_with_the_specs_solver(folder: Path) -> None:
+    """Neither the default's, nor that of training, which is looser: for log p, the way to z and back, and chains."""
+    given: dict[str, Any] = {
+        "solver": {"type": "dopri5", "rtol": 1e-10, "atol": 1e-10}, "train.steps": 2, "runtime.dtype": "float64",
+        "evaluate": [], "sampler": {"type": "langevin", "step": 0.01, "steps": 1}, "sample.count": 4,
+    }  # fmt: skip
+    run = driftspec.run(folder / "tiny.yaml", out=folder / "tight", overrides=given)
+    x = np.array([[0.3, 0.2], [1.0, -0.4]])
+    for _, error in (run.log_prob(x, error=True), run.encode(x, error=True), run.decode(x, error=True)):
+        assert 0 < error.max() < 1e-8
+    assert run._run.info["samples"]["stats"]["density_error"] < 1e-8
+    nll = Metric.make({"type": "nll", "solver": given["solver"]})
+    assert np.array_equal(run.log_prob(x), nll.log_prob(run._evaluation(nll), run._points(x))[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        (["sampler={type: langevin, step: 0.1}", "evaluate=[]"], 1e-4),
+        (["sampler={type: langevin, step: 0.1}", "evaluate=[{type: nll, solver: {type: rk4, tolerance: 1e-6}}]"], 1e-6),
+        (
+            ["sampler={type: ode, solver: {type: rk4, tolerance: 1e-5}}", "solver={type: lobatto, tolerance: 1e-3}"],
+            1e-5,
+        ),
+        (["sampler={type: langevin, step: 0.1}", "solver={type: lobatto, tolerance: 1e-3}", "evaluate=[]"], 1e-3),
+    ],
+)
+def test_what_moves_points_and_chains_is_no_solver_of_training(changes: list[str], tolerance: float) -> None:
+    experiment = tiny.experiment(*changes, "data.samples=200")
+    run = driftspec.Run.__new__(driftspec.Run)
+    run.spec = experiment.spec
+    assert run._solver().tolerance == tolerance  # type: ignore[attr-defined]
+    scoring = 1e-3 if "lobatto" in changes[1] else tolerance
+    assert experiment.model.solver.tolerance == scoring  # type: ignore[union-attr]
+
+
+def test_a_flow_trained_by_probes_moves_chains_by_the_exact_trace() -> None:
+    model = tiny.experiment("estimator=hutchinson", "data.samples=200").model
+    assert model.trace is not None and model.trace.exact()
+
+
+# Plugins -------------------------------------------------------------------------------------------------------------
+
+
+class Net(Network):
+    """f(t, x) = x; what a notebook passes."""
+
+    type = "notebook_net"
+
+
+class Unnamed(Network):
+    """A network that no spec can name."""
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ([Net()], r"plugins\[0\] is an object of class Net: pass its class, Net"),
+        ([42], r"plugins\[0\] is 42: a plugin is a .py file, or a class derived from"),
+        ([{}], r"plugins\[0\] is a mapping"),
+        ([None], r"plugins\[0\] is null"),
+        ([Net, torch.nn.Linear], r"plugins\[1\] is the class Linear: a plugin is a .py file, or a class"),
+        ([Unnamed], r"plugins\[0\] is the class Unnamed: it has no 'type'"),
+        ([Network], r"plugins\[0\] is the class Network: it has no 'type'"),
+        (["missing.py"], r"plugins\[0\] missing.py: no such file"),
+        (["tests"], r"plugins\[0\] tests: not a .py file"),
+        ("net.py", r"'plugins' is 'net.py': it takes a list"),
+        (None, r"'plugins' is null: it takes a list"),
+        (Net, r"'plugins' is the class Net: it takes a list"),
+    ],
+    ids=str,
+)
+def test_a_plugin_of_the_wrong_kind_is_named_by_its_place(made: driftspec.Run, plugins: Any, message: str) -> None:
+    with pytest.raises(driftspec.PluginError, match=message):
+        driftspec.run("nowhere.yaml", plugins=plugins)
+    with pytest.raises(driftspec.PluginError, match=message):
+        driftspec.load(made.path, plugins=plugins)
+
+
+def test_every_wrong_plugin_is_named_and_one_that_fails_to_import_too(folder: Path) -> None:
+    (folder / "broken.py").write_text("1 / 0")
+    with pytest.raises(driftspec.PluginError) as caught:
+        driftspec.run(folder / "tiny.yaml", plugins=[Net, 42, folder / "broken.py"])
+    first, second = caught.value.problems
+    assert "plugins[1] is 42" in first.message
+    assert second.message.startswith("plugins[2] ") and second.message.endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"given": 42}, "'given' is 42: it takes a path"),
+        ({"out": 3}, "'out' is 3: it takes a path"),
+        ({"overrides": [1]}, "'overrides' is a list: it takes a mapping"),
+        ({"overrides": {"train.steps": Path("a")}}, r"overrides\[train.steps\] is an object of class PosixPath"),
+        ({"given": {"version": 1, "data": {"type": object}}}, "spec.data.type is the class object: it takes a number"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_kind_are_refused_in_words_of_our_own(
+    folder: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(driftspec.DriftspecError, match=message):
+        driftspec.run(**{"given": folder / "tiny.yaml", **arguments})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"a": np.int64(3), "b": [np.float32(0.5)], "c": {"d": True}}
+    found = {key: value for _, key, value in options(given)}
+    assert found == {"a": 3, "b": [0.5], "c": {"d": True}} and type(found["a"]) is int and type(found["b"][0]) is float
+
+
+# Edge sizes and bad points -------------------------------------------------------------------------------------------
+
+
+def test_empty_in_empty_out(made: driftspec.Run) -> None:
+    nothing = made.sample(0)
+    assert nothing.shape == (0, 2) and nothing.dtype == np.float32
+    for empty in (np.zeros((0, 2)), torch.zeros(0, 2)):
+        log_p, error = made.log_prob(empty, error=True)
+        assert type(log_p) is type(empty) and tuple(log_p.shape) == tuple(error.shape) == (0,)
+        for answer in (made.score(empty), made.encode(empty), made.decode(empty), made.velocity(0.5, empty)):
+            assert tuple(answer.shape) == (0, 2)
+
+
+@pytest.mark.parametrize("bad", [[math.nan, 1.0], [1.0, math.inf], [1e300, 0.0]], ids=str)
+def test_a_bad_point_costs_its_own_answer_alone(made: driftspec.Run, bad: list[float]) -> None:
+    good = np.array([[0.3, 0.2], [1.0, -0.4]])
+    x = np.array([good[0], bad, good[1]])
+    for ask in (made.log_prob, made.score, made.encode, made.decode):
+        (value, error), (expected, stated) = ask(x, error=True), ask(good, error=True)
+        assert np.isnan(value[1]).all() and error[1] == math.inf
+        assert np.array_equal(value[[0, 2]], expected) and np.array_equal(error[[0, 2]], stated)
+    assert np.isfinite(made.velocity(0.5, x[[0, 2]])).all()
+
+
+def test_points_at_fault_are_found_in_a_batch_that_fails_as_a_whole() -> None:
+    """As of a solver that chooses its steps; but where nearly all fail, so does the call."""
+    calls = []
+
+    def square(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(len(x))
+        if bool((x > 2).any()):
+            raise SolveFailed("a point blows up", "budget")
+        return x[:, 0] ** 2, 0 * x[:, 0]
+
+    x = torch.arange(40.0)[:, None] / 10
+    x[20:] = 0.1
+    x[7] = 9.0
+    value, error = pointwise.each(square, x)
+    assert value.isnan().nonzero().tolist() == [[7]] and error.isinf().nonzero().tolist() == [[7]] and len(calls) < 16
+    assert torch.equal(value[20:], x[20:, 0].square().double())
+    with pytest.raises(SolveFailed, match="blows up"):
+        pointwise.each(square, 3 + torch.rand(200, 1))
+
+
+@pytest.mark.parametrize(("n", "seed"), [(3, -1), (-1, None), (2.5, None), (True, None), (3, 2**63), ("3", None)])
+def test_a_count_or_a_seed_that_is_none_is_refused(made: driftspec.Run, n: Any, seed: Any) -> None:
+    with pytest.raises(UsageError, match="it takes a whole number from 0"):
+        made.sample(n, seed=seed)
+    assert made.sample(np.int64(2), seed=np.int64(4)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("x", [[["a", "b"]], None, np.array([[1 + 2j, 0]]), np.array([["a", "b"]]), [[1, 2], [3]]])
+def test_points_that_are_no_numbers_are_refused(made: driftspec.Run, x: Any) -> None:
+    with pytest.raises(RunFailed, match="points are"):
+        made.log_prob(x)
+
+
+def test_a_row_whose_solve_blows_up_is_named_as_the_file_counts_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+
+    class Square(Network):
+        """x² in each coordinate: solved backwards from below zero it blows up."""
+
+        type = "square"
+
+        def parameters(self, d_in: int, d_out: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            return {"scale": torch.ones(())}
+
+        def apply(self, p: Any, t: torch.Tensor, x: torch.Tensor, context: Any = None) -> torch.Tensor:
+            return p["scale"] * x * x
+
+    rows = [f"{0.01 * i},{0.02 * i}" for i in range(40)]
+    rows[17] = "-1e9,0"
+    (folder / "rows.csv").write_text("\n".join(["a,b", *rows]))
+    text = """
+version: 1
+name: rows
+data: {type: table, path: rows.csv, split: [0.05, 0.0, 0.95]}
+dynamics: {type: neural_ode, network: {type: square}}
+evaluate: [METRIC]
+"""
+    for metric in ("nll", "round_trip"):
+        (folder / "rows.yaml").write_text(text.replace("METRIC", metric))
+        with pytest.raises(
+            driftspec.SolveFailed, match="of 1 of 38 points ended with status non_finite: row 19 of the"
+        ):
+            driftspec.run(folder / "rows.yaml", out=folder / metric, plugins=[Square])
+
+
+# Gradients of points -------------------------------------------------------------------------------------------------
+
+
+def test_log_p_of_a_tensor_keeps_its_graph(made: driftspec.Run) -> None:
+    """Its gradient is the score, and its values those of points that ask for none."""
+    points = np.array([[0.3, 0.2], [1.0, -0.4]])
+    for dtype in (torch.float64, torch.float32):
+        x = torch.tensor(points, dtype=dtype, requires_grad=True)
+        value, error = made.log_prob(3 * x / 3, error=True)
+        assert value.requires_grad and not error.requires_grad
+        assert torch.equal(value.detach(), made.log_prob(3 * x.detach() / 3))
+        (slope,) = torch.autograd.grad((value * torch.tensor([1.0, 2.0])).sum(), x)
+        expected = made.score(x.detach()) * torch.tensor([[1.0], [2.0]])
+        assert slope.dtype == dtype and torch.allclose(slope.double(), expected, rtol=1e-6)
+    with torch.no_grad():
+        assert not made.log_prob(x).requires_grad
+
+
+def test_what_keeps_no_graph_says_so(made: driftspec.Run) -> None:
+    x = torch.zeros(2, 2, requires_grad=True)
+    for ask in (made.score, made.encode, made.decode, lambda at: made.velocity(0.5, at)):
+        with pytest.raises(RunFailed, match=r"cannot be differentiated: pass x.detach\(\)"):
+            ask(x)
+        with torch.no_grad():
+            assert ask(x).shape == (2, 2)
+    with pytest.raises(RunFailed, match="first derivatives alone"):
+        torch.autograd.grad(made.log_prob(x).sum(), x, create_graph=True)
+
+
+# A stranger's metric -------------------------------------------------------------------------------------------------
+
+
+class OfItsOwn(Metric):
+    """log p of N(0, I), whatever the model, by tensors or by numpy."""
+
+    type = "of_its_own"
+    numpy: bool = Field(False, description="in numpy, which keeps no graph")
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"log_prob"})
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        return Measured(1.0, 0.1, "nats", 1)
+
+    def log_prob(self, evaluation: Evaluation, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value = torch.from_numpy(-(x.numpy() ** 2).sum(1) / 2) if self.numpy else -x.square().sum(1) / 2
+        return value, torch.zeros(len(x))
+
+
+def test_a_metric_that_knows_log_p_alone_gives_the_score_by_differentiating_it(folder: Path) -> None:
+    overrides: dict[str, Any] = {"evaluate": [{"type": "of_its_own"}], "train.steps": 1, "sample.count": 2}
+    run = driftspec.run(folder / "tiny.yaml", folder / "stranger", overrides, plugins=[OfItsOwn])
+    x = torch.tensor([[1.0, 2.0], [math.nan, 0.0]], dtype=torch.float64)
+    score, error = run.score(x, error=True)
+    assert torch.equal(score[0], -x[0]) and bool(score[1].isnan().all()) and error.tolist() == [math.inf] * 2
+    x.requires_grad_()
+    assert torch.equal(torch.autograd.grad(run.log_prob(x)[0], x)[0][0], -x[0].detach())
+    run.spec = run.spec.model_copy(update={"evaluate": (OfItsOwn(numpy=True),)})
+    with pytest.raises(RunFailed, match="metric 'of_its_own' gives a log p that cannot be differentiated"):
+        run.score(x.detach())
 
 
 def test_what_cannot_be_answered_says_why(made: driftspec.Run, folder: Path) -> None:

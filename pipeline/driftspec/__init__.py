@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from driftspec.api import Run, load, run
-    from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError
+    from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError, UsageError
 
 __version__ = "0.1.0"
 
@@ -18,10 +18,10 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _HOMES = {
     "DriftspecError": "errors", "PluginError": "errors", "Run": "api", "RunFailed": "errors", "SolveFailed": "errors",
-    "SpecError": "errors", "load": "api", "run": "api",
+    "SpecError": "errors", "UsageError": "errors", "load": "api", "run": "api",
 }  # fmt: skip
 
-__all__ = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "load", "run"]
+__all__ = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

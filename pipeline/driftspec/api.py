@@ -9,21 +9,20 @@ as what was asked with: numpy for numpy, torch for torch.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from driftspec import runs, source, spec
+from driftspec import arguments, runs, source, spec
+from driftspec.arguments import Plugin
 from driftspec.build import Experiment, build
-from driftspec.component import Component
 from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.fits import capabilities
-from driftspec.registry import Registry, discover
+from driftspec.run_dir import meant
 from driftspec.session import Run as Session
 from driftspec.stages import evaluated_tree, fitted
 
@@ -32,12 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from driftspec.arguments import Array
+    from driftspec.evaluate import Evaluation
     from driftspec.model import Model
-
-    Array = NDArray[np.floating[Any]] | Tensor
-
-Plugin = str | Path | type[Component]
-"""A one-file plugin by its path, or a component's class: a notebook's own network comes in as one."""
+    from driftspec.pointwise import Answer
 
 
 def run(
@@ -48,33 +45,25 @@ def run(
 ) -> Run:
     """Train, evaluate and sample a spec: a file's path, or the spec itself as a mapping.
 
-    `overrides` are values by dotted key, as `--set` takes them. Raises SpecError, PluginError, RunFailed.
+    `overrides` are values by dotted key, as `--set` takes them. Raises SpecError, PluginError, RunFailed, UsageError.
     """
-    registry = _registry(plugins)
-    changes = spec.Changes(options=tuple((f"overrides[{key}]", key, value) for key, value in (overrides or {}).items()))
+    registry, changes = arguments.registry_with(plugins), spec.Changes(options=arguments.options(overrides))
     if isinstance(given, Mapping):
-        text = source.dump(dict(given))
+        text = source.dump(arguments.plain(given, "spec"))
         document = changes.apply(source.parse(text, "spec"))
         loaded = spec.Loaded(spec.validate(document, registry), document, text.encode(), Path())
     else:
-        loaded = spec.read(given, registry, changes)
-    made = runs.start(loaded, registry, out=Path(out) if out is not None else None, argv=["driftspec.run"])
-    return Run(made)
+        loaded = spec.read(arguments.path("given", given), registry, changes)
+    folder = None if out is None else arguments.path("out", out)
+    return Run(runs.start(loaded, registry, out=folder, argv=["driftspec.run"]))
 
 
 def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
-    """A run directory, opened. `plugins` are those it was made with, unless they are installed."""
-    return Run(runs.opened(path, _registry(plugins)))
+    """A run directory, opened. `plugins` are those it was made with, unless they are installed.
 
-
-def _registry(plugins: Sequence[Plugin]) -> Registry:
-    registry = discover([plugin for plugin in plugins if isinstance(plugin, (str, Path))])
-    for problem in [*registry.broken, *registry.held_back]:
-        warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
-    for plugin in plugins:
-        if isinstance(plugin, type):
-            registry.add_component(plugin)
-    return registry
+    Of a folder of runs, such as runs/NAME, the newest run that does not measure another one: `path` of the answer.
+    """
+    return Run(runs.opened(meant(arguments.path("path", path)), arguments.registry_with(plugins)))
 
 
 class Run:
@@ -123,107 +112,172 @@ class Run:
         """(n, d) float32, chain by chain. Sample i is a function of (seed, i), the seed by default the run's own."""
         import numpy as np
 
-        streams = self._experiment.streams if seed is None else replace(self._experiment.streams, seed=seed)
+        n, streams = arguments.whole("n", n), self._experiment.streams
+        if seed is not None:
+            streams = replace(streams, seed=arguments.whole("seed", seed))
+        if n == 0:
+            return np.zeros((0, self._experiment.model.dim), np.float32)
         drawn = self._sampler().draw(self._model, n, streams.under("sample"))
         return self._experiment.transform.to_data(drawn.flat().cpu()).numpy().astype(np.float32)
 
     def log_prob(self, x: Array, error: bool = False) -> Any:
         """log p(x) (B,) in nats, float64, as the run's evaluation finds it; of an energy model -E - log Z.
 
-        With `error` also each point's numerical error (B,): the difference to the next finer solve, or the error of
-        log Z. Raises RunFailed for a model without a log p, SolveFailed when a solve blows up.
+        With `error` also each point's numerical error (B,): the difference to the next finer solve and the rounding, or
+        the error of log Z. A point that is no number, or whose solve blows up, is NaN with the error inf. Of a torch
+        tensor that requires grad log p may be differentiated, once. Raises RunFailed for a model without a log p.
         """
-        import torch
+        self._offering("log_prob", "energy")
+        value, off = self._number(x, self._log_p, self._log_p_gradient)
+        return (value, off) if error else value
 
-        from driftspec.evaluate import Evaluation
+    def score(self, x: Array, t: float | None = None, error: bool = False) -> Any:
+        """∇ log p(x) (B, d), at the data's end of time unless a model that knows every t is asked for one.
 
-        points = self._points(x)
-        if "log_prob" in self._model.own:
-            with torch.no_grad():
-                value = self._model.log_density(self._experiment.rows(points)).double().cpu()
-            value, off = value + self._experiment.transform.log_det(), torch.zeros_like(value)
-        else:
-            self._offering("log_prob", "energy")
-            measure = self._scorer()
-            streams = self._experiment.streams.under("evaluate").under(measure.key())
-            value, off = measure.log_prob(Evaluation(self._experiment, self._model, streams, _no_draws), points)
-        answer = _like(x)
-        return (answer(value), answer(off)) if error else answer(value)
-
-    def score(self, x: Array, t: float | None = None) -> Any:
-        """∇ log p(x) (B, d), at the data's end of time unless a model that knows every t is asked for one."""
-        import torch
-
+        With `error` also a bound (B,) of each point's numerical error in a component: 0 where the score takes no solve.
+        """
         t_prior, t_data = self.spec.dynamics.times()
         if t is not None and (t_prior == t_data or "score" not in self._model.own):
             raise RunFailed(f"{self.spec.dynamics.label} knows the score at t_data alone: leave t out")
         self._offering("score")
-        rows = self._experiment.rows(self._points(x))
-        if self._model.own & {"score", "energy", "log_prob"}:
-            with torch.no_grad():
-                slope = self._model.score(rows.new_tensor(t_data if t is None else t), rows)
-        else:
-            slope = self._slope(rows)
-        return _like(x)(torch.einsum("bi,ij->bj", slope.double().cpu(), self._experiment.transform.matrix))
 
-    def _slope(self, rows: Tensor) -> Tensor:
-        """∇ log p (B, d) by differentiating the solve that evaluation makes."""
-        from driftspec import flow
-        from driftspec.model import gradient
+        def own(points: Tensor) -> tuple[Tensor, Tensor]:
+            return self._own_score(points, t_data if t is None else t)
 
-        measure = self._scorer()
-        trace = measure.trace.model_copy(update={"solver": measure.solver})
-        return gradient(lambda u: flow.differentiable_log_prob(self._model, u, trace), rows)[1].detach()
+        known = self._model.own & {"score", "energy", "log_prob"}
+        return self._vector("score", x, own if known else self._log_p_gradient, error)
 
     def energy(self, x: Array) -> Any:
         """E(x) (B,) float64, for a model that has one: exp(-E) is its density up to Z, whatever the units.
 
-        Of data in other units than the model's it holds the change of units, E(x) = E(u) - log |det du/dx|.
+        Of data in other units than the model's it holds the change of units, E(x) = E(u) - log |det du/dx|. Of a torch
+        tensor that requires grad it may be differentiated, once.
         """
-        import torch
-
         self._offering("energy")
-        rows = self._experiment.rows(self._points(x))
-        with torch.no_grad():
-            value = -self._model.log_density(rows).double().cpu()
-        return _like(x)(value - self._experiment.transform.log_det())
+
+        def value(points: Tensor) -> tuple[Tensor, Tensor]:
+            log_p, error = self._log_density(points)
+            return -log_p, error
+
+        def gradient(points: Tensor) -> tuple[Tensor, Tensor]:
+            score, error = self._own_score(points, self._model.t_data)
+            return -score, error
+
+        return self._number(x, value, gradient)[0]
 
     def velocity(self, t: float, x: Array) -> Any:
         """dx/dt (B, d) at time t, of the ODE between the prior and the data."""
         import torch
 
         self._offering("velocity")
-        rows = self._experiment.rows(self._points(x))
-        with torch.no_grad():
-            speed = self._model.velocity(torch.as_tensor(t, dtype=rows.dtype, device=rows.device), rows)
-        shift = self._experiment.transform.shift
-        return _like(x)(self._experiment.transform.to_data(speed.cpu()) - shift)
 
-    def encode(self, x: Array) -> Any:
-        """The latent points z (B, d), model units, that the ODE carries to the data x."""
-        t_prior, t_data = self.spec.dynamics.times()
-        return self._carried(x, self._experiment.rows(self._points(x)), t_data, t_prior, lambda u: u.double())
+        def answer(points: Tensor) -> tuple[Tensor, Tensor]:
+            rows = self._experiment.rows(points)
+            with torch.no_grad():
+                speed = self._model.velocity(torch.as_tensor(t, dtype=rows.dtype, device=rows.device), rows)
+            return self._experiment.transform.to_data(speed.cpu()) - self._experiment.transform.shift, rows[:, 0]
 
-    def decode(self, z: Array) -> Any:
-        """The data x (B, d) that the ODE carries the latent points z to."""
-        t_prior, t_data = self.spec.dynamics.times()
-        return self._carried(z, self._model.like(self._points(z)), t_prior, t_data, self._experiment.transform.to_data)
+        return self._vector("velocity", x, answer, error=False)
 
-    def _carried(self, given: Array, rows: Tensor, start: float, end: float, units: Callable[[Tensor], Tensor]) -> Any:
+    def encode(self, x: Array, error: bool = False) -> Any:
+        """The latent points z (B, d), model units, that the ODE carries to the data x.
+
+        With `error` also the numerical error (B,) of each: the difference to the next finer solve, and the rounding.
+        """
         from driftspec import flow
 
         self._offering("velocity")
-        solver = self._first(Solver)
-        return _like(given)(units(flow.transport(self._model, rows, start, end, solver).value.cpu()))
+        t_prior, t_data = self.spec.dynamics.times()
 
-    def _points(self, x: Array) -> Tensor:
-        """(B, d) float64; RunFailed for another shape."""
+        def answer(points: Tensor) -> tuple[Tensor, Tensor]:
+            solved = flow.transport(self._model, self._experiment.rows(points), t_data, t_prior, self._solver())
+            return solved.value, solved.error + solved.rounding
+
+        return self._vector("encode", x, answer, error)
+
+    def decode(self, z: Array, error: bool = False) -> Any:
+        """The data x (B, d) that the ODE carries the latent points z to.
+
+        With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve and the
+        rounding.
+        """
+        from driftspec import flow
+
+        self._offering("velocity")
+        t_prior, t_data = self.spec.dynamics.times()
+        transform = self._experiment.transform
+
+        def answer(points: Tensor) -> tuple[Tensor, Tensor]:
+            solved = flow.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
+            return transform.to_data(solved.value.cpu()), transform.error_to_data(
+                (solved.error + solved.rounding).cpu()
+            )
+
+        return self._vector("decode", z, answer, error, named=False)
+
+    def _number(self, x: Array, value: Answer, gradient: Answer) -> tuple[Any, Any]:
+        """A number a point (B,) and its error (B,), with a graph that leads to x where x asks for one."""
+        from driftspec import pointwise
+
+        points, answer = self._points(x), arguments.like(x)
+        found, error = pointwise.each(value, points)
+        if (leaf := arguments.asking_for_gradient(x)) is not None:
+            shape = tuple(points.shape[1:])
+            found = pointwise.differentiable(leaf, found, lambda: pointwise.each(gradient, points, shape)[0])
+        return answer(found), answer(error)
+
+    def _vector(self, what: str, x: Array, answer: Answer, error: bool, named: bool = True) -> Any:
+        """A vector a point (B, d), and with `error` each one's error (B,); RunFailed where a graph would be lost."""
+        from driftspec import pointwise
+
+        if arguments.asking_for_gradient(x) is not None:
+            raise RunFailed(f"{what} cannot be differentiated: pass x.detach()")
+        points, like = self._points(x, named), arguments.like(x)
+        value, off = pointwise.each(answer, points, tuple(points.shape[1:]))
+        return (like(value), like(off)) if error else like(value)
+
+    def _log_p(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """log p (B,) of points (B, d), data units, and each one's error."""
+        if "log_prob" in self._model.own:
+            return self._log_density(points)
+        measure = self._scorer()
+        return measure.log_prob(self._evaluation(measure), points)
+
+    def _log_p_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Its gradient (B, d), and a bound (B,) of the errors of components."""
+        if "log_prob" in self._model.own:
+            return self._own_score(points, self._model.t_data)
+        measure = self._scorer()
+        return measure.log_prob_gradient(self._evaluation(measure), points)
+
+    def _log_density(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The dynamics' own log p (B,), up to a constant of an energy, in the data's units."""
         import torch
 
-        rows = torch.as_tensor(x, dtype=torch.float64).detach().cpu()
-        if rows.dim() != 2 or rows.shape[1] != self._experiment.model.dim:
-            raise RunFailed(f"points have the shape (B, {self._experiment.model.dim}), not {tuple(rows.shape)}")
-        return rows
+        with torch.no_grad():
+            value = self._model.log_density(self._experiment.rows(points)).double().cpu()
+        return value + self._experiment.transform.log_det(), torch.zeros_like(value)
+
+    def _own_score(self, points: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The score (B, d) at t that takes no solve."""
+        import torch
+
+        rows = self._experiment.rows(points)
+        with torch.no_grad():
+            slope = self._model.score(rows.new_tensor(t), rows).cpu()
+        return self._experiment.transform.gradient_to_data(slope, slope.new_zeros(len(slope)))
+
+    def _evaluation(self, measure: Metric) -> Evaluation:
+        """What the metric sees when it is measured, with its own random streams."""
+        from driftspec.evaluate import Evaluation
+
+        streams = self._experiment.streams.under("evaluate").under(measure.key())
+        return Evaluation(self._experiment, self._model, streams, _no_draws)
+
+    def _points(self, x: Array, named: bool = True) -> Tensor:
+        """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""
+        columns = self._run.info["columns"] if named else None
+        return arguments.points(arguments.in_order(x, columns), self._experiment.model.dim)
 
     def _offering(self, *what: str) -> None:
         offered = capabilities(self.spec.dynamics)
@@ -236,32 +290,25 @@ class Run:
             raise RunFailed("the spec has no sampler")
         return self.spec.sampler
 
-    def _scorer(self) -> Any:
-        """The metric that scores the data in this run, or the one its dynamics names."""
-        named = [Metric.make(name, self._run.registry) for name in self.spec.dynamics.default_metrics]
-        for metric in [*(self.spec.evaluate or ()), *named]:
-            if "log_prob" in metric.offers():
-                return metric
-        raise RunFailed(f"neither the spec nor {self.spec.dynamics.label} names a metric that scores data")
+    def _scorer(self) -> Metric:
+        """The metric that answers for log p: one of the spec's, or of those that its dynamics names."""
+        if not self.spec.scorers:
+            raise RunFailed(f"neither the spec nor {self.spec.dynamics.label} names a metric that scores data")
+        return self.spec.scorers[0]
 
-    def _first(self, kind: type[Any]) -> Any:
-        """The sampler's own solver, or the first the spec names."""
-        components = self.spec.components()
-        for path in sorted(components, key=lambda path: path[0] != "sampler"):
-            if isinstance(components[path], kind):
-                return components[path]
-        raise RunFailed(f"the spec names no {kind.__name__.lower()}")
+    def _solver(self) -> Solver:
+        """What carries points along the ODE: the sampler's own solver, else the spec's, else that of scoring."""
+        sampler, scoring = self.spec.sampler, [pair[1] for m in self.spec.scorers if (pair := m.solves_with())]
+        own = [] if sampler is None else [one for one in sampler.nested().values() if isinstance(one, Solver)]
+        others = [one for one in self.spec.components().values() if isinstance(one, Solver)]
+        for solver in (*own, self.spec.solver, *scoring, *others):
+            if solver is not None:
+                return solver
+        raise RunFailed("the spec names no solver")
 
 
 def _no_draws() -> Draws:
     raise RunFailed("a point's log p reads none of the run's draws")
-
-
-def _like(x: Array) -> Callable[[Tensor], Any]:
-    """Answers come as what was asked with."""
-    import torch
-
-    return (lambda value: value) if isinstance(x, torch.Tensor) else (lambda value: value.numpy())
 
 
 __all__ = ["Plugin", "Run", "load", "run"]

@@ -9,10 +9,9 @@ What no number of steps removes, the rounding of what was summed, is estimated b
 
 from __future__ import annotations
 
-import collections
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from driftspec.components import FixedSteps, Loss, Path, Solver, Trace
 from driftspec.errors import RunFailed, SolveFailed
+from driftspec.gradients import watched
 from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
@@ -185,8 +185,8 @@ def log_prob(
         at_prior, pull = pullback(lambda z: prior.log_prob(z)[:, None], value[:, state])
         slope = torch.linalg.vector_norm(pull(torch.ones_like(at_prior)), dim=1)
         log_det = value[:, 0] - at_prior[:, 0]
-        stretched = x[rows].abs().amax(1) * (log_det.double() / model.dim).exp() * slope
-        return at_prior[:, 0].abs() + log_det.abs() + stretched.to(x.dtype)
+        stretched = (x[rows].abs().amax(1).log() + log_det / model.dim + slope.log()).exp()
+        return at_prior[:, 0].abs() + log_det.abs() + stretched
 
     state = slice(1, 1 + model.dim)
     with torch.no_grad():
@@ -213,12 +213,23 @@ def trajectory(
     return torch.stack(states), paths
 
 
-def stats(paths: Sequence[Path]) -> dict[str, int]:
-    """What several solves counted, together, as far as it is known by now."""
-    total: collections.Counter[str] = collections.Counter()
-    for path in paths:
-        total.update(path.stats)
-    return dict(total)
+def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
+    """z(t_k) at every one of K times, (B, K d), from z (B, d) at the first; each row's error is the largest of all."""
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor) -> Path:
+            paths = [Path(z[part], z.new_zeros(len(part), 0), 0)]
+            for before, after in itertools.pairwise(times):
+                paths.append(using.solve(model.velocity, paths[-1].state, before, after, steps=steps))
+            status = next((path.status for path in paths if path.status != "ok"), "ok")
+            states, evaluations = torch.cat([path.state for path in paths], 1), sum(path.evaluations for path in paths)
+            return Path(states, paths[0].integrals, evaluations, status)
+
+        found = _by_blocks(one, rows)
+        return torch.cat([path.state for path in found]), sum(path.evaluations for path in found)
+
+    with torch.no_grad():
+        return _refined(solve, len(z), solver, slice(None))
 
 
 def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
@@ -246,51 +257,118 @@ def round_trip(model: Model, x: Tensor, solver: Solver) -> Solved:
     return Solved(back.value, error, rounding, there.converged & back.converged, evaluations)
 
 
-def differentiable_log_prob(model: Model, x: Tensor, trace: Trace) -> Tensor:
-    """log p(x) (B,) with a graph behind it, by the trace's own solver at twice the steps it begins with."""
+def differentiable_log_prob(
+    model: Model, x: Tensor, trace: Trace, solver: Solver | None = None, steps: int | None = None
+) -> Tensor:
+    """log p(x) (B,) with a graph behind it, in one solve of N = `steps`; by default the trace's solver as it stands.
+
+    Of a solver that takes a number of steps a point whose path is not finite is NaN; of others the solve fails.
+    """
+    return _differentiable(model, x, trace, solver or trace.solver, steps)[0]
+
+
+def _differentiable(
+    model: Model, x: Tensor, trace: Trace, solver: Integrator, steps: int | None
+) -> tuple[Tensor, Path]:
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    steps = trace.solver.start_steps()
-    path = trace.solver.solve(
-        model.velocity, x, t_data, t_prior, _rates(model, trace, None), None if steps is None else 2 * steps
-    ).require("the log density")
-    return model.prior().log_prob(path.state) + path.integrals[:, 0]
+    path = solver.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    if path.status != "non_finite" or solver.start_steps() is None:
+        path.require("the log density")
+    return model.prior().log_prob(path.state) + path.integrals[:, 0], path
+
+
+AT_ONCE = 128 * BLOCK
+"""Rows times steps whose graph is held at a time, 0.5 GB of three layers of 64 units in float64."""
+
+
+def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, compare: bool = True) -> Solved:
+    """log p(x) and behind it s = ∇log p(x), (B, 1 + d), float64 where the device has it, and a bound of their errors.
+
+    s is the gradient of the log p that N steps give, by backpropagation. A point's N is doubled until its log p and
+    asinh(s) hold: of a component below 1 the difference counts as it is, above 1 in proportion to its size. From a
+    difference e in asinh(s) follows |Δs| ≤ √(1 + s²) (exp(e) - 1).
+    """
+    if x.device.type != "mps":
+        model, x = model.double(), x.double()
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor) -> Path:
+            with torch.enable_grad():
+                at = x[part].detach().requires_grad_()
+                value, path = _differentiable(model, at, trace, using, steps)
+                (slope,) = torch.autograd.grad(value.sum(), at)
+            return Path(slope, value.detach()[:, None], path.evaluations, path.status)
+
+        paths = _by_blocks(one, rows, min(BLOCK, at_once(steps)))
+        slope, value = torch.cat([p.state for p in paths]), torch.cat([p.integrals for p in paths])
+        return torch.cat([value, slope.asinh(), slope], 1), sum(p.evaluations for p in paths)
+
+    solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
+    value, _, slope = torch.split(solved.value, [1, model.dim, model.dim], 1)
+    error = solved.error.expm1() * slope.abs().amax(1).square().add(1).sqrt()
+    return replace(solved, value=torch.cat([value, slope], 1), error=error)
+
+
+def at_once(steps: int | None) -> int:
+    """Rows whose gradient is taken at a time, a multiple of 16 and a function of N alone."""
+    return BLOCK if steps is None else max(16, AT_ONCE // steps // 16 * 16)
 
 
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
     """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
-    t_prior, t_data = model.dynamics.times()
-    probe = None if trace.exact() else trace.probe(batch, streams.generator("probes"))
-    rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
-    penalties = {name: weight for name in PENALTIES if (weight := getattr(trace, name))}
-    if penalties:
-        rates = Penalised(model, rates, tuple(penalties), _signs(batch, streams.generator("jacobian")))
+    steps = state["steps"]
 
-    def log_p(using: Solver, steps: int | None) -> tuple[Tensor, Path]:
-        path = using.solve(model.velocity, batch, t_data, t_prior, rates, steps, model.parameters())
-        path.require("the log density")
-        return model.prior().log_prob(path.state) + path.integrals[:, 0], path
+    def solved(using: Solver, rows: Tensor, steps: int | None = steps) -> _Likelihood:
+        return _likelihood(trace, model, rows, streams, using, steps)
 
-    value, path = log_p(solver, steps)
+    solver, now = trace.solver, solved(trace.solver, batch)
     terms = {} if steps is None else {"steps": float(steps)}
     finer = solver.finer() if steps is None else solver
     if finer is not None and (state.get("rising") or streams.step % trace.check_every == 0):
         with torch.no_grad():
-            other, _ = log_p(finer, None if steps is None else 2 * steps)
-        terms["solver_error"] = float((other - value.detach()).abs().mean())
+            other = solved(finer, batch, None if steps is None else 2 * steps).log_p
+        terms["solver_error"] = float((other - now.log_p.detach()).abs().mean())
         if isinstance(solver, FixedSteps):
             _still_a_likelihood(solver, steps, terms["solver_error"])
             after = solver.adapt(steps, terms["solver_error"])
             state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
-    loss = -value.mean()
+    loss = Loss(now.loss, {**terms, **now.terms}, state, now.path.evaluations)
+    return watched(loss, [now.path], model, solver, batch, lambda using, rows: solved(using, rows).loss)
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """log p (B,), the loss (), what it is made of where there is more than log p, and the solve."""
+
+    log_p: Tensor
+    loss: Tensor
+    terms: Mapping[str, float]
+    path: Path
+
+
+def _likelihood(
+    trace: Trace, model: Model, rows: Tensor, streams: Streams, solver: Solver, steps: int | None
+) -> _Likelihood:
+    """-mean log p of the rows (B, d) and the weighted penalties, with the probes of this step."""
+    t_prior, t_data = model.dynamics.times()
+    probe = None if trace.exact() else trace.probe(rows, streams.generator("probes"))
+    rates = _rates(model, trace, probe)
+    penalties = {name: weight for name in PENALTIES if (weight := getattr(trace, name))}
+    if penalties:
+        rates = Penalised(model, rates, tuple(penalties), _signs(rows, streams.generator("jacobian")))
+    path = solver.solve(model.velocity, rows, t_data, t_prior, rates, steps, model.parameters())
+    path.require("the log density")
+    log_p = model.prior().log_prob(path.state) + path.integrals[:, 0]
     # Of a time that runs backwards an integral has the sign of dt, a penalty has not.
     means = path.integrals[:, 1:].mean(0) * (1 if t_prior > t_data else -1)
+    loss, terms = -log_p.mean(), {}
     for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
         loss, terms[name] = loss + weight * mean, float(mean.detach())
     if penalties:
-        terms["log_p"] = float(value.detach().mean())
-    return Loss(loss, terms, state, path.evaluations, lambda: stats([path]))
+        terms["log_p"] = float(log_p.detach().mean())
+    return _Likelihood(log_p, loss, terms, path)
 
 
 PENALTIES = ("kinetic", "jacobian")
@@ -328,8 +406,8 @@ def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
     """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
     if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
         text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
-        cure = "raise max_steps, or make the field smoother"
-        raise SolveFailed(f"the log density ended with status not_converged: {text}; {cure}", "not_converged")
+        cure = "raise max_steps, or keep the field smoother by a lower lr"
+        raise SolveFailed(f"the log density ended with status not_converged: {text}", "not_converged", cure=cure)
 
 
 def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:
@@ -346,12 +424,12 @@ def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False)
     return rates
 
 
-def _by_blocks(solve: Callable[[Tensor], Path], rows: Tensor) -> list[Path]:
+def _by_blocks(solve: Callable[[Tensor], Path], rows: Tensor, block: int = BLOCK) -> list[Path]:
     """Solve rows in whole blocks, the last one padded with copies of its last row, and cut the padding off."""
     paths = []
-    for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
-        whole = torch.cat([part, part[-1:].expand(BLOCK - len(part))])
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        whole = torch.cat([part, part[-1:].expand(block - len(part))])
         path = solve(whole)
         if path.status not in ("ok", "non_finite"):  # a non-finite row may still be another N's good row
             path.require()
@@ -392,9 +470,10 @@ def _refined(
             if steps is None
             else _doubled(solve, solver, steps, found, compared, rounding)
         )
-    if not bool(found.value.isfinite().all()):
-        bad = int((~found.value.isfinite().all(1)).sum())
-        raise SolveFailed(f"the ODE solve of {bad} of {n} points ended with status non_finite", "non_finite")
+    bad = (~found.value.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:  # a solver that chooses its steps gives up a whole block for one of its points
+        text = f"the ODE solve of {len(bad)} of {n} points ended with status non_finite"
+        raise SolveFailed(text, "non_finite", rows=() if steps is None and n > 1 else bad)
     return found
 
 

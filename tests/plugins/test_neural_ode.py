@@ -164,3 +164,15 @@ def test_stats_add_up_over_blocks() -> None:
     model = tiny.random_flow([8], 2)
     one, three = (Sampler.make("ode").draw(model, count, STREAMS).stats["evaluations"] for count in (256, 700))
     assert three >= 3 * one > 0
+
+
+def test_samples_that_a_solver_misses_are_a_bad_verdict_with_their_error() -> None:
+    model = tiny.random_flow([8], 2, torch.float64, gain=4.0)
+    solvers = [{"type": "rk4", "steps": 2, "max_steps": most} for most in (1024, 4)]
+    good, bad = (Sampler.make({"type": "ode", "solver": solver}).draw(model, 20, STREAMS) for solver in solvers)
+    off = (good.values - bad.values)[:, 0].abs().amax(1)
+    assert good.verdicts == () and good.stats["not_converged"] == 0 and good.stats["solver_error"] <= 1e-4
+    assert bool((off <= bad.each["solver_error"]).all()) and bad.stats["solver_error"] > float(off.max()) > 1e-3
+    assert bad.stats["not_converged"] == int((~bad.each["converged"]).sum()) > 0
+    ((verdict,),) = (bad.verdicts,)
+    assert (verdict.subject, verdict.outcome, verdict.severity) == ("solver", "samples_inaccurate", "bad")

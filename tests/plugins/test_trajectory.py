@@ -215,6 +215,19 @@ def test_trajectory_error_of_the_true_field(units):
     assert result.details["at_end"] == pytest.approx(float(squared[:, -1].mean()), rel=1e-4)
 
 
+@over("most, good", [(1024, True), (2, False)])
+def test_trajectory_error_is_refined_path_by_path_and_says_what_is_left(most, good):
+    """One step of the midpoint rule from observation to observation would give 0.53 for 0.024."""
+    solver = f"{{type: midpoint, steps: 1, tolerance: 1e-3, max_steps: {most}}}"
+    made = spiral("data.samples=200", f"evaluate=[{{type: trajectory_error, solver: {solver}}}]")
+    result, test = measured(made), made.dataset.test
+    clean = torch.stack([test[:, 0] @ torch.linalg.matrix_exp(FIELD * t).T for t in made.model.observed_at()[1:]], 1)
+    expected = float((clean - test[:, 1:]).square().sum(-1).mean())
+    assert (result.value == pytest.approx(expected, rel=1e-2)) == good
+    assert (result.details["solver_error"]["max"] < 1e-3) == good == (not result.details["not_converged"])
+    assert [(one.subject, one.severity) for one in result.verdicts] == ([] if good else [("solver", "bad")])
+
+
 def test_gradient_agreement_is_the_relative_difference():
     """Euler in few steps: the gradients differ by much, and the metric says by how much, either way."""
     both = {}
@@ -233,6 +246,7 @@ def test_gradient_agreement_is_the_relative_difference():
         assert result.details["evaluations"]["adjoint"] == {"forward": 20, "evaluations_backward": 20}
         assert result.details["evaluations"]["backprop"] == {"forward": 20, "evaluations_backward": 0}
         assert result.n == 20 and result.stderr is None and result.stderr_reason
+        assert result.details["missed_start"] > 100  # of a tolerance of 1e-4, in four steps of Euler's
     drift = flow.drift(made.model, rows[:, 0], made.spec.estimator.solver)
     assert both["adjoint"].details["drift"] == {"mean": float(drift.mean()), "max": float(drift.max())}
     assert float(drift.mean()) > 0.1
@@ -247,6 +261,7 @@ def test_gradient_agreement_of_a_likelihood(sets, solver, below):
     result = measured(made)
     assert 0 < result.value < below and result.details["cosine"] > 1 - 1e-9
     assert result.details["gradient_norm"] > 1e-2 and result.details["drift"]["max"] < 1e-4
+    assert 0 < result.details["missed_start"] < 100
     assert all(p.grad is None for p in made.model.parameters())
 
 

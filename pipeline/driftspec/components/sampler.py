@@ -55,7 +55,7 @@ class Sampler(Component):
     """Shorter steps do not lead to the model's law: it depends on how the sampler is tuned, and nobody states it."""
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
-        """`count` samples: whole blocks by `draw_block`, one draw a chain, cut to the count."""
+        """`count` samples, at least one: whole blocks by `draw_block`, one draw a chain, cut to the count."""
         import torch
 
         blocks = [
@@ -66,7 +66,8 @@ class Sampler(Component):
             for name, value in block.stats.items():
                 stats[name] = stats.get(name, 0) + value
         verdicts = tuple(dict.fromkeys(verdict for block in blocks for verdict in block.verdicts))
-        return Draws(torch.cat([block.values for block in blocks])[:count], stats, verdicts=verdicts)
+        each = {name: torch.cat([block.each[name] for block in blocks])[:count] for name in blocks[0].each}
+        return Draws(torch.cat([block.values for block in blocks])[:count], stats, each, verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
         """BLOCK chains, in model units."""
@@ -95,6 +96,10 @@ class Sampler(Component):
     def halved(self) -> Self:
         """The same with twice the steps, each half as long: what the step itself does to the law."""
         raise NotImplementedError
+
+    def settled(self, around: Setting) -> Self:
+        """The same, with what its open keys stand for in this spec; by default itself."""
+        return self
 
     def predicts(self, law: Distribution) -> bool:
         """Whether `predicted` knows the moments of draws from this target."""

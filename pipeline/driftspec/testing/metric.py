@@ -11,10 +11,11 @@ import torch
 
 from driftspec.build import Experiment, build
 from driftspec.components import Measured, Metric, Setting
+from driftspec.errors import RunFailed
 from driftspec.evaluate import Evaluation, as_json, evaluate, once, sample
 from driftspec.files import Files
 from driftspec.spec import Sample, Spec
-from driftspec.testing.checks import expect, own_chance, unfit
+from driftspec.testing.checks import apart, expect, own_chance, slope, unfit
 from driftspec.testing.component import ComponentTests
 from driftspec.testing.network import moved
 from driftspec.testing.samplers import Push, Steps, Walk
@@ -131,6 +132,25 @@ class MetricTests(ComponentTests):
             json.dumps(as_json(one), allow_nan=False)
         except (TypeError, ValueError) as error:
             expect(False, f"its result is no strict JSON: {error}")
+
+    def test_its_log_p_has_the_gradient_it_gives(self) -> None:
+        """Of a metric that offers log_prob; one that refuses to be differentiated passes."""
+        made: Metric = self.made()
+        if "log_prob" not in made.offers():
+            unfit(f"{made.label} offers no log_prob")
+        experiment = self.experiment(made)
+        model = experiment.model
+        evaluation = Evaluation(experiment, model, experiment.streams, once(lambda: sample(experiment, model)))
+        x = evaluation.test()[:4]
+        try:
+            gradient, error = made.log_prob_gradient(evaluation, x)
+        except RunFailed:
+            return
+        expect(gradient.shape == x.shape and error.shape == (len(x),), "log_prob_gradient gives (B, d) and (B,)")
+        off = apart(gradient, slope(lambda y: made.log_prob(evaluation, y)[0].detach(), x, 1e-2))
+        expect(
+            off < 1e-2, f"log_prob_gradient differs from the slope of log_prob by {off:.1e}, relative to 1 + |slope|"
+        )
 
     def test_it_is_the_same_each_time(self) -> None:
         made: Metric = self.made()

@@ -97,7 +97,8 @@ class Likelihood(Metric):
         u = evaluation.experiment.rows(x)
         if "energy" in evaluation.model.own:
             return self._by_energy(evaluation, x, u)
-        return self._vouched_for(evaluation, x, self._solved(evaluation, u))
+        with evaluation.naming_rows():
+            return self._vouched_for(evaluation, x, self._solved(evaluation, u))
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         evaluation = self._read_at(evaluation)
@@ -107,6 +108,27 @@ class Likelihood(Metric):
             return found.log_p, found.error
         scored = self._solved(evaluation, u)
         return _in_data_units(evaluation, scored), _numerical_error(scored)
+
+    def log_prob_gradient(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        """By differentiating the solve, or the energy; in place of a random trace an exact one is differentiated."""
+        import torch
+
+        from driftspec import flow
+
+        evaluation = self._read_at(evaluation)
+        model, u = evaluation.model, evaluation.experiment.rows(x)
+        if "energy" in model.own:
+            double = model.double()
+            slope = double.score(u.new_tensor(model.t_data).double(), u.double())
+            error = torch.zeros(len(u), dtype=torch.float64)
+        else:
+            trace = self.trace if self.trace.exact() or model.trace is None else model.trace
+            solved = flow.log_prob_and_score(model, u, self.solver, trace)
+            slope, error = solved.value[:, 1:], solved.error
+        return evaluation.transform.gradient_to_data(slope.cpu(), error.cpu())
+
+    def solves_with(self) -> tuple[Trace, Solver]:
+        return self.trace, self.solver
 
     def _read_at(self, evaluation: Evaluation) -> Evaluation:
         """The model read at this metric's own end of time, where it has one."""
@@ -198,7 +220,7 @@ def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[s
     import torch
 
     model = evaluation.model
-    u = evaluation.experiment.rows(evaluation.dataset.train).double()
+    u = evaluation.experiment.rows(evaluation.dataset.rows()).double()
     if "noise_kernel" not in model.own:
         return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"), latent)
     ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]

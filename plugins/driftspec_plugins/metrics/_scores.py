@@ -5,7 +5,7 @@ Of x in the data's own units and u = (x - shift) Wᵀ in model units: ∇_x log 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from driftspec.components import Metric
 from driftspec.errors import RunFailed
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 BLOCK = 4096  # rows whose graph is held at a time
 
 
-def score_at(model: Model, u: Tensor) -> Tensor:
-    """s(u) (n, d) float64 on the CPU, model units, at t_data."""
+def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """s(u) (n, d) float64 on the CPU, model units, at t_data; and details: its error, where it comes from solves."""
     import torch
 
-    u = model.like(u)
-    with torch.no_grad():
-        parts = [model.score(part.new_tensor(model.t_data), part) for part in torch.split(u, BLOCK)]
-    return torch.cat(parts).double().cpu()
+    parts = [model.score_and_error(part) for part in torch.split(model.like(u), BLOCK)]
+    score, error = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
+    return score, {"score_error": stated(error)} if bool(error.any()) else {}
+
+
+def stated(error: Tensor) -> dict[str, float | None]:
+    """Mean and largest of errors (n,), null where they are not known."""
+    known = bool(error.isfinite().all())
+    return {"mean": float(error.mean()), "max": float(error.max())} if known else {"mean": None, "max": None}
 
 
 def finite(metric: Metric, values: Tensor, what: str) -> Tensor:

@@ -81,11 +81,12 @@ class FisherDivergence(Metric):
             truth = normals_score(u, noised(self._normals(law), evaluation, alpha, sigma))
             details |= {"sigma": sigma, "alpha": alpha}
         u = evaluation.model.like(u).double().cpu()
-        gap = finite(self, score_at(evaluation.model, u) - finite(self, truth, "the data's score"), "the score")
+        score, stated = score_at(evaluation.model, u)
+        gap = finite(self, score - finite(self, truth, "the data's score"), "the score")
         value, stderr = mean((gap @ matrix).square().sum(1) / 2)
         inner, inner_stderr = mean(gap.square().sum(1) / 2)
         size = float((truth @ matrix).square().sum(1).mean()) / 2
-        details |= {"model_units": inner, "model_units_stderr": inner_stderr, "relative": value / size}
+        details |= {"model_units": inner, "model_units_stderr": inner_stderr, "relative": value / size, **stated}
         line = f"Fisher divergence {value:.4g} ± {stderr:.2g}, {value / size:.2%} of ½ E‖∇log p‖² = {size:.4g}"
         return Measured(value, stderr, "1/data units²", len(u), details, line=line)
 

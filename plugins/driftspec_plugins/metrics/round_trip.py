@@ -34,7 +34,8 @@ class RoundTrip(Metric):
 
     def measure(self, evaluation: Evaluation) -> Measured:
         x = evaluation.test(self.points)
-        error, lost = distances(evaluation, x, self.solver)
+        with evaluation.naming_rows():
+            error, lost = distances(evaluation, x, self.solver)
         largest, allowed = float(error.max()), self.reliable * float(x.std(0).mean())
         problems = [f"{lost} of {len(x)} points did not converge"] if lost else []
         if not largest <= allowed:

@@ -11,10 +11,12 @@ import math
 from typing import TYPE_CHECKING
 
 from driftspec.component import Need, default
-from driftspec.components import Measured, Metric, Solver
+from driftspec.components import Measured, Metric, Solver, Verdict
+from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
+    from driftspec.flow import Solved
 
 
 class TrajectoryError(Metric):
@@ -33,20 +35,33 @@ class TrajectoryError(Metric):
         )
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        import torch
-
         from driftspec import flow
 
         observed = evaluation.test()
         start = evaluation.experiment.rows(observed[:, 0])
-        with torch.no_grad():
-            z, paths = flow.trajectory(evaluation.model, start, evaluation.model.observed_at(), self.solver)
-        predicted = evaluation.transform.to_data(z.cpu()).transpose(0, 1)
+        with evaluation.naming_rows():
+            solved = flow.along(evaluation.model, start, evaluation.model.observed_at(), self.solver)
+        predicted = evaluation.transform.to_data(solved.value.cpu().view(observed.shape))
         squared = (predicted - observed)[:, 1:].square().sum(-1)
         each = squared.mean(1)
-        details = {"at_end": float(squared[:, -1].mean()), "evaluations": sum(path.evaluations for path in paths)}
+        details = {
+            "at_end": float(squared[:, -1].mean()), "evaluations_per_point": solved.evaluations / len(each),
+            "solver_error": stated(evaluation.transform.error_to_data(solved.error.cpu())),
+            "not_converged": solved.not_converged,
+        }  # fmt: skip
         known = getattr(evaluation.experiment.spec.data, "noise_floor", None)  # where the data know their own path
         if known is not None:
             details["floor"] = known()
         stderr = float(each.std()) / math.sqrt(len(each))
-        return Measured(float(each.mean()), stderr, "squared data units", len(each), details)
+        return Measured(
+            float(each.mean()), stderr, "squared data units", len(each), details, verdicts=_verdicts(solved)
+        )
+
+
+def _verdicts(solved: Solved) -> tuple[Verdict, ...]:
+    """A bad one where paths miss the solver's tolerance."""
+    if not solved.not_converged:
+        return ()
+    found = f"{solved.not_converged} of {len(solved.value)} paths did not converge"
+    reason = f"{found}: they are off by up to {float(solved.error.max()):.1e} model units"
+    return (Verdict("solver", "not_converged", reason, "bad"),)

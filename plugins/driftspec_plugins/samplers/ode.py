@@ -5,16 +5,19 @@ Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary Differential Equations*,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from driftspec.component import Need, default
-from driftspec.components import Draws, Dynamics, Sampler, Setting, Solver
+from driftspec.components import Draws, Dynamics, Sampler, Setting, Solver, Verdict
 
 if TYPE_CHECKING:
     from torch import Generator
 
     from driftspec.model import Model
+    from driftspec.streams import Streams
 
 
 class ODE(Sampler):
@@ -31,11 +34,22 @@ class ODE(Sampler):
         if type(around.dynamics).prior_law is Dynamics.prior_law:
             yield "type", f"it begins at the prior, and {around.dynamics.label} has none"
 
+    def draw(self, model: Model, count: int, streams: Streams) -> Draws:
+        """With the largest error of a sample, and a verdict where one is above the solver's tolerance."""
+        drawn = super().draw(model, count, streams)
+        bad, error = int((~drawn.each["converged"]).sum()), float(drawn.each["solver_error"].max())
+        stats = dict(drawn.stats) | {"not_converged": bad} | ({"solver_error": error} if math.isfinite(error) else {})
+        reason = (
+            f"{bad} of {count} samples are off by up to {error:.1e}, more than the tolerance of {self.solver.label}"
+        )
+        verdicts = (Verdict("solver", "samples_inaccurate", reason, "bad"),) if bad else ()
+        return replace(drawn, stats=stats, verdicts=verdicts)
+
     def draw_block(self, model: Model, generator: Generator) -> Draws:
         from driftspec.flow import transport
 
         t_prior, t_data = model.dynamics.times()
         z = model.like(model.prior().sample(self.BLOCK, generator, model.dim))
         solved = transport(model, z, t_prior, t_data, self.solver)
-        stats = {"evaluations": solved.evaluations, "not_converged": solved.not_converged}
-        return Draws(solved.value[:, None, :], stats)
+        each = {"solver_error": solved.error, "converged": solved.converged}
+        return Draws(solved.value[:, None, :], {"evaluations": solved.evaluations}, each)

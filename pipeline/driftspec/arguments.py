@@ -1,0 +1,181 @@
+"""What Python calls are given, checked: plugins, specs and overrides, whole numbers, points."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftspec.component import Component
+from driftspec.components import KINDS
+from driftspec.errors import PluginError, Problem, RunFailed, SpecError, UsageError, shown
+from driftspec.registry import Registry, discover
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = NDArray[np.floating[Any]] | Tensor
+
+Plugin = str | Path | type[Component]
+"""A one-file plugin by its path, or a component's class: a notebook's own network comes in as one."""
+
+
+def registry_with(plugins: Iterable[Plugin]) -> Registry:
+    """The registry of this environment with the plugins of a call. PluginError P204 lists each that is none."""
+    if isinstance(plugins, (str, Path, type, Mapping)) or not isinstance(plugins, Iterable):
+        text = f"'plugins' is {_what(plugins)}: it takes a list of component classes and of .py files"
+        raise PluginError(Problem("P204", text))
+    registry = discover()
+    for problem in [*registry.broken, *registry.held_back]:
+        warnings.warn(str(problem), RuntimeWarning, stacklevel=4)
+    found: list[Problem] = []
+    for index, plugin in enumerate(plugins):
+        try:
+            _take_in(registry, f"plugins[{index}]", plugin)
+        except PluginError as error:
+            found += error.problems
+    if found:
+        raise PluginError(found)
+    return registry
+
+
+def _take_in(registry: Registry, name: str, plugin: object) -> None:
+    """Add one plugin. PluginError with its name in the call."""
+    if isinstance(plugin, (str, Path)):
+        try:
+            registry.add_file(plugin, name)
+        except UsageError as error:
+            raise PluginError(Problem("P201", str(error))) from error
+    elif isinstance(plugin, type) and issubclass(plugin, Component) and plugin.kind and plugin.type:
+        registry.add_component(plugin)
+    else:
+        raise PluginError(Problem("P204", f"{name} is {_what(plugin)}: {_remedy(plugin)}"))
+
+
+def _what(given: object) -> str:
+    """What was given, in a few words."""
+    if isinstance(given, type):
+        return f"the class {given.__qualname__}"
+    if hasattr(given, "dtype"):
+        return f"an array of {given.dtype}"
+    if given is None or isinstance(given, (bool, int, float, str, Mapping, list, tuple)):
+        return shown(given)
+    return f"an object of class {type(given).__qualname__}"
+
+
+def _remedy(given: object) -> str:
+    """What to pass in its place."""
+    if isinstance(given, Component):
+        return f"pass its class, {type(given).__qualname__}"
+    if isinstance(given, type) and issubclass(given, Component):
+        return "it has no 'type', so that no spec can name it: give it one, and the kind it is of as a base class"
+    bases = ", ".join(kind.__name__ for kind in KINDS.values())
+    return f"a plugin is a .py file, or a class derived from one of driftspec.components: {bases}"
+
+
+def options(overrides: Mapping[str, Any] | None) -> tuple[tuple[str, str, Any], ...]:
+    """Overrides as changes of a spec: (name, dotted key, value). SpecError S112 lists each that is no plain value."""
+    if not isinstance(overrides, Mapping | None):
+        raise UsageError(f"'overrides' is {_what(overrides)}: it takes a mapping of dotted keys to values")
+    return tuple(
+        (name, key, plain(value, name)) for key, value in (overrides or {}).items() for name in [f"overrides[{key}]"]
+    )
+
+
+def plain(tree: Any, name: str) -> Any:
+    """A spec's data as YAML has them, with numbers of other libraries as Python's. SpecError S112 for anything else."""
+    if isinstance(tree, Mapping):
+        return {key: plain(value, f"{name}.{key}") for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [plain(value, f"{name}.{index}") for index, value in enumerate(tree)]
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree
+    if isinstance(tree, (Integral, Real)):
+        return int(tree) if isinstance(tree, Integral) else float(tree)
+    text = f"{name} is {_what(tree)}: it takes a number, a text, true, false, null, a list or a mapping"
+    raise SpecError(Problem("S112", text))
+
+
+def path(name: str, value: object) -> Path:
+    """A path. UsageError for what is none."""
+    if isinstance(value, (str, Path)):
+        return Path(value)
+    raise UsageError(f"'{name}' is {_what(value)}: it takes a path")
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number from 0 on that fits a seed. UsageError for anything else."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise UsageError(f"'{name}' is {_what(value)}: it takes a whole number from 0 to 2^63 - 1")
+    return number
+
+
+def in_order(x: Any, columns: Sequence[str] | None) -> Any:
+    """The columns asked for, in this order, of a table that names its columns; all of them without `columns`.
+
+    Other arrays are returned as they are.
+    """
+    import numpy as np
+
+    names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
+    if names is None:
+        return x
+    if columns is None or not all(isinstance(name, str) for name in names):  # numbered, as of a frame made of an array
+        return np.asarray(x)
+    if missing := [name for name in columns if name not in names]:
+        there = ", ".join(map(str, names))
+        raise RunFailed(f"no column {', '.join(map(shown, missing))}: the points have {there}")
+    return np.stack([np.asarray(x[name], dtype=np.float64) for name in columns], axis=-1)
+
+
+def points(x: Array, d: int) -> Tensor:
+    """Points (B, d) float64 on the CPU, without a graph. RunFailed for another shape, or no real numbers."""
+    import torch
+
+    try:
+        rows = torch.as_tensor(x).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RunFailed(f"points are an array of numbers, not {_what(x)}") from error
+    if rows.dtype.is_complex or rows.dtype is torch.bool:
+        raise RunFailed(f"points are real numbers, not {str(rows.dtype).removeprefix('torch.')}")
+    if rows.dim() != 2 or rows.shape[1] != d:
+        raise RunFailed(f"points have the shape (B, {d}), not {tuple(rows.shape)}")
+    return rows.double()
+
+
+def asking_for_gradient(x: Array) -> Tensor | None:
+    """x, if a graph that leads to it is expected behind what is computed from it; else None."""
+    import torch
+
+    return x if isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled() else None
+
+
+def like(x: Array) -> Callable[[Tensor], Any]:
+    """Answers come as what was asked with."""
+    import torch
+
+    return (lambda value: value.to(x.device)) if isinstance(x, torch.Tensor) else (lambda value: value.numpy())
+
+
+__all__ = [
+    "Array",
+    "Plugin",
+    "asking_for_gradient",
+    "in_order",
+    "like",
+    "options",
+    "path",
+    "plain",
+    "points",
+    "registry_with",
+    "whole",
+]
