@@ -133,10 +133,11 @@ def resolving(solver: Solver, size: float) -> Integrator:
     return Resolving(solver, 2.0 ** math.floor(math.log2(size)))
 
 
-def smallest(*states: Tensor) -> float:
-    """The size of the smallest row of the states (B, d), rows of zeros left out; inf where none is left."""
-    sizes = torch.cat([state.abs().amax(1) for state in states])
-    return float(sizes[(sizes > 0) & sizes.isfinite()].min()) if bool((sizes > 0).any()) else math.inf
+def smallest(x: Tensor) -> float:
+    """The size of the smallest row of x (B, d) that is not zero; inf where there is none."""
+    sizes = x.abs().amax(1)
+    sizes = sizes[(sizes > 0) & sizes.isfinite()]
+    return float(sizes.min()) if len(sizes) else math.inf
 
 
 def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
@@ -150,7 +151,7 @@ def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> 
         return torch.cat([p.state for p in path]), sum(p.evaluations for p in path)
 
     with torch.no_grad():
-        return _refined(solve, len(x), solver, slice(None), True, summed, lambda y: smallest(x, y))
+        return _refined(solve, len(x), solver, slice(None), True, summed, smallest(x))
 
 
 def log_prob(
@@ -192,7 +193,7 @@ def log_prob(
     with torch.no_grad():
         # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
         together = slice(0, 1 + model.dim)
-        solved = _refined(solve, len(x), solver, together, compare, summed, lambda y: smallest(x, y[:, state]))
+        solved = _refined(solve, len(x), solver, together, compare, summed, smallest(x))
     value, z, each = torch.split(solved.value, [1, model.dim, columns], 1)
     stderr = each.std(1) / columns**0.5 if columns > 1 else None
     return LogProb(value[:, 0], solved.error, solved.rounding, z, stderr, solved.converged, solved.evaluations)
@@ -448,12 +449,12 @@ def _refined(
     compared: slice,
     compare: bool = True,
     summed: Callable[[Tensor, Tensor], Tensor] = lambda value, rows: value.new_zeros(len(rows)),
-    smallest_of: Callable[[Tensor], float] = lambda value: math.inf,
+    size: float = math.inf,
 ) -> Solved:
     """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and a finer one.
 
-    `summed` gives the size (n,) of what was summed to a value (n, k) of certain rows, `smallest_of` the size of the
-    smallest state that led to a value, inf where no state is meant.
+    `summed` gives the size (n,) of what was summed to a value (n, k) of certain rows; `size` is that of the smallest
+    state that is given.
     """
     steps, rows = solver.start_steps(), torch.arange(n)
     value, evaluations = solve(solver, rows, steps)
@@ -466,7 +467,7 @@ def _refined(
     found = Solved(value, error, rounding(value, rows, evaluations), converged, evaluations)
     if compare and isinstance(solver, Solver):
         found = (
-            _against_finer(solve, solver, found, compared, smallest_of(value))
+            _against_finer(solve, solver, found, compared, size)
             if steps is None
             else _doubled(solve, solver, steps, found, compared, rounding)
         )

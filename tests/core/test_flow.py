@@ -165,7 +165,7 @@ def test_an_error_below_the_absolute_tolerance_is_seen() -> None:
     there = flow.transport(model, z, 0.0, 1.0, Solver.make("dopri5"))
     wrong = (there.value - x).abs()[:, 0]
     assert bool((wrong <= 3 * (there.error + there.rounding)).all()) and float(wrong.max()) > float(x.abs().max())
-    resolved = flow.resolving(Solver.make("dopri5"), flow.smallest(x, z))
+    resolved = flow.resolving(Solver.make("dopri5"), flow.smallest(x))
     other = flow.log_prob(model, x, resolved, EXACT, STREAMS, compare=False)
     assert float((other.log_prob - truth).abs().max()) < 1e-2
 
@@ -182,8 +182,8 @@ def test_units_of_the_state_change_nothing_else() -> None:
     for solver, size in ((steps, 1e-9), (adaptive, 1.0), (adaptive, math.inf)):
         assert flow.resolving(solver, size) is solver
     assert flow.resolving(adaptive, 3e-4) == flow.Resolving(adaptive, 2.0**-12)
-    assert flow.smallest(torch.tensor([[0.0], [0.5]]), torch.tensor([[-0.25]])) == 0.25
-    assert flow.smallest(torch.zeros(2, 1)) == math.inf
+    assert flow.smallest(torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, -0.25], [math.nan, 0.1]])) == 0.25
+    assert flow.smallest(torch.zeros(2, 1)) == flow.smallest(torch.zeros(0, 1)) == math.inf
 
 
 def test_whether_an_adaptive_solver_converged_is_decided() -> None:
@@ -221,6 +221,17 @@ def test_transport_and_back() -> None:
     back = flow.round_trip(model, x, solver)
     torch.testing.assert_close(back.value, x, rtol=0, atol=1e-8)
     assert back.not_converged == 0 and back.evaluations > there.evaluations > 0
+    again = flow.transport(model, there.value, 0.0, 1.0, solver)
+    assert torch.equal(back.error, there.error.maximum(again.error)) and bool((back.error > there.error).any())
+    assert torch.equal(back.rounding, there.rounding.maximum(again.rounding))
+
+
+def test_the_rounding_of_a_transport_is_that_of_its_larger_end() -> None:
+    model, x = flow_of(lambda t, y: -y, 1, dtype=torch.float32), torch.tensor([[3.0], [-0.5]])
+    made = flow.transport(model, x, 0.0, 1.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
+    expected = 2.0**-24 * math.sqrt(4 * 20) * x.abs()[:, 0]
+    torch.testing.assert_close(made.rounding, expected)
+    torch.testing.assert_close(flow.transport(model, made.value, 1.0, 0.0, Solver.make("rk4")).rounding, expected)
 
 
 # A point and its company -------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ class Likelihood(Metric):
         hardest = order[: math.ceil(len(x) / 100)]
         # From the data as they are: that float32 rounds them before it starts is a part of its error.
         model, rows = evaluation.model.double(), evaluation.transform.to_model(x[hardest]).to(scored.latent.device)
-        solver = flow.resolving(self.confirm, flow.smallest(rows, scored.latent[hardest]))
+        solver = flow.resolving(self.confirm, flow.smallest(rows))
         checked = {"points": len(hardest), "rounding": _known(scored.rounding[hardest].max())}
         try:
             other = flow.log_prob(model, rows, solver, self.trace, evaluation.streams, compare=False)
