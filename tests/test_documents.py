@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ README = (ROOT / "README.md").read_text()
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 FEW = ["--set", "sample.count=2000", "--quiet"]
 SHORT = ["--set", "train.steps=3", "--set", "train.schedule=constant", *FEW]
+SMALL = ["--set", "data.samples=400"]
 
 
 def blocks(language: str) -> list[str]:
@@ -92,15 +95,21 @@ def test_the_readmes_table_of_commands_is_the_verbs() -> None:
     assert listed == set(VERBS)
 
 
-def test_the_readmes_spec_and_plugin_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text(blocks("yaml")[0])
-    (tmp_path / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
-    few = [*SHORT, "--set", "data.samples=2600", "--set", "evaluate=[nll]"]
-    assert main(["my.yaml", *few]) == 0
+@pytest.fixture(scope="module")
+def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the README's spec, its plugin, and in `run` the run of that spec."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "my.yaml").write_text(blocks("yaml")[0])
+    (folder / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
+    assert main([str(folder / "my.yaml"), *SHORT, *SMALL, "--out", str(folder / "run")]) == 0
+    assert (folder / "run" / "report.html").exists()
+    return folder
+
+
+def test_the_readmes_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(readme_run)
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
-    assert main(["my.yaml", *few, *plugin]) == 0
-    assert len(list(tmp_path.glob("runs/my_flow/*/report.html"))) == 2
+    assert main(["my.yaml", *SHORT, *SMALL, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
 
 
 def test_the_readmes_observer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,20 +134,31 @@ def lecture() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
+def command(row: list[str]) -> tuple[str, ...]:
+    """The spec of a row, and the words behind it."""
+    return tuple(shlex.split(row[3].strip("`")))
+
+
+COMMANDS = sorted({*((spec.stem,) for spec in SPECS), *map(command, lecture())})
+"""Every shipped spec as it is, and every row of the lecture's table."""
+
+
 @pytest.mark.parametrize("row", lecture(), ids=lambda row: row[0][:30])
 def test_a_row_of_the_lectures_table_holds(row: list[str], registry: Registry) -> None:
-    _, _, components, spec, number, test = row
+    _, _, components, _, number, test = row
+    spec = command(row)[0]
     for component in re.findall(r"`([^`]+)`", components):
         kind, name = component.split("/")
         assert registry.look_up(kind, name)[0] is not None, component
-    header = "".join(re.findall(r"(?m)^#.*\n", (ROOT / "specs" / f"{spec.strip('`')}.yaml").read_text()))
+    header = "".join(re.findall(r"(?m)^#.*\n", (ROOT / "specs" / f"{spec}.yaml").read_text()))
     assert number in re.sub(r"\n# ?", " ", header), "the spec's own header promises the number"
     file, _, function = test.strip("`").partition("::")
     assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), test
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
-def test_a_spec_says_what_it_shows_and_runs(spec: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_spec_says_what_it_shows_and_runs(words: tuple[str, ...], tmp_path: Path) -> None:
+    spec = ROOT / "specs" / f"{words[0]}.yaml"
     header = re.match(r"(#[^\n]*\n)+", spec.read_text())
     assert header, "a spec opens with what it shows"
     assert re.search(r"\d+ s|\d+ min", header.group()), "how long it takes"
@@ -148,4 +168,6 @@ def test_a_spec_says_what_it_shows_and_runs(spec: Path, tmp_path: Path) -> None:
     if chains := re.search(r"chains: (\d+), burn_in|chains: (\d+)\n", spec.read_text()):  # as many draws of each chain
         count = int(chains[1] or chains[2]) * (2000 // int(chains[1] or chains[2]))
         few += ["--set", f"sample.count={count}"]
-    assert main([str(spec), "--out", str(tmp_path / "run"), *(SHORT if trained else FEW), *few]) == 0
+    assert main([str(spec), *words[1:], "--out", str(tmp_path / "run"), *(SHORT if trained else FEW), *few]) == 0
+    verdicts = json.loads((tmp_path / "run" / "run.json").read_text())["verdicts"]
+    assert [one["reason"] for one in verdicts if one["subject"] == "pictures"] == []

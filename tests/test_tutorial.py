@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 from problems import points
+from small_spec import edited, said
 from strangers import install
-from tiny import random_flow, z_score
+from tiny import flow_of, random_flow, z_score
 
 from driftspec import components
 from driftspec.chains import ChainSampler
@@ -38,6 +39,16 @@ def blocks(language: str) -> list[str]:
 
 
 COMPONENT, TEST = blocks("python")
+CHAINS = """\
+version: 1
+name: a
+data: moons
+dynamics: {type: langevin, network: mlp}
+estimator: straight_lines
+sampler: {type: langevin, step: 0.01}
+train: {steps: 5, batch_size: 8}
+evaluate: []
+"""
 COMMANDS = "".join(blocks("sh")).splitlines()
 
 
@@ -99,6 +110,30 @@ def test_every_command_of_the_page_does_what_it_says(
     assert re.search(r"^  sketch +a whole number, at least 1 \(default \d+\)\n +s, columns of S", said, re.MULTILINE)
     assert re.search(r"^  hutchpp +driftspec-hutchpp 0\.1\.0$", said, re.MULTILINE)
     assert len(list(folder.glob("runs/*/*/report.html"))) == 2
+
+
+# --- the loss of its second example ---
+
+
+def test_the_loss_of_a_field_that_stands_still_is_the_lines_mean_square(tmp_path: Path) -> None:
+    """With v = 0 it is E‖x - z‖²/T² = (E‖x‖² + d)/T², z ~ N(0, I), x the same row in each batch."""
+    (code,) = re.findall(r'```python title="straight_lines.py"\n(.*?)```', TUTORIAL, re.DOTALL)
+    (tmp_path / "straight_lines.py").write_text(code)
+    registry = discover([tmp_path / "straight_lines.py"])
+    assert said(edited(("{type: hutchinson, noise: rademacher}", "straight_lines")), registry=registry) == []
+    (misfit,) = said(CHAINS, registry=registry)
+    assert "needs a prior (where the lines begin)" in misfit
+    estimator = components.Estimator.make("straight_lines", registry)
+    model, rows = flow_of(lambda t, x: 0 * x, 3, (2.0, -1.0)), torch.tensor([[1.0, -2.0, 0.5]]).double().expand(64, 3)
+    losses = [estimator.loss(model, rows, {}, Streams(0).at(step)).value.detach() for step in range(300)]
+    assert abs(z_score(torch.stack(losses), (5.25 + 3) / 9)) < 4
+
+    def line(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The velocity when every line ends in one row: from x straight to it in the time that is left."""
+        return (rows[: len(x)] - x) / (-1.0 - t)[:, None]
+
+    exact = estimator.loss(flow_of(line, 3, (2.0, -1.0)), rows, {}, Streams(0)).value
+    assert abs(float(exact.detach())) < 1e-20
 
 
 # --- the mathematics of its example ---

@@ -22,6 +22,7 @@ from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.errors import RunFailed
 from driftspec.files import Files
 from driftspec.fits import capabilities
+from driftspec.run_dir import meant
 from driftspec.session import Run as Session
 from driftspec.stages import evaluated_tree, fitted
 
@@ -58,8 +59,11 @@ def run(
 
 
 def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
-    """A run directory, opened. `plugins` are those it was made with, unless they are installed."""
-    return Run(runs.opened(arguments.path("path", path), arguments.registry_with(plugins)))
+    """A run directory, opened. `plugins` are those it was made with, unless they are installed.
+
+    Of a folder of runs, such as runs/NAME, the newest run that does not measure another one: `path` of the answer.
+    """
+    return Run(runs.opened(meant(arguments.path("path", path)), arguments.registry_with(plugins)))
 
 
 class Run:
@@ -206,7 +210,7 @@ class Run:
             solved = flow.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
             return transform.to_data(solved.value.cpu()), transform.error_to_data(solved.error.cpu())
 
-        return self._vector("decode", z, answer, error)
+        return self._vector("decode", z, answer, error, named=False)
 
     def _number(self, x: Array, value: Answer, gradient: Answer) -> tuple[Any, Any]:
         """A number a point (B,) and its error (B,), with a graph that leads to x where x asks for one."""
@@ -219,13 +223,13 @@ class Run:
             found = pointwise.differentiable(leaf, found, lambda: pointwise.each(gradient, points, shape)[0])
         return answer(found), answer(error)
 
-    def _vector(self, what: str, x: Array, answer: Answer, error: bool) -> Any:
+    def _vector(self, what: str, x: Array, answer: Answer, error: bool, named: bool = True) -> Any:
         """A vector a point (B, d), and with `error` each one's error (B,); RunFailed where a graph would be lost."""
         from driftspec import pointwise
 
         if arguments.asking_for_gradient(x) is not None:
             raise RunFailed(f"{what} cannot be differentiated: pass x.detach()")
-        points, like = self._points(x), arguments.like(x)
+        points, like = self._points(x, named), arguments.like(x)
         value, off = pointwise.each(answer, points, tuple(points.shape[1:]))
         return (like(value), like(off)) if error else like(value)
 
@@ -267,9 +271,10 @@ class Run:
         streams = self._experiment.streams.under("evaluate").under(measure.key())
         return Evaluation(self._experiment, self._model, streams, _no_draws)
 
-    def _points(self, x: Array) -> Tensor:
-        """(B, d) float64; RunFailed for another shape, or no numbers."""
-        return arguments.points(x, self._experiment.model.dim)
+    def _points(self, x: Array, named: bool = True) -> Tensor:
+        """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""
+        columns = self._run.info["columns"] if named else None
+        return arguments.points(arguments.in_order(x, columns), self._experiment.model.dim)
 
     def _offering(self, *what: str) -> None:
         offered = capabilities(self.spec.dynamics)

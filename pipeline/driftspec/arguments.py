@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +119,24 @@ def whole(name: str, value: Any) -> int:
     return number
 
 
+def in_order(x: Any, columns: Sequence[str] | None) -> Any:
+    """The columns asked for, in this order, of a table that names its columns; all of them without `columns`.
+
+    Other arrays are returned as they are.
+    """
+    import numpy as np
+
+    names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
+    if names is None:
+        return x
+    if columns is None or not all(isinstance(name, str) for name in names):  # numbered, as of a frame made of an array
+        return np.asarray(x)
+    if missing := [name for name in columns if name not in names]:
+        there = ", ".join(map(str, names))
+        raise RunFailed(f"no column {', '.join(map(shown, missing))}: the points have {there}")
+    return np.stack([np.asarray(x[name], dtype=np.float64) for name in columns], axis=-1)
+
+
 def points(x: Array, d: int) -> Tensor:
     """Points (B, d) float64 on the CPU, without a graph. RunFailed for another shape, or no real numbers."""
     import torch
@@ -152,6 +170,7 @@ __all__ = [
     "Array",
     "Plugin",
     "asking_for_gradient",
+    "in_order",
     "like",
     "options",
     "path",

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
 
-from driftspec.components import Distribution, Draws, Sampler, Setting
+from driftspec.components import Distribution, Draws, Sampler, Setting, beginning
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
+    from driftspec.components import Verdict
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -34,10 +35,14 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Noise:
-    """One step's chance: ε (chains, d) standard normal and u (chains,) uniform on [0, 1)."""
+    """One step's chance: ε (chains, d) standard normal and u (chains,) uniform on [0, 1).
+
+    `second` is another u, for a method that sets `two_uniforms`.
+    """
 
     normal: Tensor
     uniform: Tensor
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,48 @@ class Moved:
     counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def noise(streams: Streams, chains: int, like: Tensor) -> Iterator[Noise]:
+@dataclass(frozen=True)
+class Walk:
+    """What the loop leaves: where the chains stood when they were kept, their log p then, counters, the last state."""
+
+    kept: list[Tensor]  # of (chains, d)
+    log_p: list[Tensor]  # of (chains,); empty where the state does not know it
+    counts: Mapping[str, Tensor]  # of (chains,)
+    rates: Mapping[str, Tensor]  # of (chains,)
+    steps: int
+
+    def draws(self, which: slice = slice(None), verdicts: tuple[Verdict, ...] = ()) -> Draws:
+        """What was kept, as draws."""
+        import torch
+
+        stats = {name: float(value.double().sum()) for name, value in self.counts.items()}
+        stats |= {name: float(value.double().mean()) for name, value in self.rates.items()}
+        values, each = torch.stack(self.kept[which], 1), {**self.counts, **self.rates}
+        return Draws(values, {"steps": self.steps, **stats}, each, verdicts)
+
+
+def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> Iterator[Noise]:
     """The noise of step 1, 2, ... for `chains` of the dimensions, dtype and device of `like`."""
     import torch
 
     block, d = Sampler.BLOCK, like.shape[1]
-    generators = [streams.at(index).generator("steps") for index in range(-(-chains // block))]
+    blocks = range(-(-chains // block))
+    generators = [streams.at(index).generator("steps") for index in blocks]
+    others = [streams.at(index).generator("second uniforms") for index in blocks if second]
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts, 1)[:, :chains].to(like)
+
+    def uniforms(generator: Generator) -> Tensor:
+        return torch.rand(AHEAD, block, generator=generator, dtype=torch.float64)
+
     while True:
-        normals, uniforms = [], []
+        normal, uniform = [], []
         for generator in generators:
-            normals.append(torch.randn(AHEAD, block, d, generator=generator, dtype=torch.float64))
-            uniforms.append(torch.rand(AHEAD, block, generator=generator, dtype=torch.float64))
-        normal, uniform = (torch.cat(parts, 1)[:, :chains].to(like) for parts in (normals, uniforms))
-        yield from map(Noise, normal, uniform)
+            normal.append(torch.randn(AHEAD, block, d, generator=generator, dtype=torch.float64))
+            uniform.append(uniforms(generator))
+        more = [joined([uniforms(generator) for generator in others])] if others else []
+        yield from map(Noise, joined(normal), joined(uniform), *more)
 
 
 def in_chains(model: Model, first: Tensor) -> Model:
@@ -100,6 +134,8 @@ class ChainSampler(Sampler):
     """Chains of steps from a start. With `chains` left open each sample is the end of a chain of its own."""
 
     unused_nested = frozenset({"chains", "burn_in", "thin", "start"})
+    two_uniforms: ClassVar[bool] = False
+    """A step takes a second uniform number, `chance.second`."""
 
     chains: int | None = Field(None, ge=1, description="chains side by side, several draws each; null: one a sample")
     steps: int | None = Field(
@@ -160,8 +196,23 @@ class ChainSampler(Sampler):
         raise NotImplementedError
 
     def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What is worth telling of each chain (chains,) beside the counts; of all it is told as a mean."""
+        """What is worth telling of each chain (chains,) beside the counts; of all it is told as a mean.
+
+        Of a method that proposes, the counts `accepted` and `proposed` tell the verdict whether anything was accepted.
+        """
         return {}
+
+    def log_p(self, state: Any) -> Tensor | None:
+        """log p (B,) where the chains stand, up to a constant, if their state knows it: the verdict reads it too."""
+        return None
+
+    def no_law(self) -> str | None:
+        """Why its chains settle at no law of which they could be draws; None where they do."""
+        return None
+
+    def doubts(self, log_p: Tensor | None) -> tuple[Verdict, ...]:
+        """Verdicts of the method's own on its draws, given log p (chains, draws) if the state knows it."""
+        return ()
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         """`count` samples, each chain's `before()` steps after its start and then `thin` steps apart."""
@@ -169,25 +220,29 @@ class ChainSampler(Sampler):
         if chains * draws != count:
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
         first = model.first(self.start, chains, streams)
-        model = in_chains(model, first)
-        after = range(self.before(), self.before() + draws * self.thin, self.thin)
-        drawn = self._run(model, first[: padded(chains)], chains, after, self.warm_up(), streams.under("chains"))
-        return with_error(model, drawn)
+        x, model = first[: padded(chains)], in_chains(model, first)
+        half, after = self.before() // 2, range(self.before(), self.before() + draws * self.thin, self.thin)
+        walk = self._run(model, x, chains, [half, *after], self.warm_up(), streams.under("chains"))
+        return with_error(model, walk.draws(slice(1, None), self._verdicts(walk, x[:chains], half)))
 
     def length(self, model: Model) -> int | None:
         return self.before() if self.chains is None else None
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        import torch
+
         first = model.first(self.start, count, streams)
         x, model = first[: padded(count)], in_chains(model, first)
-        found = self._run(model, x, count, after, self.warm_up(), streams.under("chains"))
-        return found.values.transpose(0, 1)
+        return torch.stack(self._run(model, x, count, after, self.warm_up(), streams.under("chains")).kept)
 
-    def begins(self, around: Setting) -> Distribution | Literal["data", "prior"] | None:
-        """Where chains begin: `start`, or what an open one stands for; None is N(0, I)."""
-        if self.start is not None:
-            return self.start
-        return "prior" if "prior" in around.dynamics.offers() else "data" if around.data is not None else None
+    def begins(self, around: Setting) -> Distribution | Literal["data", "prior"]:
+        """Where chains begin: `start`, or what an open one stands for."""
+        return beginning(self.start, prior="prior" in around.dynamics.offers(), data=around.data is not None)
+
+    def settled(self, around: Setting) -> Self:
+        start = self.begins(around)
+        law = around.dynamics.prior_law() if start == "prior" else None
+        return self.model_copy(update={"start": start if law is None else law})
 
     def carry(self, model: Model, x: Tensor, streams: Streams) -> Draws:
         """The chains that stand at x (n, d), `before()` steps on; no step adapts."""
@@ -195,20 +250,23 @@ class ChainSampler(Sampler):
 
         model = in_chains(model, x)
         spare = x[:1].expand(padded(len(x)) - len(x), -1)
-        return self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
+        walk = self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
+        return walk.draws()
 
-    def _run(self, model: Model, x: Tensor, chains: int, after: Sequence[int], warm_up: int, streams: Streams) -> Draws:
-        """The loop, from x (chains and padding, d); what is drawn is where they stand after these numbers of steps."""
+    def _run(self, model: Model, x: Tensor, chains: int, after: Sequence[int], warm_up: int, streams: Streams) -> Walk:
+        """The loop, from x (chains and padding, d); kept is where they stand after these numbers of steps."""
         import torch
 
         counts: dict[str, Tensor] = {}
         kept: list[Tensor] = []
+        log_p: list[Tensor] = []
         number = 0
         with torch.no_grad():
             state = self.begin(model, x, chains)
-            for chance in noise(streams, len(x), x):
-                if number == after[len(kept)]:
+            for chance in noise(streams, len(x), x, self.two_uniforms):
+                while len(kept) < len(after) and number == after[len(kept)]:
                     kept.append(x[:chains])
+                    log_p += [] if (known := self.log_p(state)) is None else [known[:chains]]
                 if len(kept) == len(after):
                     break
                 moved = self.advance(model, x, state, chance, warming=number < warm_up)
@@ -216,11 +274,21 @@ class ChainSampler(Sampler):
                 for name, value in moved.counts.items():
                     counts[name] = counts[name] + value if name in counts else value
                 self.check(x[:chains], number)
-        added = {name: value[:chains] for name, value in counts.items()}
-        means = {name: value[:chains] for name, value in self.rates(state, counts).items()}
-        stats = {name: float(value.double().sum()) for name, value in added.items()}
-        stats |= {name: float(value.double().mean()) for name, value in means.items()}
-        return Draws(torch.stack(kept, 1), {"steps": number, **stats}, {**added, **means})
+        rates = {name: value[:chains] for name, value in self.rates(state, counts).items()}
+        return Walk(kept, log_p, {name: value[:chains] for name, value in counts.items()}, rates, number)
+
+    def _verdicts(self, walk: Walk, start: Tensor, half: int) -> tuple[Verdict, ...]:
+        """On the draws that a walk kept, after where the chains stood at half of the steps."""
+        import torch
+
+        from driftspec.chain_verdict import judge, seen, unknown
+
+        log_p = torch.stack(walk.log_p, 1) if walk.log_p else None
+        doubts = self.doubts(None if log_p is None else log_p[:, 1:])
+        if reason := self.no_law():
+            return (unknown(reason), *doubts)
+        counts = {name: float(value.double().sum()) for name, value in walk.counts.items()}
+        return (judge(seen(start, walk.kept, log_p, (half, walk.steps), counts)), *doubts)
 
     def check(self, x: Tensor, number: int) -> None:
         """RunFailed `diverged` with the step after which a chain is no longer finite."""

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from driftspec.errors import PluginError, Problem, nearest
+from driftspec.errors import PluginError, Problem
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
@@ -48,7 +48,7 @@ class Need:
     any_of: tuple[str, ...]
     why: str = ""
     severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
-    unless: str = ""  # no need where the other offers this
+    unless: str = ""  # no need where the other offers this, or is a dynamics without a time: "timeless"
 
 
 Finding = tuple[str, str] | tuple[str, str, Literal["error", "warning"]]
@@ -190,7 +190,8 @@ def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Compo
             return found, name, keys
         mistake = _mistake(problem.code, problem.message, at, name)
     elif isinstance(value, dict) and "type" not in value:
-        alike = next((key for key in keys if nearest(key, ["type"])), None)
+        others = [key for key in keys if key not in base.model_fields]
+        alike = next((key for key in others if registry.nearest(key, ["type"])), None)
         kind, allowed = ("extra_forbidden", ["type"]) if alike else ("missing", registry.fitting(base.kind, base))
         mistake = _mistake(kind, f"{base.kind} without a 'type'", (alike or "type",), value, {"allowed": allowed})
     else:

@@ -7,7 +7,7 @@ follow their values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ class Marks:
 
     key: Place | None
     value: Place
+    filled: bool = False  # in by a default: nobody wrote it
 
 
 @dataclass
@@ -61,16 +62,20 @@ def assign(doc: Document, dotted: str, value: Document, name: str | Place, appen
     """`doc` with `value` at `dotted` (`a.b`, `a.1.b`), or appended to the list there.
 
     On the way missing mappings are made, and a bare name becomes {type: name}. `name` says where the path was written.
+    Beside another `type` the keys that defaults filled in for the old one fall away; those that somebody wrote stay.
     """
     here = name if isinstance(name, Place) else Place(name)
-    root = node = tree_of(doc)
+    root = node = parent = tree_of(doc)
     for above, part in _steps(dotted, here):
         if node.value is None or isinstance(node.value, str):
             node.value = {} if node.value is None else _named(node)
         if isinstance(node.value, dict):
             node.value.setdefault(part, Node(here, here, None))
-        node = _child(node, above, part, here)
+        parent, node = node, _child(node, above, part, here)
+        node.filled = False
     given = tree_of(value)
+    if isinstance(parent.value, dict) and parent.value.get("type") is node and given.value != node.value:
+        parent.value = {key: child for key, child in parent.value.items() if not child.filled}
     if append and not (node.value is None or isinstance(node.value, list)):
         _absent(f"'{dotted}' is {shown(node.value)}: += appends to a list", here)
     elif append:
@@ -88,6 +93,39 @@ def unset(doc: Document, dotted: str, name: str) -> Document:
         parent, node = node, _child(node, above, part, here)
     del parent.value[int(part) if isinstance(parent.value, list) else part]
     return document_of(root, doc.lines)
+
+
+def filled_in(doc: Document, written: Collection[str]) -> Document:
+    """`doc` with a mark at every value that a default filled in. `written` are the dotted keys of all the others."""
+    root = tree_of(doc)
+    around = {name[:end] for name in written for end, one in enumerate(name) if one == "."}
+
+    def mark(node: Node, path: Path, whole: bool) -> None:
+        for key, child in _inside(node):
+            name = dotted((*path, key))
+            there = name in written or name in around or key == "type" or (whole and isinstance(key, int))
+            child.filled = not there
+            mark(child, (*path, key), there and (whole or name in written))
+
+    mark(root, (), False)
+    return document_of(root, doc.lines)
+
+
+def written(doc: Document) -> list[str]:
+    """The dotted keys of `doc` without those of values that defaults filled in; a list of plain values is one."""
+
+    def lay(node: Node) -> Any:
+        if isinstance(node.value, dict):
+            return {key: lay(child) for key, child in node.value.items() if not child.filled}
+        return [lay(child) for child in node.value] if isinstance(node.value, list) else node.value
+
+    return [dotted(path) for path, _ in leaves(lay(tree_of(doc)))]
+
+
+def _inside(node: Node) -> Iterable[tuple[str | int, Node]]:
+    if isinstance(node.value, dict):
+        return node.value.items()
+    return enumerate(node.value) if isinstance(node.value, list) else ()
 
 
 def dotted(path: Path) -> str:
@@ -114,6 +152,7 @@ class Node:
     key: Place | None
     place: Place
     value: Any
+    filled: bool = False
 
 
 def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
@@ -124,7 +163,7 @@ def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
     def lay(node: Node, path: Path) -> Any:
         nonlocal size
         value = node.value
-        doc.marks[path] = Marks(node.key, node.place)
+        doc.marks[path] = Marks(node.key, node.place, node.filled)
         size += len(value) if isinstance(value, str) else sum(map(len, value)) if isinstance(value, dict) else 0
         deep = len(path) + isinstance(value, (dict, list)) > NESTING
         if deep or len(doc.marks) > VALUES or size > BYTES:
@@ -148,7 +187,7 @@ def tree_of(doc: Document) -> Node:
             value = {key: node(child, (*path, key)) for key, child in value.items()}
         elif isinstance(value, list):
             value = [node(child, (*path, index)) for index, child in enumerate(value)]
-        return Node(doc.marks[path].key, doc.marks[path].value, value)
+        return Node(doc.marks[path].key, doc.marks[path].value, value, doc.marks[path].filled)
 
     return node(doc.data, ())
 

@@ -4,20 +4,22 @@ DriftspecError
 ├── UsageError        2   a command or a call itself
 ├── SpecError         3   a spec (or a data file it names) is wrong: carries every Problem found
 ├── PluginError       4   a plugin is missing, broken, in conflict or for another API: carries Problems likewise
-├── RunFailed         1   training, evaluation or sampling could not go on
-│   └── SolveFailed   1   an ODE solve ended with a status other than "ok"
-└── Interrupted  130/143  a signal arrived; a checkpoint was written
+└── RunFailed         1   training, evaluation or sampling could not go on
+    └── SolveFailed   1   an ODE solve ended with a status other than "ok"
+
+Interrupted      130/143  a signal arrived; a checkpoint was written. As KeyboardInterrupt it is no Exception
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 CODES = {
-    "Y001": "the file cannot be read",
+    "Y001": "the file cannot be read, or may not be",
     "Y002": "the file is not UTF-8 text",
     "Y003": "the file is empty",
     "Y004": "the text is not YAML",
@@ -120,26 +122,31 @@ class PluginError(_Found):
 
 
 class RunFailed(DriftspecError):
-    """A run could not go on; `status` names why, `step` where."""
+    """A run could not go on; `status` names why, `step` where, `cure` what to change."""
 
-    def __init__(self, message: str, status: str = "failed", step: int | None = None):
-        self.status, self.step = status, step
-        super().__init__(message)
+    def __init__(self, message: str, status: str = "failed", step: int | None = None, cure: str = ""):
+        self.message, self.status, self.step, self.cure = message, status, step, cure
+        super().__init__(f"{message}; {cure}" if cure else message)
 
 
 class SolveFailed(RunFailed):
-    """An ODE solve ended with `status`: non_finite, budget, step_underflow or not_converged.
+    """An ODE solve ended with `status`: non_finite, budget, step_underflow, not_converged or adjoint_unreliable.
 
     `rows` are the numbers of the points at fault, from 0 on, where they are known.
     """
 
-    def __init__(self, message: str, status: str = "failed", step: int | None = None, rows: Sequence[int] = ()):
+    def __init__(
+        self, message: str, status: str = "failed", step: int | None = None, cure: str = "", rows: Sequence[int] = ()
+    ):
         self.rows = tuple(rows)
-        super().__init__(message, status, step)
+        super().__init__(message, status, step, cure)
 
 
-class Interrupted(DriftspecError):
-    """A signal arrived; the run wrote a checkpoint and can be resumed."""
+class Interrupted(BaseException):
+    """A signal arrived; the run wrote a checkpoint and can be resumed.
+
+    No Exception, as KeyboardInterrupt is none: `except Exception` around a run does not go on with the next one.
+    """
 
     def __init__(self, message: str, signal: int):
         self.exit_code = 128 + signal
@@ -168,6 +175,17 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
+@contextlib.contextmanager
+def blamed(label: str) -> Iterator[None]:
+    """Turn whatever a component raises, in another library's words, into a RunFailed that begins with its label."""
+    try:
+        yield
+    except DriftspecError:
+        raise
+    except Exception as error:
+        raise RunFailed(f"{label} failed: {cause(error)} (-v shows where)") from error
+
+
 def printable(text: str) -> str:
     """One line of text with control characters, among them those that colour or reorder it, escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -175,13 +193,18 @@ def printable(text: str) -> str:
 
 def nearest(given: str, allowed: Iterable[str], alike: float = 0.6) -> str:
     """ " (did you mean 'noise'?)", or an empty string when nothing is near: alike, or alone in having it as a part."""
-    found = _nearest(given.lower(), tuple(allowed), alike)
+    found = spelt_like(given, allowed, alike)
     return f" (did you mean '{found}'?)" if found else ""
+
+
+def spelt_like(given: str, allowed: Iterable[str], alike: float = 0.6) -> str:
+    """The nearest of what is allowed, or an empty string; the dashes of an option are no letters."""
+    return _nearest(given.lower().lstrip("-"), tuple(allowed), alike)
 
 
 @functools.lru_cache(maxsize=256)  # one mistake is often made many times
 def _nearest(given: str, allowed: tuple[str, ...], cutoff: float) -> str:
-    spelt = {name.lower(): name for name in allowed}
+    spelt = {name.lower().lstrip("-"): name for name in allowed}
     if len(given) < 3:  # of two letters one may be right, in a name as short
         alike = difflib.get_close_matches(given, [name for name in spelt if len(name) < 4], n=1, cutoff=0.5)
     else:

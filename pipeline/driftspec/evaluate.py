@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from driftspec.build import Experiment
-from driftspec.components import Distribution, Draws, Measured
+from driftspec.components import Distribution, Draws, Measured, Setting
 from driftspec.dataset import Dataset, Transform
-from driftspec.errors import RunFailed, SolveFailed
+from driftspec.errors import RunFailed, SolveFailed, blamed
 from driftspec.fits import capabilities
 from driftspec.model import Model
 from driftspec.streams import Streams
@@ -41,6 +41,12 @@ class Evaluation:
         return self.experiment.transform
 
     @property
+    def setting(self) -> Setting:
+        """What stands around the run's sampler."""
+        spec = self.experiment.spec
+        return Setting(spec.dynamics, data=spec.data, sampler=spec.sampler)
+
+    @property
     def truth(self) -> Distribution | None:
         """The component that knows log p of the data, in the data's own units."""
         candidates = (self.experiment.spec.data, self.experiment.spec.dynamics.nested().get("target"))
@@ -63,8 +69,9 @@ class Evaluation:
             if not numbers:
                 raise
             more = ", ..." if len(numbers) > NAMED else ""
-            text = f"{error}: row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
-            raise SolveFailed(text, error.status, error.step, error.rows) from error
+            which = f"row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
+            text = f"{error.message}: {which}"
+            raise SolveFailed(text, error.status, error.step, error.cure, error.rows) from error
 
     @property
     def law(self) -> Distribution | None:
@@ -121,27 +128,32 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
     """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
-        measured = metric.measure(Evaluation(experiment, model, scope, drawn))
+        with blamed(metric.label):
+            measured = metric.measure(Evaluation(experiment, model, scope, drawn))
         if metric.wanted() or metric.reads_chains:
             measured = _of_draws(measured, drawn())
         yield metric.key(), measured
 
 
 def _of_draws(measured: Measured, draws: Draws) -> Measured:
-    """The result with what the sampler says of the draws that were read: `details["chains"]`."""
+    """The result with what the sampler says of the draws that were read: `details["convergence"]`."""
     found = [verdict for verdict in draws.verdicts if verdict.subject == "chains"]
     if not found:
         return measured
-    told = {"chains": {"outcome": found[0].outcome, "reason": found[0].reason}}
+    told = {"convergence": {"outcome": found[0].outcome, "reason": found[0].reason}}
     return replace(measured, details={**measured.details, **told})
 
 
 def sample(experiment: Experiment, model: Model) -> Draws:
-    """The run's own draws."""
+    """The run's own draws; without a verdict on their convergence where a metric aims at a finite time."""
     spec = experiment.spec
     if spec.sample is None or spec.sampler is None:
         raise RunFailed("the spec draws no samples: add sample: {count: N}")
-    return spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+    with blamed(spec.sampler.label):
+        draws = spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+    if not any(metric.finite_time for metric in spec.evaluate or ()):
+        return draws
+    return replace(draws, verdicts=tuple(one for one in draws.verdicts if one.subject != "chains"))
 
 
 def once(function: Callable[[], Draws]) -> Callable[[], Draws]:

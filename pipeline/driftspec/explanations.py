@@ -1,4 +1,4 @@
-"""What each code means: an example that is wrong, and the mended one. Every example is executed by the tests.
+"""What each code means: an example that is wrong, and the right one. Every example is executed by the tests.
 
 An example is a part of a spec, a command line, a one-file plugin or a package's pyproject.toml, as `form` says.
 """
@@ -23,7 +23,7 @@ class Explanation:
     def text(self, code: str) -> str:
         """The explanation as `run-spec explain` prints it."""
         wrong, mended = (_indented(part) for part in (self.wrong, self.mended))
-        return f"{code}: {CODES[code]}\n\n{self.why}\n\nWrong:\n\n{wrong}\n\nMended:\n\n{mended}"
+        return f"{code}: {CODES[code]}\n\n{self.why}\n\nWrong:\n\n{wrong}\n\nRight:\n\n{mended}"
 
 
 def _indented(text: str) -> str:
@@ -73,7 +73,8 @@ MENDED_PLUGIN = PLUGIN.format(type="loud", hook="driftspec_components", name="lo
 
 EXPLANATIONS = {
     "Y001": Explanation(
-        "The spec's file does not exist, is a folder, or may not be read by you.",
+        "The spec's file does not exist, is a folder or a pipe, may not be read by you, or is a link that leads out of "
+        "its folder and of the current directory.",
         "run-spec validate b.yaml", "run-spec validate a.yaml", "command",
     ),
     "Y002": Explanation(
@@ -121,8 +122,8 @@ EXPLANATIONS = {
         'name: "a\\u0007"', "name: a",
     ),
     "Y013": Explanation(
-        "'extends' names a spec in the same way as a data file: relative to this one. It takes one level: a base "
-        "extends nothing.",
+        "'extends' names a spec in the same way as a data file: relative to this one. It lies in the spec's folder, in "
+        "the current directory, or below one of them; elsewhere only with --allow-outside. A base extends nothing.",
         "extends: no_such_base.yaml", "name: a",
     ),
     "Y014": Explanation(
@@ -224,9 +225,11 @@ EXPLANATIONS = {
         "data: {type: moons, samples: 500}\ntrain: {steps: 100, batch_size: 64}",
     ),
     "X304": Explanation(
-        "A data file is missing, lies outside the current directory, or is no table of numbers. Its path is relative "
-        "to the spec's file. validate only looks whether it is there, and warns; a run, plan and validate --deep "
-        "read it.",
+        "A data file is missing, lies outside the current directory, or is no table of numbers; or its rows have no "
+        "density (a column is constant, repeats another or follows from others) and the run needs one. Its path is "
+        "relative to the spec's file. validate only looks whether it is there, and warns; a run, plan and "
+        "validate --deep read it, and warn of columns far off the model's scale, of few different values, and of test "
+        "rows that are training rows too.",
         "data: {type: table, path: no_such_file.csv}", "data: {type: moons, samples: 500}",
     ),
     "X305": Explanation(

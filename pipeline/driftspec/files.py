@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from driftspec import regular
 from driftspec.errors import Problem, SpecError, nearest, shown
 
 
@@ -24,9 +25,14 @@ class Files:
                 raise _refused(f"{shown(name)} lies outside the current directory; allow it with --allow-outside")
             if path.is_dir():
                 raise _refused(f"{shown(name)} is a folder: name a file in it")
-            if not path.is_file():
+            if not path.exists():
                 near = nearest(path.name, _files(path.parent))
                 raise _refused(f"{shown(name)} does not exist{near}: looked for at {path}")
+            if not path.is_file():
+                raise _refused(f"{shown(name)} is not a regular file")
+            if not self.allow_outside and path.suffix != Path(name).suffix:
+                text = f"{shown(name)} is a link to {shown(path.name)}, a file of another kind"
+                raise _refused(f"{text}; allow it with --allow-outside")
         except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, a loop of links
             raise _refused(f"{shown(name)} is no path to a file: {error}") from error
         return path
@@ -34,7 +40,7 @@ class Files:
     def read(self, path: Path) -> tuple[bytes, str]:
         """A file's bytes and their sha256: read once, so that the digest is that of what was used. SpecError X304."""
         try:
-            content = path.read_bytes()
+            content = regular.read(path)
         except OSError as error:
             raise _refused(f"{shown(path.name)} cannot be read: {error.strerror}") from error
         return content, hashlib.sha256(content).hexdigest()

@@ -5,14 +5,15 @@ Both are asked of validated components alone: no tensor is made and no data are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
 from driftspec.component import Component, Need
-from driftspec.components import Data, Metric, Sampler, Setting, Solver, Trace
+from driftspec.components import Data, Dynamics, Metric, Sampler, Setting, Solver, Trace
 from driftspec.errors import Problem, SpecError, in_order
 from driftspec.files import Files
+from driftspec.observers import STAGES
 from driftspec.source import Document, Path
 from driftspec.spec import Loaded, Spec, Train
 from driftspec.wording import place_of
@@ -28,6 +29,9 @@ FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
 ADJECTIVES = frozenset({"smooth", "trainable"})
 """Capabilities that say how a component is, not what it has to give."""
 
+
+TIMELESS = "timeless"
+"""What a need may be spared by beside capabilities: that both ends of a dynamics' time are one."""
 
 TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
 """Capabilities that a dynamics with something to train has from what it trains."""
@@ -50,32 +54,59 @@ def _offered(component: Component) -> list[str]:
     return offered
 
 
-def check(loaded: Loaded) -> list[Problem]:
-    """Everything that does not fit together, in order of place; of a sweep at any of its points. No tensor is made."""
+def met(need: Need, other: Component | None) -> bool:
+    """Whether this component, if there is one, offers what is needed, or is such that there is no need."""
+    if other is None:
+        return False
+    timeless = isinstance(other, Dynamics) and len({*other.times()}) == 1
+    offered = capabilities(other) | ({TIMELESS} if timeless else set())
+    return need.unless in offered or not offered.isdisjoint(need.any_of)
+
+
+def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
+    """Everything that these stages use and that does not fit together, in order of place; of a sweep at any point.
+
+    No tensor is made.
+    """
     if loaded.points:
-        return in_order(dict.fromkeys(problem for point in loaded.points for problem in check(point)))
+        return in_order(dict.fromkeys(problem for point in loaded.points for problem in check(point, stages)))
     spec, document = loaded.spec, loaded.document
     sections = list(_sections(spec))
     # With a section missing, what stands around a component is not known yet.
     parts = [
-        _metrics(spec),
-        _needs(spec, document),
-        laws(spec),
-        *([] if sections else [_own(spec, document)]),
-        _train(spec),
+        _metrics(spec, stages),
+        _needs(spec, document, stages),
+        laws(spec, stages=stages),
+        *([] if sections else [_own(spec, document, stages)]),
+        _train(spec, stages),
     ]
     found = [problem_at(document, *one) for part in (sections, *parts) for one in part]
-    return in_order([*found, *missing_libraries(spec, document)])
+    return in_order([*found, *missing_libraries(spec, document, stages)])
+
+
+def used(spec: Spec, stages: Collection[str]) -> dict[Path, Component]:
+    """The components that these stages use, with their paths."""
+    draws = "sample" in stages or any(metric.reads_draws() for metric in measured(spec, stages))
+    asked = {"train": "train" in stages, "estimator": "train" in stages, "evaluate": "evaluate" in stages}
+    asked["sampler"] = draws
+    return {path: one for path, one in spec.components().items() if asked.get(str(path[0]), True)}
+
+
+def measured(spec: Spec, stages: Collection[str]) -> tuple[Metric, ...]:
+    """The metrics that these stages measure."""
+    return spec.evaluate or () if "evaluate" in stages else ()
 
 
 def unread(loaded: Loaded, files: Files) -> list[Problem]:
     """A data file that is not where the spec says, as a warning: checking reads no data, running does."""
-    path = getattr(loaded.spec.data, "path", None)
+    data = loaded.spec.data
+    if data is None or (name := data.file()) is None:
+        return []
     try:
-        if isinstance(path, str):
-            files.find(path)
+        files.find(name)
     except SpecError as error:
-        return [problem_at(loaded.document, p.code, p.message, ("data", "path"), "warning") for p in error.problems]
+        place = ("data", str(data.file_key))
+        return [problem_at(loaded.document, p.code, p.message, place, "warning") for p in error.problems]
     return []
 
 
@@ -84,9 +115,9 @@ def errors(problems: Sequence[Problem]) -> list[Problem]:
     return [problem for problem in problems if problem.severity == "error"]
 
 
-def missing_libraries(spec: Spec, document: Document) -> list[Problem]:
-    """Libraries that components of the spec need and that are not installed here."""
-    return [problem_at(document, *one) for one in _libraries(spec)]
+def missing_libraries(spec: Spec, document: Document, stages: Collection[str] = STAGES) -> list[Problem]:
+    """Libraries that the components in these stages need and that are not installed here."""
+    return [problem_at(document, *one) for one in _libraries(spec, stages)]
 
 
 Found = Iterator[tuple[str, str, Path] | tuple[str, str, Path, str]]
@@ -110,9 +141,9 @@ def _sections(spec: Spec) -> Found:
         yield "S110", "missing section 'data'", ("data",)
 
 
-def _libraries(spec: Spec) -> Found:
+def _libraries(spec: Spec, stages: Collection[str]) -> Found:
     """What must be installed, and is looked for without an import."""
-    for path, component in spec.components().items():
+    for path, component in used(spec, stages).items():
         for module, wanted in component.libraries.items():
             if find_spec(module) is None:
                 yield "P206", f"{component.label} needs {module}, which is not installed: pip install '{wanted}'", path
@@ -122,17 +153,17 @@ def _lacks_data(spec: Spec) -> bool:
     return spec.data is None and "target" not in spec.dynamics.nested()
 
 
-def _metrics(spec: Spec) -> Found:
+def _metrics(spec: Spec, stages: Collection[str]) -> Found:
     """Metrics told apart by name, and samples enough for each."""
     keys: set[str] = set()
     drawless: list[tuple[Path, Metric]] = []
-    for index, metric in enumerate(spec.evaluate or ()):
+    for index, metric in enumerate(measured(spec, stages)):
         path = ("evaluate", index)
         if metric.key() in keys:
             yield "X302", f"two metrics are called '{metric.key()}': give one a 'name'", path
         keys.add(metric.key())
         wanted = metric.wanted()
-        if spec.sample is None and (wanted or metric.reads_chains):
+        if spec.sample is None and metric.reads_draws():
             drawless.append((path, metric))
         elif spec.sample is not None and wanted > spec.sample.count:
             text = f"{metric.label} reads {wanted} samples and sample.count is {spec.sample.count}: raise it or lower"
@@ -143,12 +174,13 @@ def _metrics(spec: Spec) -> Found:
         reads = f"{first.wanted()} samples" if first.wanted() else "the run's samples"
         text = f"{first.label} reads {reads} and the spec draws none: add sample: {{count: {wanted or 'N'}}}"
         yield "X302", text + _same([metric for _, metric in others]), where
-    if spec.train is not None and spec.train.monitor is not None and spec.train.monitor.wanted():
-        text = f"{spec.train.monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
+    monitor = spec.train.monitor if spec.train is not None and "train" in stages else None
+    if monitor is not None and monitor.reads_draws():
+        text = f"{monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
         yield "X302", text, ("train", "monitor")
 
 
-def _needs(spec: Spec, document: Document) -> Found:
+def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
     """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
     there: dict[str, Component | None] = {
         "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"),
@@ -156,13 +188,10 @@ def _needs(spec: Spec, document: Document) -> Found:
     }  # fmt: skip
     said = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
     unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[Path, Component, Need]]] = {}
-    for path, component in spec.components().items():
+    for path, component in used(spec, stages).items():
         lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
         for need in () if lends else component.needs():
-            other = there.get(need.kind)
-            if other is not None and need.unless in capabilities(other):
-                continue
-            if (other is None or capabilities(other).isdisjoint(need.any_of)) and not said.get(need.kind):
+            if not met(need, there.get(need.kind)) and not said.get(need.kind):
                 same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
                 if not any(path[: len(outer)] == outer for outer, _, _ in same):
                     same.append((path, component, need))
@@ -177,7 +206,7 @@ def _needs(spec: Spec, document: Document) -> Found:
             path,
             severity,
         )
-    if spec.estimator is not None and "trainable" not in capabilities(spec.dynamics):
+    if spec.estimator is not None and "train" in stages and "trainable" not in capabilities(spec.dynamics):
         yield (
             "X301",
             f"{spec.estimator.label} needs a trainable dynamics; {spec.dynamics.label} has nothing to train",
@@ -210,10 +239,10 @@ def _given(kind: str, other: Component | None, need: Need, document: Document) -
     return f"{other.label} offers {', '.join(things) or 'none of its kind'}{place}"
 
 
-def laws(spec: Spec, dim: int | None = None) -> Found:
+def laws(spec: Spec, dim: int | None = None, stages: Collection[str] = STAGES) -> Found:
     """Distributions over one space: of `dim` dimensions once the data are read, else of the first one's."""
     said = "the data have"
-    for path, law in spec.components().items():
+    for path, law in used(spec, stages).items():
         if isinstance(law, Data) and law.dim() not in (None, dim):
             if dim is not None:
                 yield "X301", f"{'.'.join(map(str, path))}: {law.label} has {law.dim()} dimensions, {said} {dim}", path
@@ -221,16 +250,16 @@ def laws(spec: Spec, dim: int | None = None) -> Found:
                 dim, said = law.dim(), f"{law.label} has"
 
 
-def _own(spec: Spec, document: Document) -> Found:
+def _own(spec: Spec, document: Document, stages: Collection[str]) -> Found:
     """What components themselves find wrong with what stands around them."""
     count = None if spec.sample is None else spec.sample.count
     steps, optimizer = (None, None) if spec.train is None else (spec.train.steps, spec.train.optimizer)
     around = Setting(
         spec.dynamics, spec.data, spec.sampler, count, spec.estimator, steps, optimizer, spec.runtime.dtype
     )
-    components = {("sampler",): spec.sampler, **spec.components()}
+    components = used(spec, stages)
     for path, component in components.items():
-        if component is None or (isinstance(component, Solver) and path not in document.marks):
+        if isinstance(component, Solver) and path not in document.marks:
             continue  # a solver that stands elsewhere, or by default, is told of there or not at all
         inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
         owner = components.get(path[:-1])
@@ -241,7 +270,7 @@ def _own(spec: Spec, document: Document) -> Found:
             yield "X303", f"{component.label}: {text}", (*path, *key.split(".")), level
 
 
-def _train(spec: Spec) -> Found:
+def _train(spec: Spec, stages: Collection[str]) -> Found:
     """Numbers that cannot work with the rest."""
     if spec.runtime.device == "mps" and spec.runtime.dtype == "float64":
         yield "X303", "'dtype' in runtime is 'float64': 'mps' computes in float32 alone", ("runtime", "dtype")
@@ -250,24 +279,24 @@ def _train(spec: Spec) -> Found:
         text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
         yield "X303", f"{text} that sum to 1", ("data", "split")
         return
-    rows = getattr(spec.data, "samples", None)
-    if isinstance(rows, int):
+    rows = None if spec.data is None else spec.data.rows()
+    if spec.data is not None and rows is not None:
         first, second = round(split[0] * rows), round((split[0] + split[1]) * rows)
-        yield from enough_rows(spec, first, second - first)
-        readers = [metric for metric in spec.evaluate or () if getattr(metric, "reads_test_rows", False)]
+        yield from enough_rows(spec, first, second - first) if "train" in stages else ()
+        readers = [metric for metric in measured(spec, stages) if metric.reads_rows(spec.data)]
         if readers and (left := rows - second) < 2:
             text = f"{readers[0].label} reads test rows, at least 2: 'split' in data leaves {left}"
             yield "X303", text + _same(readers[1:]), ("data", "split")
     if spec.train is not None:
-        yield from _lengths(spec.train)
-    elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec):
+        yield from _lengths(spec.train) if "train" in stages else ()
+    elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec, stages):
         text = f"{spec.dynamics.label} has something to train, and the spec trains nothing"
         yield "X302", f"{text}: what is asked of it comes from the weights it begins with", ("dynamics",), "warning"
 
 
-def _learned(spec: Spec) -> bool:
+def _learned(spec: Spec, stages: Collection[str]) -> bool:
     """Whether anything asks the dynamics for what training gives it; a drift or a kernel of noise may be known."""
-    needs = (need for component in spec.components().values() for need in component.needs())
+    needs = (need for component in used(spec, stages).values() for need in component.needs())
     return any(need.kind == "dynamics" and TRAINED & {*need.any_of} for need in needs)
 
 
@@ -292,7 +321,7 @@ def _lengths(train: Train) -> Found:
 
 def enough_rows(spec: Spec, train: int, validation: int) -> Found:
     """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
-    if spec.train is not None and spec.train.batch_size > train:
+    if spec.train is not None and spec.train.batch_size > train and _says_batch_size(spec.train):
         text = (
             f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
         )
@@ -302,7 +331,18 @@ def enough_rows(spec: Spec, train: int, validation: int) -> Found:
         yield "X303", text, ("train", "early_stopping")
 
 
+def fitted_to(spec: Spec, rows: int) -> Spec:
+    """The spec with a batch of all its training rows, where they are fewer than the batch that it has by default."""
+    if spec.train is None or spec.train.batch_size <= rows or _says_batch_size(spec.train):
+        return spec
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"batch_size": rows})})
+
+
+def _says_batch_size(train: Train) -> bool:
+    return "batch_size" in train.model_fields_set
+
+
 __all__ = [
-    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "laws", "missing_libraries", "problem_at",
-    "unread",
+    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "fitted_to", "laws", "measured", "met",
+    "missing_libraries", "problem_at", "unread", "used",
 ]  # fmt: skip

@@ -8,9 +8,8 @@ of one fixed size and each decides by its own difference whether its N is double
 
 from __future__ import annotations
 
-import collections
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from driftspec.components import FixedSteps, Loss, Path, Solver, Trace
 from driftspec.errors import RunFailed, SolveFailed
+from driftspec.gradients import watched
 from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
@@ -138,14 +138,6 @@ def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
         return _refined(solve, len(z), solver, slice(None))
 
 
-def stats(paths: Sequence[Path]) -> dict[str, int]:
-    """What several solves counted, together, as far as it is known by now."""
-    total: collections.Counter[str] = collections.Counter()
-    for path in paths:
-        total.update(path.stats)
-    return dict(total)
-
-
 def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
     """‖x_back - x‖ (B,), x carried to the other end of time and back by the solver as it stands.
 
@@ -184,7 +176,8 @@ def _differentiable(model: Model, x: Tensor, trace: Trace, solver: Solver, steps
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    path = solver.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
     if path.status != "non_finite" or solver.start_steps() is None:
         path.require("the log density")
     return model.prior().log_prob(path.state) + path.integrals[:, 0], path
@@ -229,37 +222,57 @@ def at_once(steps: int | None) -> int:
 
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
     """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
-    t_prior, t_data = model.dynamics.times()
-    probe = None if trace.exact() else trace.probe(batch, streams.generator("probes"))
-    rates, solver, steps = _rates(model, trace, probe), trace.solver, state["steps"]
-    penalties = {name: weight for name in PENALTIES if (weight := getattr(trace, name))}
-    if penalties:
-        rates = Penalised(model, rates, tuple(penalties), _signs(batch, streams.generator("jacobian")))
+    steps = state["steps"]
 
-    def log_p(using: Solver, steps: int | None) -> tuple[Tensor, Path]:
-        path = using.solve(model.velocity, batch, t_data, t_prior, rates, steps, model.parameters())
-        path.require("the log density")
-        return model.prior().log_prob(path.state) + path.integrals[:, 0], path
+    def solved(using: Solver, rows: Tensor, steps: int | None = steps) -> _Likelihood:
+        return _likelihood(trace, model, rows, streams, using, steps)
 
-    value, path = log_p(solver, steps)
+    solver, now = trace.solver, solved(trace.solver, batch)
     terms = {} if steps is None else {"steps": float(steps)}
     finer = solver.finer() if steps is None else solver
     if finer is not None and (state.get("rising") or streams.step % trace.check_every == 0):
         with torch.no_grad():
-            other, _ = log_p(finer, None if steps is None else 2 * steps)
-        terms["solver_error"] = float((other - value.detach()).abs().mean())
+            other = solved(finer, batch, None if steps is None else 2 * steps).log_p
+        terms["solver_error"] = float((other - now.log_p.detach()).abs().mean())
         if isinstance(solver, FixedSteps):
             _still_a_likelihood(solver, steps, terms["solver_error"])
             after = solver.adapt(steps, terms["solver_error"])
             state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
-    loss = -value.mean()
+    loss = Loss(now.loss, {**terms, **now.terms}, state, now.path.evaluations)
+    return watched(loss, [now.path], model, solver, batch, lambda using, rows: solved(using, rows).loss)
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """log p (B,), the loss (), what it is made of where there is more than log p, and the solve."""
+
+    log_p: Tensor
+    loss: Tensor
+    terms: Mapping[str, float]
+    path: Path
+
+
+def _likelihood(
+    trace: Trace, model: Model, rows: Tensor, streams: Streams, solver: Solver, steps: int | None
+) -> _Likelihood:
+    """-mean log p of the rows (B, d) and the weighted penalties, with the probes of this step."""
+    t_prior, t_data = model.dynamics.times()
+    probe = None if trace.exact() else trace.probe(rows, streams.generator("probes"))
+    rates = _rates(model, trace, probe)
+    penalties = {name: weight for name in PENALTIES if (weight := getattr(trace, name))}
+    if penalties:
+        rates = Penalised(model, rates, tuple(penalties), _signs(rows, streams.generator("jacobian")))
+    path = solver.solve(model.velocity, rows, t_data, t_prior, rates, steps, model.parameters())
+    path.require("the log density")
+    log_p = model.prior().log_prob(path.state) + path.integrals[:, 0]
     # Of a time that runs backwards an integral has the sign of dt, a penalty has not.
     means = path.integrals[:, 1:].mean(0) * (1 if t_prior > t_data else -1)
+    loss, terms = -log_p.mean(), {}
     for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
         loss, terms[name] = loss + weight * mean, float(mean.detach())
     if penalties:
-        terms["log_p"] = float(value.detach().mean())
-    return Loss(loss, terms, state, path.evaluations, lambda: stats([path]))
+        terms["log_p"] = float(log_p.detach().mean())
+    return _Likelihood(log_p, loss, terms, path)
 
 
 PENALTIES = ("kinetic", "jacobian")
@@ -297,8 +310,8 @@ def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
     """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
     if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
         text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
-        cure = "raise max_steps, or make the field smoother"
-        raise SolveFailed(f"the log density ended with status not_converged: {text}; {cure}", "not_converged")
+        cure = "raise max_steps, or keep the field smoother by a lower lr"
+        raise SolveFailed(f"the log density ended with status not_converged: {text}", "not_converged", cure=cure)
 
 
 def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:

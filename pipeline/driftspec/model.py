@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
-    from driftspec.components import Data, Distribution, Dynamics, Network, Rates, Solver, Trace
+    from driftspec.components import Distribution, Dynamics, Network, Rates, Solver, Trace
     from driftspec.streams import Streams
 
 
@@ -67,22 +67,19 @@ class Model:
     solver: Solver | None = None  # which integrates log p with `trace`; None: the trace's own
     pilot: Tensor | None = None  # of chains: the points (n, d) at which their one number of steps is found
 
-    def first(self, start: Data | str | None, chains: int, streams: Streams) -> Tensor:
+    def first(self, start: Distribution | Literal["data", "prior"] | None, chains: int, streams: Streams) -> Tensor:
         """Where chains begin, in whole blocks (n, d) of a generator each: a law, `data` (training rows) or `prior`.
 
-        None is the prior if there is one, else the data if there are any, else N(0, I).
+        None stands for what `beginning` makes of an open start.
         """
-        from driftspec.components import Distribution, Sampler
+        from driftspec.components import Distribution, Sampler, beginning
 
-        if start is None:
-            start = "prior" if "prior" in self.own else "data" if self.rows is not None else None
+        start = beginning(start, prior="prior" in self.own, data=self.rows is not None)
         rows = None if start != "data" or self.rows is None else self.rows()
         blocks = []
         for block in range(-(-chains // Sampler.BLOCK)):
             generator = streams.at(block).generator("start")
-            if start is None:
-                blocks.append(torch.randn(Sampler.BLOCK, self.dim, generator=generator, dtype=torch.float64))
-            elif start == "data":
+            if start == "data":
                 if rows is None:
                     raise RunFailed("chains begin at training rows, and there are no data")
                 blocks.append(rows[torch.randint(len(rows), (Sampler.BLOCK,), generator=generator)])
@@ -138,12 +135,22 @@ class Model:
         return density.log_density(self, x)
 
     def log_density_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (B,) and (B, d) from one evaluation."""
+        """Both (B,) and (B, d) from one evaluation; log p in float64 where nothing is trained.
+
+        A ratio of densities is a difference of two log p: of values near 1e8 float32 leaves nothing of it.
+        """
         if self.solved:
             from driftspec import density
 
             return density.log_density_and_score(self, x)
-        return gradient(self.log_density, x)
+        if self.parameters() or x.device.type == "mps":  # which has no float64
+            return gradient(self.log_density, x)
+        value, slope = gradient(self._in_double.log_density, x.double())
+        return value, slope.to(x)
+
+    @functools.cached_property
+    def _in_double(self) -> Model:
+        return self.double()
 
     def score_and_error(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """∇log p(x) (B, d) at t_data, and a bound (B,) of its components' errors: 0 where it takes no solve."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from driftspec.errors import Problem
     from driftspec.spec import Spec
 
+STAGES = ("train", "evaluate", "sample")
+"""What a run does, in this order."""
+
 
 @dataclass(frozen=True)
 class RunInfo:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -18,7 +21,7 @@ from matplotlib.figure import Figure
 from driftspec import flow, plots_chains
 from driftspec.build import Experiment
 from driftspec.components import Distribution, Measured, Solver, Trace
-from driftspec.errors import SolveFailed
+from driftspec.errors import Interrupted, SolveFailed
 from driftspec.fits import capabilities
 from driftspec.model import Model
 
@@ -41,62 +44,96 @@ def draw(
     records: Sequence[Mapping[str, Any]],
     samples: Array | None,
     measured: Mapping[str, Measured] | None = None,
+    lost: Callable[[str, Exception], None] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, PNG) of each picture that the stages give something for. A solve that fails costs its picture alone."""
+    """(name, PNG) of each picture that the stages give something for. One that fails is `lost`, and the others go on.
+
+    Without `lost` its error is raised.
+    """
+    for name, make in _pictures(experiment, model, stages, records, samples, measured or {}):
+        try:
+            png = _png(make)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if lost is None:
+                raise
+            lost(name, error)
+        else:
+            yield name, png
+
+
+Picture = tuple[str, Callable[[], Figure]]
+
+
+def _pictures(
+    experiment: Experiment,
+    model: Model,
+    stages: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
+    samples: Array | None,
+    measured: Mapping[str, Measured],
+) -> Iterator[Picture]:
+    """Names, and what makes each: nothing is computed before."""
     if records:
-        yield "loss", _png(_loss(records))
-    for name, result in (measured or {}).items():
+        yield "loss", lambda: _loss(records)
+    for name, result in measured.items():
         if curves := result.details.get("curves"):
-            yield f"{name}_curves", _png(_curves(curves))
+            yield f"{name}_curves", partial(_curves, curves)
     if samples is not None:
         yield from _of_chains(experiment, samples)
         yield from _on_the_way(experiment, model)
-    # Data that lie in a file are there only if the run has read them.
-    dataset = experiment.dataset if "dataset" in vars(experiment) else None
-    if experiment.spec.data is None and samples is not None and model.dim <= 2:
-        yield from _beside_the_target(experiment, samples)
-    if dataset is not None and dataset.times is not None and model.dim == 2:
-        with contextlib.suppress(SolveFailed):
-            yield "paths", _png(_paths(experiment, model, next(_all(experiment, Solver))))
-    if dataset is None or dataset.times is not None or model.dim > 2:
-        return
+        if experiment.spec.data is None and model.dim <= 2:
+            yield from _beside_the_target(experiment, samples)
+    if experiment.has_data() and experiment.dataset.times is not None and model.dim == 2:
+        yield "paths", lambda: _paths(experiment, model, next(_all(experiment, Solver)))
+    elif experiment.has_data() and experiment.dataset.times is None and model.dim <= 2:
+        yield from _beside_the_data(experiment, model, stages, samples)
+
+
+def _beside_the_data(
+    experiment: Experiment, model: Model, stages: Sequence[str], samples: Array | None
+) -> Iterator[Picture]:
+    """In 1 and 2 dimensions, with the data for the scale."""
+    dataset = experiment.dataset
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
-    offered = capabilities(experiment.spec.dynamics)
+    offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()
     solver: Solver | None = next(_all(experiment, Solver), None)
     log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
     if model.dim == 1:
-        yield "density", _png(_histogram(data, samples, log_p, dataset.columns[0]))
+        yield "density", lambda: _histogram(data, samples, log_p, dataset.columns[0])
         return
     box = _box(data)
     if samples is not None:
-        yield "samples", _png(_samples(data, samples, box, dataset.columns))
-    if "score" in experiment.spec.dynamics.offers() and "sample" in stages and samples is not None:
+        yield "samples", lambda: _samples(data, samples, box, dataset.columns)
+    if "score" in own and "sample" in stages and samples is not None:
         shown = samples[:: max(1, len(samples) // SHOWN)]
-        yield "score", _png(plots_chains.score_field(experiment, model, box, shown, dataset.columns))
-    if "energy" in experiment.spec.dynamics.offers() and "evaluate" in stages:
-        yield "energy", _png(plots_chains.energy_landscape(experiment, model, box, dataset.columns))
-    with contextlib.suppress(SolveFailed):
-        if log_p is not None and "evaluate" in stages:
-            yield "log_density", _png(_density(experiment, log_p, box))
-    with contextlib.suppress(SolveFailed):
-        if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
-            yield "trajectories", _png(_trajectories(experiment, model, solver))
+        yield "score", lambda: plots_chains.score_field(experiment, model, box, shown, dataset.columns)
+    if "energy" in own and "evaluate" in stages:
+        yield "energy", lambda: plots_chains.energy_landscape(experiment, model, box, dataset.columns)
+    if log_p is not None and "evaluate" in stages:
+        yield "log_density", lambda: _density(experiment, log_p, box)
+    if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
+        yield "trajectories", lambda: _trajectories(experiment, model, solver)
 
 
-def _of_chains(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:
+def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
     """Traces of chains with draws enough to speak of, in the quantities that reports name."""
     sampler, target = experiment.spec.sampler, experiment.spec.dynamics.nested().get("target")
     chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
-    if draws < 20:
-        return
-    names = tuple(f"x{i + 1}" for i in range(samples.shape[1]))
-    if isinstance(target, Distribution):
-        values, names = target.reported(torch.from_numpy(samples))
-        samples = values.numpy()
-    yield "chains", _png(plots_chains.traces(samples.reshape(chains, draws, -1), names))
+
+    def traces() -> Figure:
+        values, names = samples, tuple(f"x{i + 1}" for i in range(samples.shape[1]))
+        if isinstance(target, Distribution):
+            told, names = target.reported(torch.from_numpy(samples))
+            values = told.numpy()
+        return plots_chains.traces(values.reshape(chains, draws, -1), names)
+
+    if draws >= 20:
+        yield "chains", traces
 
 
-def _on_the_way(experiment: Experiment, model: Model) -> Iterator[tuple[str, bytes]]:
+def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
     """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
     differentiates = model.own.isdisjoint({"score", "energy"})  # a solve for every step
@@ -104,26 +141,38 @@ def _on_the_way(experiment: Experiment, model: Model) -> Iterator[tuple[str, byt
     if sampler is None or not length:
         return
     after = sorted({round(length * k / 4) for k in range(5)})
-    states = sampler.states(model, WALKERS, experiment.streams.under("sample"), after)
-    columns = experiment.dataset.columns if "dataset" in vars(experiment) else [f"x{i + 1}" for i in range(model.dim)]
-    shown = experiment.transform.to_data(states.cpu()).numpy()
-    yield "marginals", _png(plots_chains.marginals(shown, [f"after {n} steps" for n in after], columns))
+
+    def marginals() -> Figure:
+        states = sampler.states(model, WALKERS, experiment.streams.under("sample"), after)
+        columns = experiment.dataset.columns if experiment.has_data() else [f"x{i + 1}" for i in range(model.dim)]
+        shown = experiment.transform.to_data(states.cpu()).numpy()
+        return plots_chains.marginals(shown, [f"after {n} steps" for n in after], columns)
+
+    yield "marginals", marginals
 
 
-def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[tuple[str, bytes]]:
-    """Samples of a run without data, and draws from its target if it can be drawn from."""
+def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
+    """Draws beside those of the law they should follow, in 1 and 2 dimensions, where that can be drawn from."""
     target = experiment.spec.dynamics.nested().get("target")
     if not isinstance(target, Distribution) or "samples" not in target.offers():
         return
-    generator = experiment.streams.under("plots").generator("target")
-    data = target.sample(min(SHOWN, len(samples)), generator, samples.shape[1]).numpy()
-    columns = target.columns() or [f"x{i + 1}" for i in range(samples.shape[1])]
+    d = samples.shape[1]
+    columns = target.columns() or tuple(f"x{i + 1}" for i in range(d))
     shown = samples[:: max(1, len(samples) // SHOWN)]  # of every chain some
-    if samples.shape[1] == 1:
+
+    def data() -> Array:
+        generator = experiment.streams.under("plots").generator("target")
+        return target.sample(min(SHOWN, len(samples)), generator, d).numpy()
+
+    def histogram() -> Figure:
         log_p = target.log_prob if "log_prob" in target.offers() else None
-        yield "density", _png(_histogram(data, shown, log_p, columns[0]))
-    else:
-        yield "samples", _png(_samples(data, shown, _box(data), columns))
+        return _histogram(data(), shown, log_p, columns[0])
+
+    def side_by_side() -> Figure:
+        drawn = data()
+        return _samples(drawn, shown, _box(drawn), columns)
+
+    yield ("density", histogram) if d == 1 else ("samples", side_by_side)
 
 
 def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
@@ -154,17 +203,19 @@ def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure,
     return figure, list(axes)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(make: Callable[[], Figure]) -> bytes:
+    """The picture. Labels are plain text, dollar signs and all, and libraries' own warnings go nowhere."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings(record=True):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font has not
+        make().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _box(x: Array) -> tuple[float, float, float, float]:
     """Limits that hold the data with a margin."""
-    low, high = np.quantile(x, [0.001, 0.999], axis=0)
-    margin = 0.15 * (high - low)
-    return low[0] - margin[0], high[0] + margin[0], low[1] - margin[1], high[1] + margin[1]
+    low, high = plots_chains.limits(x, 0.15)
+    return low[0], high[0], low[1], high[1]
 
 
 def _dress(axes: Axes, title: str, box: tuple[float, ...], columns: Sequence[str]) -> None:
@@ -196,8 +247,8 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot(*zip(*checks, strict=True), color=DRAWN, marker=".", label="validation")
     axes.set(title="training", xlabel="step", ylabel="loss")
     # The first steps of an untrained model would flatten all that follows.
-    low, high = np.quantile(losses, [0.0, 0.98])
-    axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
+    (low,), (high,) = plots_chains.limits(losses[:, None], 0.1, (0.0, 0.98))
+    axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure
 
@@ -214,11 +265,12 @@ def _samples(data: Array, samples: Array, box: tuple[float, float, float, float]
 def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, column: str) -> Figure:
     """1-D: data and samples in the same bins, and the model's density."""
     figure, (axes,) = _figure(1)
-    low, high = np.quantile(data, [0.001, 0.999])
-    across = np.linspace(low - 0.2 * (high - low), high + 0.2 * (high - low), 401)
+    (low,), (high,) = plots_chains.limits(data[:, :1], 0.2)
+    across = np.linspace(low, high, 401)
     for points, name, color in ((data, "data", DATA), (samples, "samples", DRAWN)):
         if points is not None:
-            axes.hist(points[:, 0], bins=across[::5].tolist(), density=True, histtype="step", color=color, label=name)
+            bars, edges = np.histogram(points[:, 0], across[::5])
+            axes.stairs(bars / len(points) / np.diff(edges), edges, color=color, label=name)
     with contextlib.suppress(SolveFailed):
         if log_p is not None:
             axes.plot(across, log_p(torch.from_numpy(across)[:, None]).exp(), color=PATHS, label="model's density")

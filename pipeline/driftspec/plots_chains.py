@@ -30,6 +30,15 @@ def grid(box: Box, side: int) -> torch.Tensor:
     return torch.cartesian_prod(across, up)
 
 
+def limits(points: Array, margin: float, within: tuple[float, float] = (0.001, 0.999)) -> tuple[Array, Array]:
+    """Lower and upper limits (d,) that hold points (n, d) with a margin on each side, also where all are alike."""
+    low, high = np.quantile(points, within, axis=0)
+    size = np.abs(points).max(0)
+    least = np.where(size > 0, 1e-6 * size, 1.0)
+    room = np.maximum(margin * (high - low), (least - (high - low)) / 2)
+    return low - room, high + room
+
+
 def score_field(experiment: Experiment, model: Model, box: Box, points: Array, columns: Sequence[str]) -> Figure:
     """∇log p at the data's end of time, in the data's units, over the draws or the data. Long arrows are shortened."""
     at = grid(box, ARROWS)
@@ -37,7 +46,8 @@ def score_field(experiment: Experiment, model: Model, box: Box, points: Array, c
     with torch.no_grad():
         score = model.score(rows.new_tensor(model.t_data), rows).double().cpu() @ experiment.transform.matrix
     length = torch.linalg.vector_norm(score, dim=1, keepdim=True)
-    arrows = (score / (length + length.median())).numpy()
+    scale = length + length.median()
+    arrows = (score / scale.where(scale > 0, torch.ones(()))).numpy()
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.4, color=SAMPLES, linewidths=0)
@@ -61,14 +71,20 @@ def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Se
 
 
 def marginals(states: Array, titles: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Chains at rising numbers of steps, states (K, chains, d), a panel each; all of one scale, that of the last."""
-    low, high = np.quantile(states[-1], [0.001, 0.999], axis=0)
-    low, high = low - 0.5 * (high - low), high + 0.5 * (high - low)
+    """Chains at rising numbers of steps, states (K, chains, d), a panel each; all of one scale, that of the last.
+
+    Where the last are all alike, the scale is that of all of them.
+    """
+    low, high = limits(states[-1], 0.5)
+    lowest, highest = limits(states.reshape(-1, states.shape[-1]), 0.5)
+    if ((high - low) < 1e-3 * (highest - lowest)).any():
+        low, high = lowest, highest
     figure = Figure(figsize=(2.4 * len(states), 2.8), layout="constrained")
     panels = figure.subplots(1, len(states), squeeze=False, sharex=True, sharey=True)[0]
     for panel, points, title in zip(panels, states, titles, strict=True):
         if states.shape[2] == 1:
-            panel.hist(points[:, 0], bins=np.linspace(low[0], high[0], 61).tolist(), density=True, color=SAMPLES)
+            bars, edges = np.histogram(points[:, 0], np.linspace(low[0], high[0], 61))
+            panel.stairs(bars / len(points) / np.diff(edges), edges, color=SAMPLES, fill=True)
         else:
             panel.scatter(points[:, 0], points[:, 1], s=2, alpha=0.5, color=SAMPLES, linewidths=0)
             panel.set(ylim=(low[1], high[1]), aspect="equal")
@@ -95,9 +111,12 @@ def traces(values: Array, names: Sequence[str]) -> Figure:
 
 
 def autocorrelation(chains: Array) -> tuple[Array, Array]:
-    """Lags and ρ at them for (chains, draws): covariances about each chain's mean, averaged over chains."""
+    """Lags and ρ at them for (chains, draws): covariances about each chain's mean, averaged over chains.
+
+    NaN where no chain moves: a picture of it is empty.
+    """
     centred = chains - chains.mean(1, keepdims=True)
     n = centred.shape[1]
     lags = np.arange(min(LAGS, n // 2) + 1)
     covariance = np.array([(centred[:, : n - lag] * centred[:, lag:]).sum() for lag in lags])
-    return lags, covariance / covariance[0]
+    return lags, covariance / covariance[0] if covariance[0] > 0 else np.full(len(lags), np.nan)

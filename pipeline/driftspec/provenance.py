@@ -31,8 +31,8 @@ def identity(spec: Spec, data_digest: str | None) -> str:
     """sha256 of the resolved spec without its trackers; of a data file the content counts, not the path."""
     resolved = copy.deepcopy(spec.resolved())
     resolved.pop("trackers", None)
-    if data_digest is not None:
-        resolved["data"].pop("path", None)
+    if data_digest is not None and spec.data is not None:
+        resolved["data"].pop(spec.data.file_key, None)
     return hashlib.sha256(json.dumps([resolved, data_digest], sort_keys=True).encode()).hexdigest()
 
 

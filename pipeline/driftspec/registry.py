@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from driftspec import components, providers
+from driftspec import components, providers, regular
 from driftspec.component import Component
+from driftspec.elsewhere import WORDS, Table, Words
 from driftspec.entry_points import API_VERSION, GROUP, Entry, entries, normal, who
 from driftspec.errors import PluginError, Problem, UsageError, nearest
 from driftspec.providers import Provider
@@ -69,6 +71,22 @@ class Hooks:
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("driftspec_"))
 
 
+class Vocabulary:
+    """One more hook, for messages alone: it is called when a spec is wrong."""
+
+    @hookspec
+    def driftspec_elsewhere(self) -> Mapping[str, str]:  # type: ignore[empty-body]
+        """What others call the plugin's components, keys and values, as `{our word: "their words"}`, for suggestions.
+
+        E.g. `{"mmd": "maximum_mean_discrepancy rbf_mmd"}`; driftspec.elsewhere says what else a table may hold.
+        """
+
+
+SAID_ELSEWHERE = "driftspec_elsewhere"
+PROVIDING = frozenset({"driftspec_components", SAID_ELSEWHERE})
+"""Hooks that observe no run."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """One plugin there is: loaded, broken (failed to load, or for another API version) or blocked, and why."""
@@ -94,7 +112,7 @@ class Plugin:
 
     @property
     def observes(self) -> bool:
-        return bool(self.hooks - {"driftspec_components"})
+        return bool(self.hooks - PROVIDING)
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
         """What its implementations of a hook return; it may raise whatever they raise."""
@@ -117,6 +135,7 @@ class Registry:
     files: dict[str, str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
     held_back: list[Problem] = field(default_factory=list)
+    wordless: list[Problem] = field(default_factory=list)  # warnings that are given with what is wrong with a spec
 
     def add(
         self,
@@ -136,6 +155,18 @@ class Registry:
             provider = Provider(plugin, distribution, version, target, digest)
             self.providers.setdefault((kind, name), []).append(provider)
         self.plugins.append(found)
+        vars(self).pop("words", None)
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """What other libraries call what is installed here. A plugin whose table cannot be read is in `wordless`."""
+        tables = []
+        for plugin in self.plugins:
+            try:
+                tables += _elsewhere(plugin)
+            except PluginError as error:
+                self.wordless += [replace(problem, severity="warning") for problem in error.problems]
+        return Words(*tables, WORDS)
 
     def enter(self, entry: Entry) -> None:
         """Import a plugin behind an entry point and take it in, or note why not."""
@@ -187,7 +218,7 @@ class Registry:
             return None, error.problems[0]
         if within is not None and not issubclass(loaded, within):
             names = self.fitting(kind, within)
-            text = f"{kind} '{spelling}' cannot stand here{nearest(spelling, names)}; allowed: {', '.join(names)}"
+            text = f"{kind} '{spelling}' cannot stand here{self.nearest(spelling, names)}; allowed: {', '.join(names)}"
             return None, Problem("S120", text)
         return loaded, None
 
@@ -195,7 +226,10 @@ class Registry:
         name = spelling.rpartition("/")[2]
         claimed = self.providers.get((kind, name), [])  # by distributions other than the one written before the name
         allowed = [f"{p.distribution}/{name}" for p in claimed] or self.fitting(kind, within)
-        near = nearest(spelling if claimed else name, allowed)
+        hint = self.words.hint(spelling, allowed)  # which may be a file's whole path
+        near = nearest(spelling if claimed else name, allowed) if hint is None else hint
+        if re.fullmatch(r"\w+:\S+", spelling):
+            near = " (a colon needs a space after it)"
         text = f"unknown {kind} '{spelling}'{near}; allowed: {', '.join(allowed) or 'none'}"
         if others := sorted(other for other, known in self.providers if known == name and other != kind):
             text += f" ('{name}' is a {' and a '.join(others)})"
@@ -204,6 +238,11 @@ class Registry:
             text += f"; perhaps from a plugin that was not loaded: {'; '.join(causes)}"
             return Problem("P201" if self.broken else "P205", text)
         return Problem("S120", text)
+
+    def nearest(self, given: str, allowed: Collection[str], alike: float = 0.6) -> str:
+        """ " (did you mean 'noise'?)": what other libraries call so, or else the nearest by spelling."""
+        hint = self.words.hint(given, allowed)
+        return nearest(given, allowed, alike) if hint is None else hint
 
     def fitting(self, kind: str, within: type[Component] | None) -> list[str]:
         """Names of the components that may stand where `within` is asked for."""
@@ -229,9 +268,7 @@ class Registry:
         Messages call it by the option, or the place in the call, that names it.
         """
         path = Path(path)
-        if path.suffix != ".py" or not path.is_file():
-            raise UsageError(f"{option} {path}: {'not a .py file' if path.exists() else 'no such file'}")
-        content = path.read_bytes()
+        content = _code(path, option)
         digest = hashlib.sha256(content).hexdigest()
         name = f"driftspec_file_{path.stem}_{digest[:8]}"
         if self.files.get(str(path)) == digest:
@@ -250,6 +287,19 @@ class Registry:
         self.files[str(path)] = digest
 
 
+def _code(path: Path, option: str) -> bytes:
+    """What a one-file plugin holds."""
+    try:
+        if path.suffix == ".py" or not path.exists():
+            return regular.read(path)
+        why = "not a .py file"
+    except FileNotFoundError:
+        why = "no such file"
+    except OSError as error:
+        why = f"cannot be read: {str(error.strerror).lower()}"
+    raise UsageError(f"{option} {path}: {why}")
+
+
 def _imported(entry: Entry) -> object:
     """The module behind an entry point."""
     with providers.foreign(f"{entry.who} failed to import"):
@@ -260,6 +310,7 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
     """The plugin's own manager, and the hooks it implements: with one for all, one plugin's failure is another's."""
     manager = pluggy.PluginManager("driftspec")
     manager.add_hookspecs(Hooks)
+    manager.add_hookspecs(Vocabulary)
     try:
         manager.register(module)
     except pluggy.PluginValidationError as error:
@@ -273,7 +324,8 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
         text = f"{label} implements the unknown hook '{unknown}'{nearest(unknown, HOOKS)}; allowed: {', '.join(HOOKS)}"
         raise PluginError(Problem("P204", text)) from error
     hooks = frozenset(caller.name for caller in callers if caller.has_spec())
-    if unmarked := [name for name in HOOKS if name not in hooks and callable(getattr(module, name, None))]:
+    every = (*HOOKS, SAID_ELSEWHERE)
+    if unmarked := [name for name in every if name not in hooks and callable(getattr(module, name, None))]:
         text = f"{label} defines {', '.join(unmarked)} without the mark @driftspec.registry.hookimpl"
         raise PluginError(Problem("P204", text))
     if not hooks:
@@ -298,6 +350,17 @@ def _provided(plugin: Plugin) -> list[tuple[str, str, str | type[Component]]]:
     with providers.foreign(f"{plugin.who}: driftspec_components failed"):
         tables = plugin.call("driftspec_components")
         return [one for table in tables for one in providers.names(table, plugin.who)]
+
+
+def _elsewhere(plugin: Plugin) -> list[Table]:
+    """The tables of what others call a plugin's components."""
+    with providers.foreign(f"{plugin.who}: {SAID_ELSEWHERE} failed"):
+        tables = plugin.call(SAID_ELSEWHERE)
+    for table in tables:
+        if not isinstance(table, Mapping) or not all(isinstance(one, str) for pair in table.items() for one in pair):
+            text = f"{plugin.who}: {SAID_ELSEWHERE} returns {{our word: 'their words'}}, not {table!r:.60}"
+            raise PluginError(Problem("P204", text))
+    return tables
 
 
 def discover(files: Iterable[str | Path] = (), only_builtin: bool = False) -> Registry:

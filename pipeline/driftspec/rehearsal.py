@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from driftspec.build import build
-from driftspec.errors import DriftspecError, Problem, RunFailed
+from driftspec.build import build, warnings_of
+from driftspec.errors import DriftspecError, Problem, RunFailed, blamed, cause
 from driftspec.files import Files
-from driftspec.runs import STAGES, check_rows
+from driftspec.observers import STAGES
+from driftspec.runs import check_rows
 from driftspec.wording import place_of
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ SAMPLES = 16
 
 
 def rehearse(loaded: Loaded, allow_outside: bool = False) -> list[Problem]:
-    """X305 where the run fails, at the section that does. SpecError for what is wrong with the spec or its data."""
-    section = ["dynamics"]
+    """X305 where the run fails, at the section that does, and warnings of the data.
+
+    SpecError for what is wrong with the spec or its data.
+    """
+    section, found = ["dynamics"], list[Problem]()
     try:
         with _foreign():
             experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
             check_rows(loaded, experiment, STAGES)
+            found += warnings_of(experiment, loaded.document)
             section.append("estimator")
             model = _one_step(experiment)
             section.append("sampler")
@@ -34,8 +39,8 @@ def rehearse(loaded: Loaded, allow_outside: bool = False) -> list[Problem]:
     except RunFailed as error:
         place = place_of(loaded.document, (section[-1],))
         line = loaded.document.source_line(place)
-        return [Problem("X305", f"{section[-1]}: {error}", place, source=line)]
-    return []
+        found.append(Problem("X305", f"{section[-1]}: {error}", place, source=line))
+    return found
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def _foreign() -> Iterator[None]:
     except DriftspecError:
         raise
     except Exception as error:
-        raise RunFailed(f"{type(error).__name__}: {error}") from error
+        raise RunFailed(cause(error)) from error
 
 
 def _one_step(experiment: Experiment) -> Model:
@@ -67,9 +72,9 @@ def _few_draws(experiment: Experiment, model: Model) -> None:
         return
     count = min(SAMPLES, asked.count)
     chains, draws = sampler.layout(count)
-    values = sampler.draw(
-        model, count if chains * draws == count else chains, experiment.streams.under("sample")
-    ).values
+    n = count if chains * draws == count else chains
+    with blamed(sampler.label):
+        values = sampler.draw(model, n, experiment.streams.under("sample")).values
     if not bool(values.isfinite().all()):
         raise RunFailed(f"{sampler.label}: draws that are not finite")
 

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from driftspec import regular
 from driftspec.checkpoint import Tree, decode, encode
 from driftspec.errors import DriftspecError, RunFailed, UsageError, nearest, shown
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
+SWEEP = "sweep.json"  # what makes a directory that of a sweep, with a run below it for each point
 SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
 
 
@@ -141,7 +143,7 @@ class RunDir:
     def read_bytes(self, name: str) -> bytes:
         path = self._at(name)
         with _disk(path, "read"):
-            return path.read_bytes()
+            return regular.read(path)
 
     def read_json(self, name: str) -> Any:
         data = self.read_bytes(name)
@@ -285,6 +287,21 @@ def _numbered(stem: Path) -> Path:
             path.mkdir(parents=True, exist_ok=False)
             break
     return path
+
+
+def meant(path: str | Path) -> Path:
+    """The run that a path means: of the folder of a spec's runs the newest that is no child of another; else itself."""
+    folder, found = Path(path), list[tuple[str, str]]()
+    try:
+        below = [] if (folder / RUN).exists() or (folder / SWEEP).exists() else sorted(folder.glob(f"*/{RUN}"))
+    except (OSError, ValueError):  # which opening it says
+        below = []
+    for file in below:
+        with contextlib.suppress(DriftspecError):  # a damaged run does not say whether it is a child
+            info = RunDir(file.parent).read_json(RUN)
+            if isinstance(info, dict) and info.get("parent") is None:
+                found.append((str(info.get("started")), file.parent.name))
+    return folder / max(found)[1] if found else folder
 
 
 def _why_not(path: Path) -> str:

@@ -54,6 +54,27 @@ def dump(data: Any) -> str:
     return "\n".join(_block(data)) + "\n"
 
 
+def on_one_line(data: Any) -> str:
+    """A value as a spec may have it, on one line."""
+    return json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list, tuple)) else _written(data)
+
+
+def with_error(value: float, stderr: float | None) -> str:
+    """A number to the second digit of its standard error, as in "1.726 ± 0.022"; to four digits where it has none."""
+    if stderr is None:
+        return _decimal(value, 4)
+    if not (math.isfinite(value) and math.isfinite(stderr) and value and stderr > 0):
+        return f"{_decimal(value, 4)} ± {_decimal(stderr, 2)}"
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(stderr)) + 2
+    return f"{_decimal(value, min(max(1, digits), 12))} ± {_decimal(stderr, 2)}"
+
+
+def _decimal(value: float, digits: int) -> str:
+    """So many significant digits, without an exponent where that is short: 440, not 4.4e+02."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e6 else text
+
+
 def no_character(character: str) -> str:
     return f"the character U+{ord(character):04X} cannot stand in a spec"
 

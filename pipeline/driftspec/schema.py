@@ -21,7 +21,7 @@ from driftspec.component import Component
 from driftspec.components import KINDS
 from driftspec.errors import Problem
 from driftspec.registry import Registry
-from driftspec.schema_keys import Keys, Schema, summary
+from driftspec.schema_keys import SHOWN, Keys, Schema, summary
 from driftspec.spec import Spec
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -36,18 +36,27 @@ def schema(registry: Registry) -> tuple[Schema, list[Problem]]:
     writer = _Writer(registry)
     envelope = writer.keys(Spec, "spec")
     whole, parts = envelope.properties(part=False), envelope.properties(part=True)
+    shown = {name: {key: one[key] for key in (*SHOWN, "type") if key in one} for name, one in whole.items()}
     alike = {name: one for name, one in whole.items() if one == parts[name]}
-    told = {name: {key: one[key] for key in ("description", "default") if key in one} for name, one in whole.items()}
+
+    def others(properties: Schema) -> Schema:
+        """The keys that are not alike in a whole and a part, without what is shown of them."""
+        return {
+            name: {key: value for key, value in one.items() if shown[name].get(key) != value}
+            for name, one in properties.items()
+            if name not in alike
+        }
+
     made = {
         **HEADING,
         "type": "object",
-        "properties": {"extends": {"type": "string", "description": BASE}, **told, **alike},
+        "properties": {"extends": {"title": "extends", "type": "string", "description": BASE}, **shown, **alike},
         "additionalProperties": False,
         "if": {"required": ["extends"]},
-        "then": {"properties": {name: one for name, one in parts.items() if name not in alike}},
+        "then": {"properties": others(parts)},
         "else": {
             "required": envelope.required,
-            "properties": {name: one for name, one in whole.items() if name not in alike},
+            "properties": others(whole),
             "allOf": [_together(*pair) for pair in (TOGETHER, TOGETHER[::-1])],
         },
         "definitions": dict(sorted(writer.definitions.items())),
@@ -111,7 +120,7 @@ class _Writer:
 
     def keys(self, model: type[Any], owner: str) -> Keys:
         def section(name: str, make: Callable[[bool], Schema]) -> Callable[[bool], Schema]:
-            return lambda part: self.refer(f"{owner}:{name}", make, part)
+            return lambda part: self.refer(f"{owner}:{name}", lambda part: {"title": _spaced(name), **make(part)}, part)
 
         return Keys.of(model, self.place, section)
 
@@ -138,22 +147,28 @@ class _Writer:
 
         def keys(part: bool) -> Schema:
             each = ({"if": _has_type(one), "then": self._component(one, base, name, part)} for one in choices)
+            which = {"title": "type", "description": f"which {base.kind}", "anyOf": _names(choices)}
             return {
+                "title": base.kind,
                 "description": summary(base),
-                "properties": {"type": {"description": f"which {base.kind}", "anyOf": _names(choices)}},
+                "properties": {"type": which},
                 **({} if part else {"required": ["type"]}),
                 "allOf": list(each),
             }
 
-        def whole(part: bool) -> Schema:
-            bare = _names([choice for choice in choices if part or not choice.required(base)])
-            kinds = ["object", *(["string"] if bare else []), *(["null"] if null else [])]
-            # The choice says no more than the type and the names, and editors complete what stands in a choice.
-            others = {"type": [one for one in kinds if one != "string"]}
-            made = {"type": kinds, "anyOf": [*bare, others], "allOf": [self.refer(f"{name}+keys", keys, part)]}
-            return {"description": summary(base), **made}
+        def bare(part: bool) -> list[Schema]:
+            return _names([choice for choice in choices if part or not choice.required(base)])
 
-        return self.refer(f"{name}+null" if null else name, whole, part)
+        others = ["object", *(["null"] if null else [])]
+
+        def whole(part: bool) -> Schema:
+            # The choice says no more than the type and the names, and editors complete what stands in a choice.
+            made = {"anyOf": [*bare(part), {"type": others}], "allOf": [self.refer(f"{name}+keys", keys, part)]}
+            return {"title": base.kind, "description": summary(base), **made}
+
+        # The types are here and not in the definition: an editor looks here for what to write after the key.
+        types = [*others, *(["string"] if bare(part) else [])]
+        return {"type": types, "allOf": [self.refer(f"{name}+null" if null else name, whole, part)]}
 
     def _choices(self, base: type[Component]) -> Iterator[_Choice]:
         for name in self.registry.names(base.kind):
@@ -175,6 +190,7 @@ class _Writer:
         def made(part: bool) -> Schema:
             used = {key: one for key, one in known.properties(part).items() if key not in base.unused_nested}
             return {
+                "title": choice.name,
                 "description": summary(choice.component),
                 "properties": {"type": True, **used},
                 **({"required": required} if required and not part else {}),
@@ -182,6 +198,11 @@ class _Writer:
             }
 
         return self.refer(owner, made, part)
+
+
+def _spaced(name: str) -> str:
+    """EarlyStopping -> early stopping."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
 
 
 def _reference(name: str) -> Schema:
@@ -195,7 +216,8 @@ def _names(choices: Sequence[_Choice]) -> list[Schema]:
     for choice in choices:
         sources.setdefault(choice.distribution, []).append(_literal(choice.name))
     patterns = [f"^{_any_case(who)}/({'|'.join(names)})$" for who, names in sorted(sources.items())]
-    each: list[Schema] = [{"enum": plain}] if plain else []
+    meanings = [summary(choice.component) for choice in choices if choice.alone]
+    each: list[Schema] = [{"enum": plain, "enumDescriptions": meanings}] if plain else []
     return [*each, *({"type": "string", "pattern": pattern} for pattern in patterns)]
 
 

@@ -12,11 +12,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from driftspec.component import Component
+from driftspec.scalars import on_one_line
 
 Schema = dict[str, Any]
 
-LEFT_OUT = ("title", "uniqueItems", "$defs", "description", "default", "required", "properties", "prefixItems", "items")
-"""Of Pydantic's schemas: said in another place, or not at all. A set takes a list with repetitions."""
+LEFT_OUT = ("title", "uniqueItems", "$defs", "default", "required", "properties", "prefixItems", "items")
+"""Words of Pydantic's schemas that have another place here, or none. A set takes a list with repetitions."""
+
+SHOWN = ("title", "description", "default")
+"""What an editor shows of a key."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,39 @@ class Keys:
 
     def properties(self, part: bool) -> Schema:
         """The schema of each key."""
-        return {name: self._converted(one, part) for name, one in self.made.get("properties", {}).items()}
+        return self._properties(self.made, part)
+
+    def _properties(self, given: Schema, part: bool) -> Schema:
+        keys, required = given.get("properties", {}), given.get("required", ())
+        return {name: self._property(name, one, name in required, part) for name, one in keys.items()}
+
+    def _property(self, name: str, given: Schema, required: bool, part: bool) -> Schema:
+        """A key: what an editor shows of it, and what it takes.
+
+        Of all that matches, yaml-language-server shows what it meets first: the innermost, and in an `allOf` the first.
+        So what is shown of the key comes first there too, before what is shown of the component in it.
+        """
+        made = self._converted(given, part)
+        if "allOf" not in made:
+            return {**made, **_shown(name, given, required)}
+        if given.get("default", ...) is None:  # an editor would write null where a component or a section is meant
+            given = {key: one for key, one in given.items() if key != "default"}
+        shown = _shown(name, given, required)
+        return {**made, **shown, "allOf": [{key: shown[key] for key in ("title", "description")}, *made["allOf"]]}
 
     def _converted(self, given: Any, part: bool) -> Any:
         if isinstance(given, list):
             return [self._converted(one, part) for one in given]
         if not isinstance(given, dict):
             return given
-        beside = {key: given[key] for key in ("description", "default") if key in given}
         one, null = _or_null(given)
         if "component" in one:
-            return {**beside, "allOf": [self.place(one["component"], part, null)]}
+            return self.place(one["component"], part, null)
         if "$ref" in one:
-            return {**beside, **self._inner(one["$ref"].rpartition("/")[2], part, null)}
-        made = {**beside, **{key: self._converted(each, part) for key, each in given.items() if key not in LEFT_OUT}}
+            return self._inner(one["$ref"].rpartition("/")[2], part, null)
+        made = {key: self._converted(each, part) for key, each in given.items() if key not in LEFT_OUT}
         if "properties" in given:
-            made["properties"] = {key: self._converted(one, part) for key, one in given["properties"].items()}
+            made["properties"] = self._properties(given, part)
         if "required" in given and not part:
             made["required"] = given["required"]
         return _nullable(made | self._items(given))
@@ -93,6 +114,13 @@ class _Generator(GenerateJsonSchema):
 
     def emit_warning(self, kind: Any, detail: str) -> None:
         """A default that JSON cannot hold is left out."""
+
+
+def _shown(name: str, given: Schema, required: bool) -> Schema:
+    """Title, description and default of a key; the default is in the description too, where editors show it."""
+    default = {"default": given["default"]} if "default" in given else {}
+    last = "Required" if required else f"Default: {on_one_line(given['default'])}" if default else "Optional"
+    return {"title": name, "description": f"{given.get('description', name)}\n{last}", **default}
 
 
 def summary(model: type[BaseModel]) -> str:

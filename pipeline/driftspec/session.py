@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import provenance, spec
 from driftspec.audience import Audience, members
 from driftspec.components.verdict import Judged, Verdict, of_severity, with_verdict
-from driftspec.errors import DriftspecError, Interrupted, RunFailed
+from driftspec.errors import DriftspecError, Interrupted, RunFailed, cause
 from driftspec.observers import Observer, RunInfo
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
@@ -65,10 +65,16 @@ class Run:
         self.info["verdicts"] = [one.entry() for one in self.verdicts if one.source == "train"]
 
     def lines(self) -> list[str]:
-        """The metrics' lines a run ends with; the last one begins with the bad verdicts and ends with the warnings."""
+        """The metrics' lines a run ends with.
+
+        The last one begins with the bad verdicts and with what is known of the run's draws, and ends with the warnings.
+        """
         lines = [measured.line for measured in self.measured.values() if measured.line]
-        bad, warnings = ([str(one.verdict) for one in of_severity(self.verdicts, how)] for how in ("bad", "warning"))
-        last = "; ".join([*dict.fromkeys(bad), *lines[-1:], *dict.fromkeys(warnings)])
+        judged = self.verdicts
+        bad, warnings = (of_severity(judged, how) for how in ("bad", "warning"))
+        draws = [one for one in judged if one.source == "sample" and one not in bad and one not in warnings]
+        before, after = ([str(one.verdict) for one in some] for some in ([*bad, *draws], warnings))
+        last = "; ".join(dict.fromkeys([*before, *lines[-1:], *after]))
         return [*lines[:-1], last] if last else []
 
     def note_failure(self, failure: dict[str, str]) -> None:
@@ -158,9 +164,9 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
             run.save_info(status=status, error=detail, finished=provenance.now())
             with contextlib.suppress(KeyboardInterrupt):  # it has ended already
                 audience.finished(status, detail["message"])
-            if isinstance(error, DriftspecError | KeyboardInterrupt):
+            if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
                 raise
-            raise RunFailed(f"{type(error).__name__}: {error}") from error
+            raise RunFailed(cause(error)) from error
         audience.finished("finished", None)
 
 

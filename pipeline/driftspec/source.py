@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from driftspec import regular
 from driftspec.document import (
     BYTES,
     NESTING,
@@ -76,10 +77,14 @@ _SYNTAX = (
 
 def read(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its places show the path as given."""
+    return parse(content(path), str(path))
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that may hold a spec, up to one more than a spec may have."""
     file = pathlib.Path(path)
     try:
-        with file.open("rb") as opened:
-            return parse(opened.read(BYTES + 1), str(path))
+        return regular.read(file, BYTES + 1)
     except FileNotFoundError:
         why = "no such file" + nearest(file.name, (other.name for other in file.parent.glob("*")))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -230,7 +235,7 @@ class _Reader:
             elif key.value in entries:
                 first = entries[key.value].key or key.place
                 self.wrong("Y005", f"the key {shown(key.value)} is repeated: it is on line {first.line}", key.place)
-            elif child.value is None and not getattr(event, "style", None) and re.fullmatch(r"\w+:\S+", key.value):
+            elif not getattr(event, "style", None) and re.fullmatch(r"\w+:\S+", key.value):
                 written = key.value.replace(":", ": ", 1)
                 self.wrong("Y004", f"{shown(key.value)} has no space after its colon: write {written}", key.place)
             else:
@@ -258,6 +263,8 @@ class _Reader:
         if mark is None:
             self.stop("Y004", f"not YAML: {said}", Place(self.name, 1, 1))
         found = self.text[mark.index : mark.index + 1]
+        if re.search("mapping values|simple key|block mapping|plain scalar", said):
+            self.refuse_glued(mark)
         if found == "\t":
             said = "tab character"
         elif "mapping values" in said and (bare := _without_colon(self.lines, mark.line - 1)):
@@ -272,6 +279,34 @@ class _Reader:
                 self.stop(code, message.format(opened=opened, found=shown(found)), self.place(mark))
         self.stop("Y004", f"not YAML: {said}", self.place(mark))
 
+    def refuse_glued(self, mark: Any) -> None:
+        """Stop at `key:value`, unless there is none, or it is known."""
+        if glued := _glued(self.lines, mark.line, mark.column):
+            place, text = Place(self.name, *glued[:2]), glued[2].replace(":", ": ", 1)
+            if any(problem.place == place for problem in self.problems):
+                raise self.error()
+            self.stop("Y004", f"a key needs ': ' after it: write {text}", place)
+
+
+_GLUED = re.compile(r"(?<![\w.'\"])[A-Za-z_]\w*:(?![\s/:])[^\s,]*[^\s,:]")
+_FIRST = re.compile(rf"\s*(?:- +)*(?={_GLUED.pattern})")
+
+
+def _glued(lines: list[str], index: int, column: int) -> tuple[int, int, str] | None:
+    """Line, column and text of `key:value`, on the line where the parser gives up or on those right above it."""
+    here = [found for found in _GLUED.finditer(lines[index]) if found.start() <= column] if index < len(lines) else []
+    if here:
+        return index + 1, here[-1].start() + 1, here[-1][0]
+    last = None
+    for number in range(min(index, len(lines)) - 1, -1, -1):
+        if re.fullmatch(r"\s*(#.*)?", lines[number]):
+            continue
+        if not (first := _FIRST.match(lines[number])):
+            break
+        found = _GLUED.match(lines[number], first.end())
+        last = (number + 1, first.end() + 1, found[0] if found else "")
+    return last
+
 
 def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
     """Line and column of what stands alone on a line, where the parser takes the next line's key for its end."""
@@ -279,4 +314,4 @@ def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
     return (index + 1, len(found[1]) + 1) if found else None
 
 
-__all__ = ["Document", "Marks", "Path", "assign", "dump", "merge", "parse", "parse_value", "read", "unset"]
+__all__ = ["Document", "Marks", "Path", "assign", "content", "dump", "merge", "parse", "parse_value", "read", "unset"]

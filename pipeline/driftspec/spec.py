@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +28,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from driftspec import source, sweep, wording
+from driftspec import regular, source, sweep, wording
 from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
-from driftspec.errors import Place, PluginError, Problem, SpecError, in_order, refusal, shown
+from driftspec.errors import CODES, Place, PluginError, Problem, SpecError, in_order, refusal, shown
 from driftspec.registry import Registry
+from driftspec.suggestions import Part
 
 
 class Section(BaseModel):
@@ -60,14 +62,18 @@ class Train(Section):
     """How parameters are fitted."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(256, ge=1, description="rows a step")
+    batch_size: int = Field(
+        256, ge=1, description="rows a step; left to its default, all training rows where they are fewer"
+    )
     optimizer: Optimizer = default("adam", "how parameters are moved")
     schedule: Schedule = default("constant", "how the learning rate changes with the step")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: as it comes")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
     )
-    early_stopping: EarlyStopping | None = Field(None, description="null: all steps")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="ends training when the validation loss no longer improves; null: after all steps"
+    )
     monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
     log_every: int = Field(10, ge=1, description="steps from one record to the next")
@@ -108,7 +114,7 @@ class Sweep(Section):
 class Spec(Section):
     """One run."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="of the spec's format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="names the folder below runs/")
     seed: int = Field(0, ge=0, lt=2**63, description="the root of every random stream")
     runtime: Runtime = Field(default_factory=Runtime, description="device, precision, threads")
@@ -117,9 +123,9 @@ class Spec(Section):
     data: Data | None = Field(None, description="which distribution")
     dynamics: Dynamics = Field(description="which ODE or SDE")
     estimator: Estimator | None = Field(None, description="what is optimised")
-    sampler: Sampler | None = Field(None, description="how samples are drawn; the dynamics names a default")
+    sampler: Sampler | None = Field(None, description="how samples are drawn; null: as the dynamics says")
     train: Train | None = Field(None, description="how parameters are fitted")
-    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; the dynamics names a default")
+    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: what the dynamics says")
     sample: Sample | None = Field(None, description="what is drawn")
     trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
     sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
@@ -219,14 +225,31 @@ def _set(document: source.Document, text: str, name: str) -> source.Document:
     return source.assign(document, path.removesuffix("+"), parsed, name, append=append)
 
 
-def read(path: str | Path, registry: Registry, changes: Changes = Changes()) -> Loaded:
-    """The spec in a file, its base merged in and the command line's changes made. SpecError lists every mistake."""
+def read(path: str | Path, registry: Registry, changes: Changes = Changes(), allow_outside: bool = False) -> Loaded:
+    """The spec in a file, its base merged in and the command line's changes made. SpecError lists every mistake.
+
+    Links followed, both files lie in the folder of `path`, in the current directory, or below one of them, unless
+    `allow_outside`: a stranger's spec makes no message quote another file.
+    """
     path = Path(path)
-    document = source.read(path)
-    text = path.read_bytes()
+    outside = _leads_outside(path, path.parent)
+    if outside and not allow_outside:
+        raise SpecError(Problem("Y001", f"is a link that {OUTSIDE}", Place(str(path))))
+    text = source.content(path)
+    document = _discreetly_parsed(text, str(path)) if outside else source.parse(text, str(path))
     if "extends" in document.data:
-        document = _extended(document, path.parent)
+        document = _extended(document, path.parent, allow_outside)
     return loaded(changes.apply(document), registry, text, path.parent)
+
+
+OUTSIDE = "leads out of the spec's folder and of the current directory; allow it with --allow-outside"
+
+
+def _leads_outside(path: Path, folder: Path) -> bool:
+    try:
+        return not regular.is_inside(path, folder, Path.cwd())
+    except (OSError, ValueError):  # which reading it says: no file has this name
+        return False
 
 
 def loaded(document: source.Document, registry: Registry, text: bytes, root: Path) -> Loaded:
@@ -253,7 +276,7 @@ def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
         TypeAdapter(dict[str, Sweep]).validate_json(json.dumps({"sweep": document.data["sweep"]}))
         found = sweep.conflicts(document)
     except ValidationError as error:
-        found = wording.problems(error, document, {("sweep",): list(Sweep.model_fields)})
+        found = wording.problems(error, document, {("sweep",): Part(Sweep)}, registry.words)
     if found:
         try:
             validate(source.unset(document, "sweep", "sweep"), registry)
@@ -267,24 +290,44 @@ def _error(found: Iterable[Problem]) -> SpecError | PluginError:
     return refusal(in_order(found))
 
 
-def _extended(document: source.Document, folder: Path) -> source.Document:
+def _extended(document: source.Document, folder: Path, allow_outside: bool = False) -> source.Document:
     """The base with the document over it."""
     name, place = document.data["extends"], document.place(("extends",))
-    line = document.source_line(place)
+
+    def refused(text: str) -> SpecError:
+        return SpecError(Problem("Y013", text, place, source=document.source_line(place)))
+
     if not isinstance(name, str):
-        raise SpecError(Problem("Y013", f"'extends' names a file, not {shown(name)}", place, source=line))
+        raise refused(f"'extends' names a file, not {shown(name)}")
+    if not allow_outside and _leads_outside(folder / name, folder):
+        raise refused(f"the base {shown(name)} {OUTSIDE}")
     try:
-        base = source.read(folder / name)
+        text = source.content(folder / name)
     except SpecError as error:
-        if error.problems[0].code != "Y001":
-            raise
-        raise SpecError(
-            Problem("Y013", f"the base {shown(name)} {error.problems[0].message}", place, source=line)
-        ) from None
+        raise refused(f"the base {shown(name)} {error.problems[0].message}") from None
+    base = _discreetly_parsed(text, str(folder / name))
+    if not _resembles_a_spec(base.data):
+        raise refused(f"the base {shown(name)} is not a spec: its keys are not those of one")
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
         raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))
     return source.merge(base, source.unset(document, "extends", "extends"))
+
+
+def _discreetly_parsed(text: bytes, name: str) -> source.Document:
+    """The document in a text. If the text is not a spec, the message about what is wrong quotes no word of it."""
+    try:
+        return source.parse(text, name)
+    except SpecError as error:
+        if _resembles_a_spec(re.findall(r"(?m)^(\w+) *:", text.decode(errors="replace"))):
+            raise
+        raise SpecError([Problem(one.code, CODES[one.code], one.place) for one in error.problems]) from None
+
+
+def _resembles_a_spec(keys: Iterable[str]) -> bool:
+    """Whether more than half of these are keys of a spec."""
+    there = set(keys)
+    return len(there) < 2 * len(there & {*Spec.model_fields, "extends"})
 
 
 def validate(document: source.Document, registry: Registry) -> Spec:
@@ -301,9 +344,9 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         if spec.evaluate is None:
             filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
-        keys = dict(_keys(document.data, Spec, registry))
-        found = wording.problems(error, document, keys | {(): [*keys[()], "extends"]})
-        raise _error(found) from None
+        parts = dict(_parts(document.data, Spec, registry)) | {(): Part(Spec, ("extends",))}
+        found = wording.problems(error, document, parts, registry.words)
+        raise _error([*found, *registry.wordless]) from None
     made = spec.model_copy(update=filled)
     if not any(metric.solves_with() for metric in made.scorers):
         made._default_scorers = _default_scorers(made, context)
@@ -322,12 +365,11 @@ def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
     return ()
 
 
-_Keys = tuple[source.Path, list[str]]
-
-
-def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()) -> Iterator[_Keys]:
-    """The keys of each part that the spec has, or has by default, outer before inner, as far as types are known."""
-    yield path, list(model.model_fields)
+def _parts(
+    data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()
+) -> Iterator[tuple[source.Path, Part]]:
+    """Each part that the spec has, or has by default, outer before inner, as far as types are known."""
+    yield path, Part(model)
     for name, info in model.model_fields.items():
         body = data.get(name, info.default) if isinstance(data, dict) else info.default
         for index, part in enumerate(body) if isinstance(body, list) else [(None, body)]:
@@ -340,7 +382,7 @@ def _keys(data: Any, model: type[BaseModel], registry: Registry, path: source.Pa
                     if isinstance(written, str) and registry.provider(inner.kind, written):
                         found = registry.look_up(inner.kind, written, inner)[0]
                 if found is not None:
-                    yield from _keys(part, found, registry, at)
+                    yield from _parts(part, found, registry, at)
 
 
 def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:

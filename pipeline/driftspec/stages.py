@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from driftspec import spec
 from driftspec.build import Experiment
-from driftspec.errors import RunFailed
+from driftspec.components.verdict import Verdict
+from driftspec.errors import RunFailed, cause
+from driftspec.losses import Losses, explained
 from driftspec.session import Run, Stop, timed
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ def carry_out(
     from driftspec.evaluate import as_json, evaluate, once, sample
 
     stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    run.forget_verdicts()
+    if experiment.has_data():
+        for verdict in experiment.dataset.verdicts:
+            run.judge("data", verdict)
     if training is not None:
         with timed(seconds, "train"), stop.deferred():
             run.observer.stage("train")
@@ -37,10 +44,6 @@ def carry_out(
     model = fitted(experiment, chosen)
     best = _best_step(run.spec, chosen) == chosen["step"]
     run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
-    run.forget_verdicts()
-    if experiment.has_data():
-        for verdict in experiment.dataset.verdicts:
-            run.judge("data", verdict)
 
     def draw() -> Draws:
         draws = sample(experiment, model)
@@ -50,7 +53,7 @@ def carry_out(
 
     drawn = once(draw)
     if "evaluate" in stages:
-        with timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate"), _as_trained(run):
             run.observer.stage("evaluate")
             for name, measured in evaluate(experiment, model, drawn):
                 run.measured[name] = measured
@@ -59,14 +62,14 @@ def carry_out(
                 run.observer.metric(name, measured)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
-        with timed(seconds, "sample"):
+        with timed(seconds, "sample"), _as_trained(run):
             run.observer.stage("sample")
             _save_samples(run, experiment, drawn())
+    if "evaluate" in stages:
+        run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
     with timed(seconds, "plots"):
         run.observer.stage("plots")
         _draw(run, experiment, model, drawn if sampled else None)
-    if "evaluate" in stages:
-        run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
 
 
 def _train(run: Run, training: Training, stop: Stop) -> None:
@@ -92,6 +95,20 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
             save()
         if asked:
             stop.now(f"interrupted after step {record.step}, its checkpoint is written")
+
+
+def _as_trained(run: Run) -> AbstractContextManager[None]:
+    """What fails with the trained weights says so where the loss had risen in training."""
+    if run.spec.train is None:
+        return nullcontext()
+
+    def so_far() -> Losses:
+        losses = Losses()
+        for record in run.directory.records():
+            losses.add(record["step"], record["loss"], record["lr"])
+        return losses
+
+    return explained(so_far, run.spec.train)
 
 
 def _monitor(training: Training) -> Callable[[Model], float] | None:
@@ -134,11 +151,19 @@ def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
 
 
 def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
+    """Write the pictures and the report. A picture that cannot be drawn is a warning."""
     from driftspec import plots, report
 
     samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
-    for name, png in plots.draw(experiment, model, run.info["stages"], run.directory.records(), samples, run.measured):
+    stages, records, lost = run.info["stages"], run.directory.records(), list[str]()
+
+    def without(name: str, error: Exception) -> None:
+        lost.append(f"'{name}' ({cause(error)})")
+
+    for name, png in plots.draw(experiment, model, stages, records, samples, run.measured, without):
         run.directory.write_bytes(f"plots/{name}.png", png)
+    if lost:
+        run.judge("plots", Verdict("pictures", "not_drawn", ", ".join(lost), "warning"))
     run.directory.write_text("report.html", report.page(run))
 
 

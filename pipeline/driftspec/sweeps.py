@@ -33,12 +33,12 @@ from driftspec.components.verdict import Judged
 from driftspec.errors import Interrupted, SpecError, UsageError
 from driftspec.fits import check, errors
 from driftspec.history import look
-from driftspec.observers import Observer
+from driftspec.observers import STAGES, Observer
 from driftspec.registry import Registry
-from driftspec.run_dir import RUN, RunDir
+from driftspec.run_dir import RUN, SWEEP, RunDir
 from driftspec.session import Run, how_to_resume
 
-SWEEP, WHOLE = "sweep.json", "sweep.yaml"
+WHOLE = "sweep.yaml"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def start(
     settings: Settings,
     *,
     out: Path | None = None,
-    stages: Sequence[str] = runs.STAGES,
+    stages: Sequence[str] = STAGES,
     watcher: Watcher | None = None,
     argv: Sequence[str] = (),
     allow_outside: bool = False,
@@ -146,10 +146,10 @@ def start(
     file = loaded.document.place(()).file
     if not loaded.points:
         raise UsageError(f"'{file}' has no section 'sweep': run it with run-spec {file}")
-    if found := errors(check(loaded)):
-        raise SpecError(found)
     for point in loaded.points:
         runs.carried_out(point.spec, stages)
+    if found := errors(check(loaded, stages)):
+        raise SpecError(found)
     digest = digest_of(loaded)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC), prefix="sweep-")
     info: dict[str, Any] = {

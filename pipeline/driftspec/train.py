@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from driftspec.build import Experiment
 from driftspec.components import Estimator
-from driftspec.errors import RunFailed, SolveFailed
+from driftspec.errors import RunFailed, blamed
+from driftspec.losses import Losses, explained
 from driftspec.model import Model
 from driftspec.observers import Record
 from driftspec.spec import Train
@@ -34,10 +34,13 @@ class Training:
         self.streams = experiment.streams.under("train")
         self.rows = experiment.rows(experiment.dataset.train)
         self.validation_rows = experiment.rows(experiment.dataset.validation)
-        self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
-        self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
+        with blamed(self.settings.optimizer.label):
+            self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
+        with blamed(self.settings.schedule.label):
+            self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
         self.ema = copy.deepcopy(self.model.module) if self.settings.ema is not None else None
-        self.state = self.estimator.start(self.model, self.streams.under("start"))
+        with blamed(self.estimator.label):
+            self.state = self.estimator.start(self.model, self.streams.under("start"))
         self.step = 0
         self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -87,26 +90,28 @@ class Training:
 def train(training: Training, monitor: Callable[[Model], float] | None = None) -> Iterator[Record]:
     """Steps until the last one, or until early stopping. RunFailed names the step that cannot go on."""
     settings, estimator, model = training.settings, training.estimator, training.model
-    parameters = list(model.parameters())
+    parameters, losses = list(model.parameters()), Losses()
     while not training.is_over():
         started, step = time.perf_counter(), training.step
-        with _step_named(step + 1):
+        with explained(lambda: losses, settings, step + 1), blamed(estimator.label):
             loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
             training.optimizer.zero_grad(set_to_none=True)
             loss.value.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        value = _finite(loss.value.item(), "loss", step + 1)
-        _finite(norm.item(), "gradient norm", step + 1)
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            value = _finite(loss.value.item(), "loss")
+            _finite(norm.item(), "gradient norm")
+            # Before the weights move: an estimator may look at the gradient again.
+            terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
+        rate = float(training.optimizer.param_groups[0]["lr"])
+        losses.add(step + 1, value, rate)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
-        rate = training.optimizer.param_groups[0]["lr"]
         training.optimizer.step()
         training.schedule.step()
-        training.state, training.step = loss.state, step + 1
+        training.state, training.step = loss.next_state(), step + 1
         _average(training, settings)
-        terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
-        record = Record(step + 1, value, terms, norm.item(), float(rate), loss.evaluations, 0.0, verdicts=verdicts)
-        with _step_named(step + 1):
+        record = Record(step + 1, value, terms, norm.item(), rate, loss.evaluations, 0.0, verdicts=verdicts)
+        with explained(lambda: losses, settings, step + 1):
             record = _checked(training, estimator, record, monitor)
         yield replace(record, seconds=time.perf_counter() - started, last=training.is_over())
 
@@ -132,7 +137,7 @@ def _checked(
     watched.module.eval()
     value = monitor(watched) if monitor else _validation_loss(training, estimator)
     watched.module.train()
-    _finite(value, "validation loss", record.step)
+    _finite(value, "validation loss")
     better = value < training.best["value"] - (stopping.min_delta if stopping else 0.0)
     if better:
         training.best = {"value": value, "step": record.step, "checks_since": 0}
@@ -152,20 +157,11 @@ def _validation_loss(training: Training, estimator: Estimator) -> float:
     return total / len(rows)
 
 
-def _finite(value: float, what: str, step: int) -> float:
+def _finite(value: float, what: str) -> float:
     """The value, or the end of the run: a NaN is never replaced."""
     if not math.isfinite(value):
-        raise RunFailed(f"step {step}: {what} {value} (status non_finite)", "non_finite", step)
+        raise RunFailed(f"{what} {value} (status non_finite)", "non_finite")
     return value
-
-
-@contextlib.contextmanager
-def _step_named(step: int) -> Iterator[None]:
-    """A solve that fails says in which step."""
-    try:
-        yield
-    except SolveFailed as error:
-        raise SolveFailed(f"step {step}: {error}", error.status, step) from error
 
 
 def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:

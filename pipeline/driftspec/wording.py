@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from driftspec import source
-from driftspec.errors import CODES, Place, Problem, nearest, shown
+from driftspec.elsewhere import Words
+from driftspec.errors import CODES, Place, Problem, shown
 from driftspec.source import MISTAKES, Document, Path
+from driftspec.suggestions import Part, Suggestions
 
 WORDS = {
     "missing": ("S110", "missing {thing} {name}{where}{allowed}"),
@@ -70,8 +72,8 @@ class _Mistake:
         stem = self.kind.partition("_")[0] if self.kind.startswith(("int_", "float_", "bool_")) else self.kind
         return str(self.context.get("wanted") or TYPES.get(stem.removesuffix("_type"), ""))
 
-    def text(self, keys: Mapping[Path, Sequence[str]], beside: Container[str]) -> tuple[str, str]:
-        """Code and message; `keys` are those of every part of the spec, `beside` those that stand in the same one."""
+    def text(self, suggest: Suggestions, beside: Collection[str]) -> tuple[str, str]:
+        """Code and message; `beside` are the keys that stand in the same part of the spec."""
         if self.kind in CODES:  # by the registry, in its own words
             return self.kind, self.message
         at = next((i for i in reversed(range(len(self.path))) if isinstance(self.path[i], str)), 0)
@@ -81,57 +83,48 @@ class _Mistake:
         values |= {
             "name": f"'{name}'" if name else "the spec", "where": f" in {inside}" if inside else "",
             "thing": "section" if self.kind == "missing" and not inside else "key", "given": shown(self.given),
-            "allowed": self._allowed(name, keys, beside), "wanted": self.wanted, "hint": _hint(self.wanted, self.given),
+            "allowed": self._allowed(name, suggest, beside), "wanted": self.wanted, "hint": self._hint(suggest),
             "message": self.message.removeprefix("Value error, "),
         }  # fmt: skip
         return code, words.format_map(values)
 
-    def _allowed(self, name: str, keys: Mapping[Path, Sequence[str]], beside: Container[str]) -> str:
+    def _allowed(self, name: str, suggest: Suggestions, beside: Collection[str]) -> str:
         """The nearest of what is allowed, and all of it; for a key, of which there may be many, one of the two."""
         if pattern := self.context.get("pattern"):
             words = PATTERNS.get(pattern, f"text like {pattern}")
-            given = str(self.given)
-            near = (
-                nearest(given, re.findall(f"'({re.escape(given[:1].lower())}[a-z][a-z0-9:]*)'", words)) if given else ""
-            )
+            initial = re.escape(str(self.given)[:1].lower()) or "-"
+            near = suggest.value(self.given, re.findall(f"'({initial}[a-z][a-z0-9:]*)'", words))
             return f"{near}; allowed: {words}"
         if expected := str(self.context.get("expected", "")):
             choices = expected.replace(" or ", ", ").replace("'", "").split(", ")
             given = "none" if self.given is None and "none" in choices else self.given
-            near = nearest(given, choices) if isinstance(given, str) and self.given not in choices else ""
+            near = suggest.value(given, choices) if self.given not in choices else ""
             return f"{near}; allowed: {expected}"
         unknown, here = self.kind == "extra_forbidden", self.path[:-1]
-        names = self.context.get("allowed") or (keys.get(here, ()) if unknown else ())
-        absent = [key for key in names if key not in beside]  # what is there already was not meant
-        if unknown:
-            slip = nearest(name, absent, alike=0.8)  # a letter or two; a key of another part is no slip
-            if told := slip or _home(name, here, keys) or nearest(name, absent) or nearest(name, names):
-                return told
+        names = self.context.get("allowed") or (suggest.parts[here].keys if unknown and here in suggest.parts else ())
+        if unknown and (told := suggest.key(name, here, self.context.get("stands_for", ""), names, beside)):
+            return told
         others = self.context.get("others")
         also = f" ('{name}' is a key of {' and of '.join(others[:3])})" if others else ""
         return f"; allowed: {', '.join(names)}{also}" if names else ""
 
-
-def _home(key: str, here: Path, keys: Mapping[Path, Sequence[str]]) -> str:
-    """Where a key belongs that stands in the wrong part: the nearest part around that one, or inside it."""
-    near = [path for path in keys if key in keys[path] and (path[: len(here)] == here or here[: len(path)] == path)]
-    if not near:
-        return ""
-    near.sort(key=lambda path: abs(len(path) - len(here)))
-    home = ".".join(map(str, near[0]))
-    return f": it belongs in {home}" if home else ": it belongs at the top of the spec"
+    def _hint(self, suggest: Suggestions) -> str:
+        """What to write instead of a value of the wrong type, where that is known."""
+        if self.wanted == "a mapping" and self.path in suggest.parts and isinstance(self.given, (bool, int, float)):
+            return suggest.parts[self.path].for_a_plain_value(self.given)
+        return _hint(self.wanted, self.given)
 
 
-def problems(error: ValidationError, document: Document, sections: Mapping[Path, Sequence[str]]) -> list[Problem]:
-    """Every mistake once, up to 100, in order of place. `sections` holds the keys of the parts of the spec."""
-    placed = []
-    for one in _apart(error, document):
+def problems(error: ValidationError, document: Document, parts: Mapping[Path, Part], words: Words) -> list[Problem]:
+    """Every mistake once, up to 100, in order of place. `words` are those of other libraries."""
+    placed, suggest = [], Suggestions(parts, words)
+    for one in _apart(error, document, suggest):
         at_key = one.kind in ("missing", "extra_forbidden", "unused_key")
         path = one.path[:-1] if one.kind == "missing" else one.path
         placed.append((place_of(document, path, key=at_key), one))
     found: dict[Problem, None] = {}
     for place, one in sorted(placed, key=lambda pair: pair[0])[:MISTAKES]:
-        code, text = one.text(sections, _keys_at(document, one.path[:-1]))
+        code, text = one.text(suggest, _keys_at(document, one.path[:-1]))
         found[Problem(code, text, place, source=document.source_line(place))] = None
     return list(found)
 
@@ -144,19 +137,17 @@ def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
     return document.place(known, key=key or known != path)
 
 
-def _apart(error: ValidationError, document: Document) -> list[_Mistake]:
+def _apart(error: ValidationError, document: Document, suggest: Suggestions) -> list[_Mistake]:
     """One for each mistake: without the missing keys that were misspelt, and the branches of a union made one."""
     errors = error.errors(include_url=False)
     mistakes = [_Mistake(tuple(e["loc"]), e["type"], e["input"], e.get("ctx", {}), e["msg"]) for e in errors]
-    unknown: dict[Path, list[str]] = {}
-    for one in mistakes:
-        if one.kind == "extra_forbidden":
-            unknown.setdefault(one.path[:-1], []).append(str(one.path[-1]))
+    mistakes = list(_paired(mistakes, suggest))
+    misspelt = {(*one.path[:-1], one.context["stands_for"]) for one in mistakes if "stands_for" in one.context}
     found: dict[tuple[Path, str], list[_Mistake]] = {}
     for one in mistakes:
         path, kind = one.path, one.kind
         if kind == "missing":
-            if nearest(str(path[-1]), unknown.get(path[:-1], ())):
+            if path in misspelt:
                 continue
             path, kind = (path[:-1], "length") if isinstance(path[-1], int) else (path, kind)
         elif kind not in CODES and (known := _known(document.data, path, one.given)) != path:
@@ -169,7 +160,26 @@ def _apart(error: ValidationError, document: Document) -> list[_Mistake]:
     return [_joined(path, kind, group) for (path, kind), group in found.items()]
 
 
-def _keys_at(document: Document, path: Path) -> Container[str]:
+def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mistake]:
+    """The mistakes; of an unknown key that stands for a missing one, with the name of that."""
+    lacking: dict[Path, list[str]] = {}
+    for one in mistakes:
+        if one.kind == "missing":
+            lacking.setdefault(one.path[:-1], []).append(str(one.path[-1]))
+    looked_at = 0
+    for one in mistakes:
+        missing = lacking.get(one.path[:-1], [])
+        if one.kind == "extra_forbidden" and missing and looked_at < MISTAKES:  # of more nothing is said
+            looked_at += 1
+            part = suggest.parts.get(one.path[:-1])
+            known = one.context.get("allowed") or (part.keys if part else ())
+            meant = suggest.missing(str(one.path[-1]), missing, [key for key in known if key not in missing])
+            yield replace(one, context={**one.context, "stands_for": meant}) if meant else one
+        else:
+            yield one
+
+
+def _keys_at(document: Document, path: Path) -> Collection[str]:
     value = document.data
     for part in path:
         try:

@@ -130,6 +130,14 @@ FOLDERS = {"dynamics": "dynamics", "data": "data"}
 
 
 @hookimpl
+def driftspec_elsewhere() -> Mapping[str, str]:
+    """Our words to those of other libraries."""
+    from driftspec_plugins._elsewhere import WORDS
+
+    return WORDS
+
+
+@hookimpl
 def driftspec_components() -> Mapping[str, Mapping[str, str]]:
     """kind -> name -> "module:Class"."""
     return {

@@ -163,7 +163,7 @@ def test_a_wrong_command_line(write: Write, capsys: pytest.CaptureFixture[str], 
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"usage: {message}")
+    assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
     assert listing() == before
 
@@ -387,6 +387,29 @@ def test_a_plan_says_what_would_run(write: Write, capsys: pytest.CaptureFixture[
     assert plan(capsys, "a.yaml", "--stage", "evaluate,train")["stages"] == ["evaluate", "train"]
     assert plan(capsys, "a.yaml", "--out", "there")["directory"] == "there"
     assert plan(capsys, "a.yaml", "--unset", "sample")["stages"] == ["train", "evaluate"]
+
+
+def test_a_list_comes_from_where_its_items_were_changed(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["dynamics.network.hidden.0=32", "train.optimizer.betas.1=0.95", "dynamics.network.hidden.1=16"]
+    values = plan(capsys, write(), *(word for one in sets for word in ("--set", one)))["values"]
+    found = {one["key"]: (one["value"], one["from"]) for one in values}  # type: ignore[attr-defined]
+    assert found["dynamics.network.hidden"] == ([32, 16], "--set[1], --set[3]")
+    assert found["train.optimizer.betas"] == ([0.9, 0.95], "--set[2]")
+    assert found["dynamics.network.type"] == ("mlp", "a.yaml:6")
+
+
+def test_a_plan_refuses_the_stages_that_the_run_refuses_and_checks_those_it_would_run(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = "sweep: {grid: {seed: [1, 2]}}\n"
+    write(TEXT + grid, "many.yaml")
+    for spec in (write(), "many.yaml"):
+        assert main(["plan", spec, "--stage", "evaluate"]) == 2
+        assert "begins with train" in capsys.readouterr().err
+        assert plan(capsys, spec, "--stage", "train,sample")["stages"] == ["train", "sample"]
+    write(edited(("[nll]", "[energy_distance]")))  # which reads more samples than are drawn
+    assert main(["plan", "a.yaml"]) == 3
+    assert plan(capsys, "a.yaml", "--stage", "train,sample")["stages"] == ["train", "sample"]
 
 
 def test_a_plan_names_the_directory_that_the_run_then_makes(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 import tiny
@@ -69,11 +71,30 @@ def test_rows_to_be_measured_need_no_training_rows() -> None:
     assert len(made.train) == 0 and len(made.test) == 3 and made.transform is given
 
 
+def test_columns_are_bound_by_name_or_without_names_by_position() -> None:
+    """What holds for data that cannot choose columns themselves."""
+    table = Table(skewed(5), ("a", "b", "c"))
+    for names, order in ((("c", "a"), [2, 0]), (("b", "c", "a"), [1, 2, 0])):
+        bound = table.with_columns(names)
+        assert bound.columns == names and torch.equal(bound.values, table.values[:, order])
+    numbered = replace(table, named=False).with_columns(("c", "a", "b"))
+    assert numbered.columns == ("c", "a", "b") and torch.equal(numbered.values, table.values)
+    with pytest.raises(SpecError) as caught:
+        table.with_columns(("a", "B", "d"))
+    assert [problem.message for problem in caught.value.problems] == [
+        "no column 'B' (did you mean 'b'?): the data have a, b, c", "no column 'd': the data have a, b, c",
+    ]  # fmt: skip
+    with pytest.raises(SpecError, match="the data have 3 columns, the model was trained on 2: 'a', 'b'"):
+        replace(table, named=False).with_columns(("a", "b"))
+
+
 def test_rows_that_stand_in_training_and_test_are_counted() -> None:
     made = prepare(Rows(), FILES, STREAMS)
     assert made.repeated() == 0
     test = torch.cat([made.train[:3], made.train[:1], made.validation[:5], made.test[:2]])
     assert replace(made, test=test).repeated() == 4
+    zero, other = torch.zeros(1, 1, dtype=torch.float64), -torch.zeros(2, 1, dtype=torch.float64)
+    assert replace(made, train=zero, test=other).repeated() == 2, "-0.0 is the number 0.0"
 
 
 # Transform ---------------------------------------------------------------------------------------------------------
@@ -112,15 +133,31 @@ def test_the_units_of_a_column_make_no_difference(how: str) -> None:
     torch.testing.assert_close(plain, scaled, rtol=0, atol=1e-8)
 
 
+class Given(Data):
+    """The rows that a test gives."""
+
+    type = "given"
+    given: ClassVar[Tensor]
+
+    def read(self, files: Files, generator: torch.Generator) -> Table:
+        return Table(self.given, tuple("abcdefgh"[: self.given.shape[1]]))
+
+
 @pytest.mark.parametrize("how", ["scale", "whiten"])
-def test_what_cannot_be_standardised_is_named(how: str) -> None:
+def test_what_cannot_be_standardised_is_named(how: Literal["scale", "whiten"], monkeypatch: pytest.MonkeyPatch) -> None:
     x = skewed()
-    for value in (0.0, 0.1, 1e9):
-        with pytest.raises(SpecError, match="column 2 is constant"):
-            Transform.fit(how, torch.cat([x[:, :1], torch.full((500, 1), value).double(), x[:, 2:]], 1))
+    for value, written in ((0.0, "0"), (0.1, "0.1"), (1e9, "1e+09")):
+        still = torch.cat([x[:, :1], torch.full((500, 1), value).double(), x[:, 2:]], 1)
+        monkeypatch.setattr(Given, "given", still, raising=False)
+        text = f"column 'b' ({written}) is constant in all 400 training rows: standardize: {how} is impossible"
+        with pytest.raises(SpecError, match=re.escape(text)):
+            prepare(Given(standardize=how), FILES, STREAMS)
+    monkeypatch.setattr(Given, "given", torch.cat([x, x.sum(1, keepdim=True)], 1))
     if how == "whiten":
-        with pytest.raises(SpecError, match="linearly dependent"):
-            Transform.fit(how, torch.cat([x, x.sum(1, keepdim=True)], 1))
+        with pytest.raises(SpecError, match="column 'd' is a linear function of columns 'a', 'b', 'c': standardize"):
+            prepare(Given(standardize=how), FILES, STREAMS)
+    else:
+        assert prepare(Given(standardize=how), FILES, STREAMS).dim == 4
 
 
 @pytest.mark.parametrize("how", ["none", "scale", "whiten"])

@@ -98,7 +98,7 @@ def test_a_code_is_explained_on_stdout(capsys: pytest.CaptureFixture[str]) -> No
         out, err = capsys.readouterr()
         assert out.startswith("S111: an unknown key\n\nA key that nothing reads")
         assert "\nWrong:\n\n    train: {" in out
-        assert out.index("Mended:") > out.index("clipnorm")
+        assert out.index("Right:") > out.index("clipnorm")
         assert err == ""
 
 
@@ -115,9 +115,9 @@ def test_without_a_code_all_are_listed(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("S11", "usage: unknown code 'S11' (did you mean 'S1"),
-        ("X30l", "usage: unknown code 'X30l' (did you mean 'X30"),
-        ("\x1b[0m", r"usage: unknown code '\x1b[0m'; run-spec explain lists all of them"),
+        ("S11", "error: unknown code 'S11' (did you mean 'S1"),
+        ("X30l", "error: unknown code 'X30l' (did you mean 'X30"),
+        ("\x1b[0m", r"error: unknown code '\x1b[0m'; run-spec explain lists all of them"),
     ],
 )
 def test_an_unknown_code_is_a_usage_error_with_the_nearest(
@@ -132,4 +132,4 @@ def test_an_unknown_code_is_a_usage_error_with_the_nearest(
 
 def test_an_explanation_is_indented() -> None:
     text = Explanation("Why.", "\na: 1\n\nb: 2\n", "a: 1").text("S111")
-    assert text == "S111: an unknown key\n\nWhy.\n\nWrong:\n\n    a: 1\n\n    b: 2\n\nMended:\n\n    a: 1"
+    assert text == "S111: an unknown key\n\nWhy.\n\nWrong:\n\n    a: 1\n\n    b: 2\n\nRight:\n\n    a: 1"

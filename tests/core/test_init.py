@@ -117,7 +117,7 @@ def test_the_starter_names_every_alternative(registry: Registry) -> None:
 def test_a_wrong_command(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert init(*words) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"usage: {message}") and err.count("\n") == 1
+    assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
     assert files() == {}
 
 
@@ -130,7 +130,7 @@ def test_an_unknown_name_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -
 def test_nothing_is_replaced(taken: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path(taken).write_text("mine")
     assert init("birds", "--like", "ffjord_penguins") == 2
-    assert capsys.readouterr().err.startswith(f"usage: '{taken}' exists already and is left alone")
+    assert capsys.readouterr().err.startswith(f"error: '{taken}' exists already and is left alone")
     assert files() == {taken: b"mine"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -57,6 +58,31 @@ def test_a_package_is_complete(folder: Path, capsys: pytest.CaptureFixture[str])
     said, logged = capsys.readouterr()
     assert said.startswith("somewhere/tail-mass: metric 'tail_mass' in 9 files\nnext: cd somewhere/tail-mass && ")
     assert not logged
+    assert said.splitlines()[-1] == f"it is a metric, for no --kind was given; there are {', '.join(USAGE)}"
+    assert main(["plugins", "new", "other", "--kind", "metric"]) == 0
+    assert "--kind" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ("solver\n", 0, "solver 'my_own' in 9 files"),
+        ("\n", 0, "metric 'my_own' in 9 files"),
+        ("", 0, "metric 'my_own' in 9 files"),
+        ("solvr\n", 2, "unknown kind 'solvr' (did you mean 'solver'?)"),
+    ],
+)
+def test_a_terminal_is_asked_for_the_kind(
+    answer: str, code: int, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert main(["plugins", "new", "my-own"]) == code
+    out, err = capsys.readouterr()
+    assert err.startswith(f"kind ({', '.join(USAGE)}) [metric]: ")
+    assert told in out + err
+    assert "--kind was" not in out
 
 
 @pytest.mark.parametrize("kind", USAGE)
@@ -163,7 +189,7 @@ def test_what_cannot_be_is_said_and_nothing_written(
     assert main(["plugins", "new", *words]) == 2
     said, logged = capsys.readouterr()
     assert not said
-    assert logged.startswith(f"usage: {message}")
+    assert logged.startswith(f"error: {message}")
     assert logged.count("\n") == 1
     assert files(folder) == ["full/file"]
 
@@ -184,7 +210,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_package(
 
     monkeypatch.setattr(Path, "write_text", write)
     assert main(["plugins", "new", "tails"]) == 2
-    assert capsys.readouterr().err == "usage: tails cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == "error: tails cannot be written: No space left on device\n"
     assert len(written) == 4
     assert list((folder / "tails").iterdir()) == []
 
@@ -194,7 +220,7 @@ def test_a_kind_without_a_skeleton_is_told_from_an_unknown_one(
 ) -> None:
     monkeypatch.delitem(USAGE, "schedule")
     assert main(["plugins", "new", "fine", "--kind", "schedule"]) == 2
-    assert capsys.readouterr().err.startswith("usage: --kind: no skeleton for the kind 'schedule'; allowed: metric, ")
+    assert capsys.readouterr().err.startswith("error: --kind: no skeleton for the kind 'schedule'; allowed: metric, ")
     assert list(folder.iterdir()) == []
 
 
@@ -239,4 +265,4 @@ def test_showing_what_two_plugins_provide_is_their_problem_and_a_name_that_nobod
     assert main(["plugins", "show", "metric/two.py/same", *both]) == 0
     assert "(two.py, " in capsys.readouterr().out
     assert main(["plugins", "show", "metric/nobody"]) == 2
-    assert capsys.readouterr().err.startswith("usage: unknown metric 'nobody'; allowed: ")
+    assert capsys.readouterr().err.startswith("error: unknown metric 'nobody'; allowed: ")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from problems import points
 
 from driftspec import plots, plots_chains, report
 from driftspec.build import Experiment
-from driftspec.components import Dynamics, Measured
+from driftspec.components import Dynamics, Measured, Verdict
+from driftspec.errors import SolveFailed
 from driftspec.model import Model
 from driftspec.registry import Registry
 from driftspec.runs import start
+from driftspec.scalars import with_error
 
 ALL = ("train", "evaluate", "sample")
 RECORDS = [{"step": step, "loss": 1 / step, "validation": 2 / step} for step in range(10, 60, 10)]
@@ -35,9 +38,10 @@ def drawn(
     stages: Sequence[str] = ALL,
     records: Sequence[dict[str, Any]] = (),
     samples: bool = True,
+    lost: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, bytes]:
     rows = points(50, made.model.dim).numpy() if samples else None
-    return dict(plots.draw(made, model or made.model, stages, records, rows))
+    return dict(plots.draw(made, model or made.model, stages, records, rows, lost=lost))
 
 
 def pixels(png: bytes) -> Any:
@@ -97,9 +101,72 @@ def test_a_run_that_has_not_read_its_data_shows_none() -> None:
 def test_a_solve_that_fails_costs_its_picture_alone() -> None:
     """A field with a hole where the grid and the paths go and no data are."""
     holed = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 2, dtype=torch.float32)
-    assert list(drawn(tiny.experiment(), holed, records=RECORDS)) == ["loss", "samples"]
+    lost: dict[str, Exception] = {}
+    assert list(drawn(tiny.experiment(), holed, records=RECORDS, lost=lost.__setitem__)) == ["loss", "samples"]
+    assert list(lost) == ["log_density", "trajectories"]
+    assert all(isinstance(error, SolveFailed) for error in lost.values())
     line = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 1, dtype=torch.float32)
     assert list(drawn(tiny.experiment(GAUSSIAN.format(mean="[0.0]")), line)) == ["density"]
+
+
+LANGEVIN = "dynamics={type: langevin, network: {type: mlp, hidden: [4]}}"
+SCORE = LANGEVIN, "estimator=score_matching", "sampler={type: langevin, step: 0.1, steps: 4}"
+
+
+def test_a_picture_that_fails_is_a_warning_and_metrics_and_samples_are_there(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+
+    def singular(*given: object) -> Figure:
+        there.extend(name for name in ("metrics.json", "samples.npy") if (tmp_path / "run" / name).exists())
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(plots, "_samples", singular)
+    monkeypatch.setattr(plots, "WALKERS", 16)
+    run = start(tiny.loaded("train.steps=1", *SCORE, "evaluate=[ess]"), registry, out=tmp_path / "run")
+    assert run.info["status"] == "finished" and there == ["metrics.json", "samples.npy"]
+    (found,) = (one.verdict for one in run.verdicts if one.source == "plots")
+    assert str(found) == "pictures not drawn: 'samples' (LinAlgError: Singular matrix)"
+    assert found.severity == "warning" and "pictures not drawn" in (run.path / "report.html").read_text()
+    assert sorted(file.stem for file in (run.path / "plots").iterdir()) == ["loss", "marginals", "score"]
+
+
+def test_labels_are_plain_text() -> None:
+    """A dollar sign starts no formula, and a letter that the font has not costs nothing."""
+    names = "cost $_per_$", "$\\frac{1}{$", "温度"
+    for columns in (names[:2], names[1:]):
+        rows = points(20, 2).numpy()
+        png = plots._png(partial(plots._samples, rows, rows, plots._box(rows), columns))
+        assert pixels(png).ndim == 3
+
+
+def test_samples_that_are_all_alike_are_drawn_as_they_are() -> None:
+    points_ = points(30, 2).numpy()
+    flat = points_ * [1.0, 0.0]
+    makers: list[Callable[[], Figure]] = [
+        partial(plots._samples, flat, 0 * flat, plots._box(flat), "ab"),
+        partial(plots._histogram, 0 * flat + 7, 0 * flat, None, "a"),
+        partial(plots_chains.marginals, np.stack([points_, 1e-25 * points_]), ["start", "end"], "ab"),
+        partial(plots_chains.marginals, np.stack([flat[:, 1:], flat[:, 1:]]), ["start", "end"], "b"),
+        partial(plots_chains.traces, flat.reshape(1, 30, 2), "ab"),
+    ]
+    for make in makers:
+        assert pixels(plots._png(make)).ndim == 3
+    figure = plots_chains.marginals(np.stack([points_, 1e-25 * points_]), ["start", "end"], "ab")
+    low, high = figure.axes[0].get_xlim()
+    assert high - low > np.ptp(points_[:, 0])  # of all states, where the last are one point
+    lags, found = plots_chains.autocorrelation(np.ones((3, 30)))
+    assert np.isnan(found).all() and len(lags) == len(found)
+
+
+def test_a_field_without_slope_has_arrows_of_length_0() -> None:
+    made = tiny.experiment(*SCORE, "evaluate=[]")
+    for weight in made.model.parameters():
+        torch.nn.init.zeros_(weight)
+    figure = plots_chains.score_field(made, made.model, (-1, 1, -1, 1), points(9, 2).numpy(), ("a", "b"))
+    (arrows,) = [c for c in figure.axes[0].collections if hasattr(c, "U")]
+    assert not arrows.U.any() and not arrows.V.any()
 
 
 def test_the_mapped_density_is_in_the_datas_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +207,7 @@ def test_the_report_stands_alone(tmp_path: Path, registry: Registry) -> None:
     assert sorted(pictures) == sorted(path.read_bytes() for path in (run.path / "plots").glob("*.png"))
     assert len(pictures) == 4
     for measured in run.measured.values():
-        assert f"{measured.value:.6g}" in page
+        assert f"<td class=number>{with_error(measured.value, measured.stderr)}<td>" in page
     assert run.measured["nll"].line is not None and run.measured["nll"].line in page
     assert "type: neural_ode" in page and run.info["torch"] in page
 
@@ -159,7 +226,52 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     assert np.isfinite(run.info["seconds"]["plots"])
     run.measured |= {"lone": Measured(2.0, None, "", 9, {}, "one chain < two"), "sure": Measured(2.0, 0.25, "", 9)}
     page = report.page(run)
-    assert "none: one chain &lt; two" in page and "± 0.25" in page
+    assert "2 <small>no standard error:</small><small>one chain &lt; two</small>" in page and "2 ± 0.25" in page
+    run.measured["nothing"] = Measured(None, None, "", 0, {}, "no chain moves")
+    assert "none <small>no chain moves</small>" in report.page(run)
+
+
+def test_the_report_begins_with_what_is_bad(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "draw", lambda *given: ())
+    metric = "evaluate=[{type: energy_distance, name: kl, samples: 20}]"
+    run = start(tiny.loaded("train.steps=1", metric), registry, out=tmp_path / "run")
+    assert "<section" not in report.page(run)
+    run.measured["kl"] = Measured(1.0, 0.5, "nats", 9, line="KL 1.0")
+    run.measured["other"] = Measured(1.0, 0.5, "nats", 9)
+    run.judge("sample", Verdict("chains", "not_converged", "why", "bad"))
+    for subject, outcome, severity in (
+        ("solver", "within_tolerance", "good"), ("prior", "unknown", "unknown"),
+        ("rounding", "rounding_dominates", "warning"), ("log_det", "log_det_suspect", "bad"),
+    ):  # fmt: skip
+        run.judge("kl", Verdict(subject, outcome, f"why <{severity}>", severity))  # type: ignore[arg-type]
+    page = report.page(run)
+    order = [
+        "Do not trust this run's numbers", "chains not converged: why",
+        "log det suspect: why &lt;bad&gt; <small>(kl)</small>",
+        "Warnings", "rounding dominates: why", "Could not be judged", "prior unknown: why",
+        "Checked", "solver within tolerance: why", "KL 1.0",
+        "<td>kl<small>chains not converged</small><small>prior unknown</small><small>rounding dominates</small>"
+        "<small>log det suspect</small><td", "<td>other<td",
+    ]  # fmt: skip
+    assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
+
+
+def test_the_report_says_in_words_which_weights_and_which_commit(tmp_path: Path, registry: Registry) -> None:
+    run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
+    run.info |= {"git": None, "evaluated": {"weights": "ema", "step": 600, "best": False}}
+    page = report.page(run)
+    assert "<th>git" not in page
+    assert "<td>moving average (ema) at step 600<" in page
+    run.info["git"] = {"commit": "0123456789abcdef", "dirty": True}
+    assert "<td>commit 0123456789ab with changes that are not committed<" in report.page(run)
+
+
+def test_a_loss_that_is_recorded_once_is_drawn_whatever_its_size() -> None:
+    for loss in (0.0, 2e7, -3e12):
+        low, high = plots._loss([{"step": 10, "loss": loss}]).axes[0].get_ylim()
+        assert low < loss < high
 
 
 def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
@@ -221,3 +333,8 @@ def test_autocorrelation_of_an_autoregression_is_its_power() -> None:
         x[:, n] = rho * x[:, n - 1] + (1 - rho**2) ** 0.5 * generator.standard_normal(200)
     lags, found = plots_chains.autocorrelation(x[:, 200:])
     assert found[0] == 1 and np.abs(found[:20] - rho ** lags[:20]).max() < 0.02
+
+
+def test_chains_that_never_move_have_no_autocorrelation() -> None:
+    lags, found = plots_chains.autocorrelation(np.ones((3, 8)))
+    assert len(lags) == len(found) and np.isnan(found).all()

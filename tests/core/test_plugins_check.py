@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kit import checks
 
-from driftspec.cli import main
+from driftspec.cli import conformance, main
 from driftspec.testing import TraceTests
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -103,3 +103,15 @@ def test_without_pytest_it_says_how_to_get_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "pytest" else find(name, *a))
     assert main(["plugins", "check", "solver/rk4"]) == 2
     assert "pip install 'driftspec[test]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "reason"),
+    [
+        ("E   KeyError: 1\na.py:3: in f\nE   PluginError: it failed\n1 error in 3 s\n", "", "PluginError: it failed"),
+        ("", "no module named pytest\n", "no module named pytest"),
+        ("", "", "it says nothing"),
+    ],
+)
+def test_where_pytest_cannot_check_the_last_error_is_told(out: str, err: str, reason: str) -> None:
+    assert conformance._reason(out, err) == reason

@@ -92,14 +92,18 @@ def test_a_loss_that_is_no_number_fails_the_run(write: Write, capsys: pytest.Cap
     assert deep(*words) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "a.yaml:6:12: error[X305] estimator: step 1: loss inf (status non_finite)\n"
+    warning, error = err.splitlines()
+    assert warning.startswith("--set[1]: warning[X303] units off scale: columns 'x1' (mean ")
+    assert error == "a.yaml:6:12: error[X305] estimator: step 1: loss inf (status non_finite)"
     assert listing() == ["a.yaml"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("exact_trace", "failing", "a.yaml:6:12: error[X305] estimator: KeyError: 'no such thing'\n"),
+        ("exact_trace", "failing",
+         "a.yaml:6:12: error[X305] estimator: step 1: estimator 'failing' failed: KeyError: 'no such thing' (-v shows "
+         "where)\n"),
         ("evaluate:", "sampler: nowhere\nevaluate:",
          "a.yaml:13:10: error[X305] sampler: sampler 'nowhere': draws that are not finite\n"),
     ],
@@ -121,7 +125,7 @@ def test_data_are_read_and_held_against_the_spec(write: Write, capsys: pytest.Ca
     Path("t.csv").write_text("a,b\n1,x\n")
     assert deep("a.yaml") == 3
     assert "a.yaml:4:27: error[X304] t.csv: row 2, column 'b': 'x' is no number" in capsys.readouterr().err
-    Path("t.csv").write_text("a,b\n" + "1,2\n3,5\n" * 10)
+    Path("t.csv").write_text("a,b\n" + "1,2\n3,5\n2,9\n" * 7)
     assert deep("a.yaml") == 3
     assert "a.yaml:9:15: error[X303] 'batch_size' in train is 32" in capsys.readouterr().err
     assert deep("a.yaml", "--set", "train.batch_size=8") == 0
@@ -146,7 +150,8 @@ def test_the_worst_of_several_is_the_exit_code_and_every_format_tells(
     assert deep(write(), "b.yaml", "--format", "json") == 1
     found = json.loads(capsys.readouterr().out)
     assert [one["valid"] for one in found["files"]] == [True, False]
-    assert [(one["spec"], one["code"], one["line"]) for one in found["problems"]] == [("b.yaml", "X305", 6)]
+    problems = [(one["spec"], one["code"], one["line"]) for one in found["problems"]]
+    assert problems == [("b.yaml", "X303", 4), ("b.yaml", "X305", 6)]
     assert deep("a.yaml", "b.yaml", "c.yaml") == 3
 
 

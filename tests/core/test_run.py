@@ -41,6 +41,7 @@ from driftspec.registry import hookimpl
 
 class Saved(Data):
     type = "saved"
+    file_key = "path"
     path: str
 
     def read(self, files, generator):
@@ -49,7 +50,8 @@ class Saved(Data):
 
         path = files.find(self.path)
         values = torch.from_numpy(np.load(path)).double()
-        return Table(values, tuple(f"column {i}" for i in range(values.shape[1])), digest=files.digest(path))
+        names = tuple(f"column {i}" for i in range(values.shape[1]))
+        return Table(values, names, digest=files.digest(path), named=False)
 
 
 class Square(Network):
@@ -308,6 +310,19 @@ def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
         name: expected[name] for name in expected if "00000020" in name
     } == expected
     assert records(run.path) == records(whole.path)
+
+
+def test_an_interrupted_run_ends_a_loop_that_catches_every_exception(tmp_path: Path, registry: Registry) -> None:
+    """`except Exception` around one run of many lets the next one start only where the run failed."""
+    begun = []
+    with pytest.raises(Interrupted):
+        for seed in range(3):
+            begun.append(seed)
+            try:
+                made(tmp_path / str(seed), registry, *BARE, observer=At(interrupt(), step=2))
+            except Exception:
+                continue
+    assert begun == [0] and not issubclass(Interrupted, Exception)
 
 
 def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: Registry) -> None:
@@ -602,7 +617,7 @@ def test_other_rows_are_measured_all_of_them(
     changes = Changes(["data.path=other.npy"])
     child = again(run.path, with_plugin, changes, ["evaluate"], out=tmp_path / "child")
     entry = json.loads((child.path / "metrics.json").read_bytes())["nll"]
-    assert entry["n"] == 57 and "baselines" not in entry["details"]
+    assert entry["n"] == 57 and entry["details"]["baselines"]["kde"]["fitted_on"] == 240  # the run's training rows
     assert child.info["data_digest"] not in (None, run.info["data_digest"])
     assert child.info["every_row"] and not run.info["every_row"]
     grandchild = again(child.path, with_plugin, Changes(), ["evaluate"], out=tmp_path / "grandchild")
@@ -623,6 +638,34 @@ def test_an_interrupted_measurement_goes_on(whole: Run, tmp_path: Path, registry
             RunDir.open(tmp_path / "run").write_json("run.json", {**info(tmp_path / "run"), "status": "running"})
         run = finish(tmp_path / "run", registry)
         assert (run.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
+
+
+def test_another_solver_on_a_finished_run_has_its_own_defaults(whole: Run, tmp_path: Path, registry: Registry) -> None:
+    typed, named = Changes(["sampler.solver.type=dopri5"]), Changes(["sampler.solver=dopri5"])
+    runs = [again(whole.path, registry, one, ["sample"], out=tmp_path / str(i)) for i, one in enumerate((typed, named))]
+    first, second = (run.path / "samples.npy" for run in runs)
+    assert first.read_bytes() == second.read_bytes() != (whole.path / "samples.npy").read_bytes()
+    assert runs[0].spec == runs[1].spec
+    back = again(first.parent, registry, Changes(["sampler.solver.type=rk4"]), ["sample"], out=tmp_path / "back")
+    assert (back.path / "samples.npy").read_bytes() == (whole.path / "samples.npy").read_bytes()
+    assert back.spec == whole.spec
+    assert {*info(back.path)["written"]} - {*info(whole.path)["written"]} == {"sampler.type", "sampler.solver.type"}
+
+
+def test_a_stage_on_a_finished_run_is_asked_for_no_more_than_it_does(
+    whole: Run, tmp_path: Path, registry: Registry
+) -> None:
+    hungry = "evaluate=[{type: energy_distance, samples: 2000}]"
+    child = again(whole.path, registry, Changes([hungry, "sample.count=5"]), ["sample"], out=tmp_path / "sampled")
+    assert np.load(child.path / "samples.npy").shape == (5, 2)
+    with pytest.raises(SpecError, match=r"reads 2000 samples and sample\.count is 5"):
+        again(child.path, registry, Changes(), ["evaluate"])
+    quick = "evaluate=[{type: round_trip, points: 8}]"
+    broken = Changes([quick, "sampler={type: ode, solver: {type: rk4, steps: 50, max_steps: 40}}"])
+    child = again(child.path, registry, broken, ["evaluate"], out=tmp_path / "measured")
+    assert child.info["status"] == "finished"
+    with pytest.raises(SpecError, match="more than 'max_steps'"):
+        again(child.path, registry, Changes(), ["sample"])
 
 
 def test_samples_of_a_spec_that_draws_none_want_a_number(tmp_path: Path, registry: Registry) -> None:

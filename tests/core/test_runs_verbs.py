@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny
 
+import driftspec
 from driftspec.cli import main
 from driftspec.registry import Registry
 from driftspec.run_dir import RunDir
@@ -286,7 +287,7 @@ def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Tol
         (["show", "runs/tiny/a", "--root", "x"], "--root is for runs list"),
         (["list", "--root", "rns"], "--root rns: no such folder"),
         (["list", "tiyn"], "no run of 'tiyn' below 'runs' (did you mean 'tiny'?); there are: tiny, other"),
-        (["show", "runs/tiny"], "'runs/tiny' is not a run: it has no run.json; the newest run below it is '"),
+        (["show", "runs"], "'runs' is not a run: it has no run.json"),
         (["show", "runs/tiny/x"], "'runs/tiny/x' is not a run: there is no such directory"),
         (["diff", "runs/tiny/a", "runs/tniy"], "'runs/tniy' is not a run: there is no such directory (did you mean "),
     ],
@@ -294,7 +295,33 @@ def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Tol
 def test_a_wrong_command(words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", *words]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(f"usage: {message}") and err.count("\n") == 1
+    assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_the_folder_of_a_specs_runs_means_the_newest_that_is_no_child(
+    here: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(folder: str = "runs/tiny") -> tuple[str, str]:
+        assert main(["runs", "show", folder, "--format", "json"]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out)["run"], err
+
+    assert shown() == ("runs/tiny/b", "runs/tiny: its newest run is runs/tiny/b\n")
+    change(here / "tiny/b", parent=str(here / "tiny/a"))
+    assert shown() == ("runs/tiny/a", "runs/tiny: its newest run is runs/tiny/a\n")
+    shutil.copytree(here / "tiny/a", here / "tiny/0")
+    change(here / "tiny/0", started="2027-01-01T00:00:00+00:00")
+    assert shown()[0] == "runs/tiny/0", "by when it began, not by its name"
+    (here / "tiny/0/run.json").write_text("{")
+    assert shown() == ("runs/tiny/a", "runs/tiny: its newest run is runs/tiny/a\n")
+    assert driftspec.load("runs/tiny").path == Path("runs/tiny/a")
+    assert main(["runs", "diff", "runs/tiny", "runs/tiny/a"]) == 0
+    assert capsys.readouterr().err == "runs/tiny: its newest run is runs/tiny/a\n"
+    assert main(["resume", "runs/tiny"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("error: 'runs/tiny/a' is finished: nothing to resume\n")
+    (here / "tiny/sweep.json").write_text("{}")
+    assert main(["runs", "show", "runs/tiny"]) == 2, "the points of a sweep are not runs of one spec"
 
 
 def test_a_diff_with_a_run_that_has_no_spec(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

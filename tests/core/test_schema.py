@@ -283,22 +283,68 @@ def test_a_part_may_leave_out_what_its_base_has_and_no_more() -> None:
     assert not VALIDATOR.is_valid({"dynamics": {"network": {"hidden": [8]}}})
 
 
-def test_every_key_has_a_description_and_its_default() -> None:
-    definitions = SCHEMA["definitions"]
-    bare = [
-        f"{name}.{key}"
-        for name, definition in definitions.items()
-        for key, one in definition.get("properties", {}).items()
-        if key != "type" and "description" not in one
-    ]
-    assert bare == []
-    assert all(definition.get("description") for definition in definitions.values())
-    assert definitions["estimator.hutchinson"]["properties"]["probes"]["default"] == 1
-    assert definitions["spec:Train"]["properties"]["optimizer"]["default"] == "adam"
-    assert definitions["data.moons"]["properties"]["split"]["default"] == [0.8, 0.1, 0.1]
-    told = set(SCHEMA["properties"]) - {"extends"}
-    assert told == set(spec.Spec.model_fields)
-    assert all("description" in SCHEMA["properties"][key] for key in told - {"version"})
+def keys_of(made: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(definition.key, its schema) of every key."""
+    for name, definition in {"": made, **made["definitions"]}.items():
+        for key, one in definition.get("properties", {}).items():
+            if isinstance(one, dict):
+                yield f"{name}.{key}", one
+
+
+def test_an_editor_shows_of_every_key_its_name_its_meaning_and_its_default() -> None:
+    for name, one in keys_of(SCHEMA):
+        assert one["title"] == name.rpartition(".")[2]
+        if one["title"] not in ("type", "extends"):
+            *meaning, last = one["description"].split("\n")
+            assert meaning != [one["title"]], f"{name} has no meaning"
+            assert re.fullmatch("Required|Optional|Default: .+", last), name
+            assert last.startswith("Default: ") is ("default" in one), name
+            if "default" in one:
+                assert source.parse(f"a: {last.removeprefix('Default: ')}", "a").data["a"] == one["default"], name
+    known = dict(keys_of(SCHEMA))
+    assert known["estimator.hutchinson.probes"]["description"] == "K, probe vectors averaged\nDefault: 1"
+    assert known["spec:Train.steps"]["description"] == "optimiser steps\nRequired"
+    assert known["spec:Train.optimizer"]["default"] == "adam"
+    assert known["data.moons.split"]["description"].endswith("\nDefault: [0.8, 0.1, 0.1]")
+    assert set(SCHEMA["properties"]) - {"extends"} == set(spec.Spec.model_fields)
+
+
+def test_an_editor_shows_the_key_before_the_component_that_stands_in_it() -> None:
+    network = dict(keys_of(SCHEMA))["dynamics.neural_ode.network"]
+    first, second = network["allOf"]
+    assert first == {"title": "network", "description": network["description"]}
+    assert second == {"$ref": "#/definitions/network"}
+
+
+def test_an_editor_completes_no_null_where_a_component_or_a_section_is_meant() -> None:
+    for name in ("data", "estimator", "train", "sample"):
+        assert "default" not in SCHEMA["properties"][name]
+        assert SCHEMA["properties"][name]["type"][0] == "object", "it writes the key, and goes on in the next line"
+
+
+def test_no_name_of_the_schemas_own_is_shown() -> None:
+    for name, definition in SCHEMA["definitions"].items():
+        assert definition["description"], name
+        assert re.fullmatch(r"[a-z0-9_ ]+", definition["title"]), name
+    titles = {name: SCHEMA["definitions"][name]["title"] for name in ("spec:Train", "estimator+keys", "data.moons")}
+    assert titles == {"spec:Train": "train", "estimator+keys": "estimator", "data.moons": "moons"}
+
+
+def test_every_name_of_a_component_is_completed_with_what_it_is() -> None:
+    def choices(one: Any) -> Iterator[dict[str, Any]]:
+        for inner in one.values() if isinstance(one, dict) else one if isinstance(one, list) else ():
+            yield from choices(inner)
+        if isinstance(one, dict) and "enum" in one and set(one["enum"]) <= set(NAMES):
+            yield one
+
+    found = list(choices(SCHEMA))
+    assert set(NAMES) == {name for one in found for name in one["enum"]}
+    for one in found:
+        assert len(one["enumDescriptions"]) == len(one["enum"])
+        assert all(one["enumDescriptions"])
+    estimators = next(one for one in found if "hutchinson" in one["enum"])
+    told = dict(zip(estimators["enum"], estimators["enumDescriptions"], strict=True))
+    assert told["hutchinson"].startswith("tr(∂f/∂x) ≈ 1/K Σ_k v_kᵀ")
 
 
 # --- plugins ---
@@ -445,9 +491,9 @@ def test_a_file_is_written_and_checked(
     [
         (["--check", "no.json"], 1, "error: 'no.json' cannot be read: no such file or directory; write it anew"),
         (["--check", "bad.json"], 1, "error: 'bad.json' is no JSON"),
-        (["-o", "no/s.json"], 2, "usage: -o 'no/s.json': a file in an existing folder"),
-        (["-o", "."], 2, "usage: -o '.': a file in an existing folder"),
-        (["-o", "s.json", "--check", "s.json"], 2, "usage: argument --check: not allowed with argument -o"),
+        (["-o", "no/s.json"], 2, "error: -o 'no/s.json': a file in an existing folder"),
+        (["-o", "."], 2, "error: -o '.': a file in an existing folder"),
+        (["-o", "s.json", "--check", "s.json"], 2, "error: argument --check: not allowed with argument -o"),
     ],
 )
 def test_what_cannot_be_written_or_checked(

@@ -255,29 +255,29 @@ def test_plan_shows_the_points(write: Write, capsys: pytest.CaptureFixture[str])
 
 def test_a_sweep_is_not_a_run_and_a_run_is_no_sweep(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([write(SIX)]) == 2
-    assert capsys.readouterr() == ("", "usage: 'a.yaml' is a sweep of 6 points: run-spec sweep a.yaml\n")
+    assert capsys.readouterr() == ("", "error: 'a.yaml' is a sweep of 6 points: run-spec sweep a.yaml\n")
     with pytest.raises(UsageError, match="run-spec sweep"):
         driftspec.run("a.yaml")
     with pytest.raises(UsageError, match="is a sweep"):
         driftspec.run({"version": 1, **source.parse(swept(SIX), "a").data})
     assert main(["sweep", write("")]) == 2
-    assert capsys.readouterr().err == "usage: 'a.yaml' has no section 'sweep': run it with run-spec a.yaml\n"
+    assert capsys.readouterr().err == "error: 'a.yaml' has no section 'sweep': run it with run-spec a.yaml\n"
     assert [path.name for path in Path().iterdir()] == ["a.yaml"]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["sweep"], 2, "usage: the following arguments are required: SPEC"),
-        (["sweep", "a.yaml", "--jobs", "0"], 2, "usage: argument --jobs: '0' is not a whole number from 1 to 999"),
-        (["sweep", "a.yaml", "--jobs", "x"], 2, "usage: argument --jobs: 'x' is not a whole number"),
-        (["sweep", "a.yaml", "--stage", "sample"], 2, "usage: a new run of this spec begins with train"),
-        (["sweep", "a.yaml", "--out", "."], 2, "usage: '.' is not empty"),
+        (["sweep"], 2, "error: the following arguments are required: SPEC"),
+        (["sweep", "a.yaml", "--jobs", "0"], 2, "error: argument --jobs: '0' is not a whole number from 1 to 999"),
+        (["sweep", "a.yaml", "--jobs", "x"], 2, "error: argument --jobs: 'x' is not a whole number"),
+        (["sweep", "a.yaml", "--stage", "sample"], 2, "error: a new run of this spec begins with train"),
+        (["sweep", "a.yaml", "--out", "."], 2, "error: '.' is not empty"),
         (["sweep", "a.yaml", "--seed", "1"], 3, "--seed: error[S130] 'seed' is swept"),
         (["sweep", "a.yaml", "--set", "train.steps=0"], 3, "--set[1]: error[S113] 'steps' in train is 0"),
         (["sweep", "b.yaml"], 3, "b.yaml: error[Y001] cannot be read: no such file (did you mean 'a.yaml'?)"),
-        (["resume", "nowhere"], 2, "usage: 'nowhere' is not a run: there is no such directory"),
-        (["resume", "nowhere", "--jobs", "2"], 2, "usage: 'nowhere' is no sweep: --jobs has no use"),
+        (["resume", "nowhere"], 2, "error: 'nowhere' is not a run: there is no such directory"),
+        (["resume", "nowhere", "--jobs", "2"], 2, "error: 'nowhere' is no sweep: --jobs has no use"),
     ],
 )
 def test_a_wrong_command_writes_nothing(

@@ -223,7 +223,7 @@ def test_a_sweep_that_is_stopped_leaves_checkpoints_and_goes_on(number: signal.S
     assert out == "" and "Traceback" not in err
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert err == "interrupted: interrupted; go on with: run-spec resume out --plugin talk.py\n"
+        assert err == "interrupted; go on with: run-spec resume out --plugin talk.py\n"
         assert state(path)["status"] == "interrupted" and statuses(path) == ["interrupted", "interrupted", "waiting"]
     else:
         assert process.returncode == -signal.SIGKILL and err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from driftspec.components import (
 from driftspec.testing import (
     SolverTests,
 )
+from driftspec_plugins.solvers.torchdiffeq_fixed import Midpoint
 
 
 class Fixed(FixedSteps):
@@ -195,6 +197,54 @@ class Obeys(Ignores):
 def test_what_a_solver_gets_wrong(found: type[Component], check: str) -> None:
     assert outcome(held(SolverTests, found), check).startswith("failed: ")
     assert outcome(held(SolverTests, Fixed), check) == "passed"
+
+
+class SolvedBack(Midpoint):
+    """Whose gradient is an adjoint equation's; its mutants do not say what they should of the state solved back."""
+
+    type = "solved_back"
+
+    def solve(self, *given: Any, **keys: Any) -> SolvedPath:
+        path = super().solve(*given, **keys)
+        return replace(path, missed_start=lambda: self.said(path.missed_start()))
+
+    def said(self, missed: Tensor | None) -> Tensor | None:
+        return missed
+
+
+class Silent(SolvedBack):
+    """Nothing."""
+
+    type = "silent"
+
+    def said(self, missed: Tensor | None) -> Tensor | None:
+        return None
+
+
+class OneForAll(SolvedBack):
+    """The worst row's miss for every row."""
+
+    type = "one_for_all"
+
+    def said(self, missed: Tensor | None) -> Tensor | None:
+        return None if missed is None else missed.amax().expand(len(missed))
+
+
+class NoOtherWay(SolvedBack):
+    """That there is no backpropagation to compare it with."""
+
+    type = "no_other_way"
+
+    def differentiated(self, by: Any) -> Any:
+        return super().differentiated(by) if by == "adjoint" else None
+
+
+def test_what_a_solver_that_solves_back_gets_wrong() -> None:
+    check = "a_state_solved_back_is_compared_with_its_start"
+    assert outcome(held(SolverTests, SolvedBack), check) == "passed"
+    for found in (Silent, OneForAll, NoOtherWay):
+        assert outcome(held(SolverTests, found), check).startswith("failed: "), found
+    assert outcome(held(SolverTests, Fixed), check).startswith("skipped: ")
 
 
 def test_what_a_solver_that_chooses_its_steps_gets_wrong() -> None:

@@ -73,7 +73,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 BAD = "chains not converged: no chain has moved"
-WARNING = "adjoint adjoint inaccurate: it is off by 0.01"
+WARNING = "adjoint inaccurate: it is off by 0.01"
 
 
 def test_the_last_line_begins_with_what_is_bad_and_strict_exits_with_1(
@@ -90,7 +90,7 @@ def test_the_last_line_begins_with_what_is_bad_and_strict_exits_with_1(
         ("train", "adjoint", "warning"), ("sample", "chains", "bad"), ("count", "count", "unknown"),
     ]  # fmt: skip
     details = json.loads(Path("out/metrics.json").read_text())["count"]["details"]
-    assert details["chains"] == {"outcome": "not_converged", "reason": "no chain has moved"}
+    assert details["convergence"] == {"outcome": "not_converged", "reason": "no chain has moved"}
     assert BAD in Path("out/report.html").read_text()
     assert [one.outcome for one in driftspec.load("out", plugins=["judged.py"]).verdicts] == [
         "adjoint_inaccurate", "not_converged", "round_number",

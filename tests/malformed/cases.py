@@ -42,6 +42,7 @@ def extending(name: str, extends: str, *said: str, **files: str) -> Case:
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]\n" for below, name in zip("abcdefg", "bcdefgh")
 )
+GLUED = "a key needs ': ' after it: write"
 DEVICES = "allowed: 'cpu', 'cuda', 'cuda:1' or 'mps'"
 
 FILES = [
@@ -84,6 +85,37 @@ FILES = [
         "samples: 500",
         "samples:500",
         "a.yaml:3:21: error[Y004] 'samples:500' has no space after its colon: write samples: 500",
+    ),
+    *(
+        wrong(
+            f"no space after a colon, {name}",
+            old,
+            new,
+            f"a.yaml:{place}: error[Y004] {GLUED} {glued.replace(':', ': ', 1)}",
+        )
+        for name, old, new, place, glued in (
+            ("above another key", "  steps: 100", "  steps:20", "9:3", "steps:20"),
+            ("above a comment", "  steps: 100", "  steps:20  # few\n\n  # a comment: here", "9:3", "steps:20"),
+            ("twice", "  steps: 100\n  batch_size: 64", "  steps:20\n  batch_size:64", "9:3", "steps:20"),
+            ("below another key", "  batch_size: 64", "  batch_size:64", "10:3", "batch_size:64"),
+            ("at the top", "name: a", "name:a", "2:1", "name:a"),
+            ("in the first line", "version: 1", "version:1", "1:1", "version:1"),
+            ("before a list", "evaluate: [nll]", "evaluate:[nll]", "13:1", "evaluate:[nll]"),
+            ("before a list in a mapping", "betas: [", "betas:[", "11:37", "betas:[0.9"),
+            ("in a list", "[nll]", "\n  - type:nll\n    points: 3", "14:5", "type:nll"),
+        )
+    ),
+    *(
+        wrong(
+            f"no space after a colon, {name}",
+            old,
+            new,
+            f"a.yaml:{place}: error[Y004] '{glued}' has no space after its colon: write {glued.replace(':', ': ')}",
+        )
+        for name, old, new, place, glued in (
+            ("before a mapping", "sample: {count", "sample:{count", "14:1", "sample:{count"),
+            ("before a mapping of several keys", "data: {type", "data:{type", "3:1", "data:{type"),
+        )
     ),
     wrong(
         "an equals sign for a colon",
@@ -137,7 +169,7 @@ FILES = [
     wrong("a section that is a list", "{count: 100}", "[count, 100]", "a.yaml:14:9: error[S112] 'sample' should be a "
           "mapping, not a list"),
     wrong("a section that is a number", "{count: 100}", "100", "a.yaml:14:9: error[S112] 'sample' should be a "
-          "mapping, not 100"),
+          "mapping, not 100: write {count: 100}"),
     wrong("a component that is a list", "{type: adam, lr: 1e-2, betas: [0.9, 0.99]}", "[adam]", "a.yaml:11:14: "
           "error[S121] 'optimizer' in train should name an optimizer component, not a list; allowed: …"),
     wrong("a type that is a list", "type: moons", "type: [moons]", "a.yaml:3:14: error[S121] 'type' in data should "
@@ -197,6 +229,23 @@ FILES = [
           "('probes' is a key of estimator 'hutchinson')"),
     wrong("a word for a device", "name: a", "name: a\nruntime: {device: CPU}", "a.yaml:3:19: error[S114] 'device' in "
           f"runtime is 'CPU' (did you mean 'cpu'?); {DEVICES}"),
+    # --- words of other libraries; test_elsewhere.py has more ---
+    wrong("a step's size", "name: a", "name: a\nsampler: {type: langevin, step_size: 0.1}", "a.yaml:3:27: error[S111] "
+          "unknown key 'step_size' in sampler (did you mean 'step'?)"),
+    wrong("another name of silu", "activation: tanh", "activation: swish", "a.yaml:6:52: error[S114] 'activation' "
+          "in dynamics.network is 'swish' (did you mean 'silu'?); allowed: …"),
+    wrong("a method that is not here", "{type: hutchinson, noise: rademacher}", "flow_matching", "a.yaml:7:12: "
+          "error[S120] unknown estimator 'flow_matching'; allowed: contrastive_divergence, denoising, …"),
+    wrong("a precision that is not here", "name: a", "name: a\nruntime: {dtype: float16}", "a.yaml:3:18: error[S114] "
+          "'dtype' in runtime is 'float16'; allowed: 'float32' or 'float64'"),
+    wrong("epochs", "  steps: 100", "  epochs: 100", "a.yaml:9:3: error[S111] unknown key 'epochs' in train (did you "
+          "mean 'steps', which counts optimiser steps?)"),
+    wrong("a rate in the wrong section", "name: a", "name: a\nlearning_rate: 1e-3", "a.yaml:3:1: error[S111] unknown "
+          "key 'learning_rate': it is 'lr' in train.optimizer"),
+    wrong("a file for a component", "{type: moons, samples: 500, noise: 0.05}", "my.csv", "a.yaml:3:7: error[S120] "
+          "unknown data 'my.csv' (did you mean 'table' with path: my.csv?); allowed: …"),
+    wrong("a number for a section in train", "  steps", "  early_stopping: 10\n  steps", "a.yaml:9:19: error[S112] "
+          "'early_stopping' in train should be a mapping, not 10: write {patience: 10}"),
     # --- two mistakes are two answers ---
     Case("two misspelt", edited(("estimator:", "estimater:"), ("evaluate:", "evalute:")), (
         "a.yaml:7:1: error[S111] unknown key 'estimater' (did you mean 'estimator'?)",
@@ -229,7 +278,7 @@ FILES = [
     changed("two changes, two mistakes", "--set train.steps=0 --set sample.cuont=3", "--set[1]: error[S113] 'steps' "
             "in train is 0: it must be at least 1", "--set[2]: error[S111] unknown key 'cuont' in sample (did you "
             "mean 'count'?)"),
-    changed("an option misspelt", "--sett train.steps=5", "usage: unrecognized arguments: --sett train.steps=5 "
+    changed("an option misspelt", "--sett train.steps=5", "error: unrecognized arguments: --sett train.steps=5 "
             "(did you mean '--set'?); see: run-spec validate --help", code=2),
     changed("the nearest of several parts", "--set steps=7", "--set[1]: error[S111] unknown key 'steps': it belongs in "
             "train"),
@@ -242,7 +291,7 @@ FILES = [
             "train.optimizer"),
     changed("letters of a device in the wrong order", "--set runtime.device=cuad", "--set[1]: error[S114] 'device' in "
             f"runtime is 'cuad' (did you mean 'cuda'?); {DEVICES}"),
-    changed("no value", "--set train.steps", "usage: argument --set: 'train.steps' is not KEY=VALUE; "
+    changed("no value", "--set train.steps", "error: argument --set: 'train.steps' is not KEY=VALUE; "
             "see: run-spec validate --help", code=2),
     # --- extends ---
     extending("a base that is not there", "bas.yaml", "a.yaml:1:10: error[Y013] the base 'bas.yaml' cannot be read: "
@@ -251,6 +300,10 @@ FILES = [
     extending("two bases", "[b.yaml, c.yaml]", "a.yaml:1:10: error[Y013] 'extends' names a file, not a list"),
     extending("a mistake in the base", "b.yaml", "b.yaml:9:10: error[S112] 'steps' in train should be a whole number, "
               "not 'ten'", b=edited(("steps: 100", "steps: ten"))),
+    extending("a base elsewhere", "/etc/passwd", "a.yaml:1:10: error[Y013] the base '/etc/passwd' leads out of the "
+              "spec's folder and of the current directory; allow it with --allow-outside"),
+    extending("a base that is no spec", "b.yaml", "a.yaml:1:10: error[Y013] the base 'b.yaml' is not a spec: its "
+              "keys are not those of one", b="token: abc\n"),
     extending("a base that is a folder", ".", "a.yaml:1:10: error[Y013] the base '.' cannot be read: is a directory"),
     # --- what does not fit together ---
     wrong("train forgotten", TEXT[TEXT.index("train:") : TEXT.index("evaluate:")], "", "a.yaml:7:1: error[X302] "

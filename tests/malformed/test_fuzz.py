@@ -164,7 +164,7 @@ def answered(folder: Path, content: bytes, changes: list[list[str]]) -> int:
     assert (code == 0) == (out.getvalue() == f"{file}: valid\n"), told
     assert "Traceback" not in told and "internal error" not in told
     if code == 2:
-        assert told.startswith("usage: "), told
+        assert told.startswith("error: "), told
         return code
     assert (code == 0) or told
     for line in told.removesuffix("\n").split("\n") if told else ():

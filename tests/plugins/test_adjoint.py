@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +15,9 @@ import torch
 from benchmarks.memory import gradient_step
 from problems import MATRICES, Cubic, DrivenSine, Linear, Planar, Problem, Sine, TimeAffine, points, tensor
 
-from driftspec import flow
-from driftspec.components import Solver
+from driftspec import flow, gradients
+from driftspec.cli import main
+from driftspec.components import Estimator, Solver
 from driftspec.errors import SolveFailed
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 
@@ -96,12 +101,18 @@ def planar_gradient(solver, steps=None):
     return torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in closed])
 
 
+@functools.cache
+def fixed_gradient(name, gradient, n):
+    """The same by N fixed steps, computed once for several tests."""
+    return planar_gradient(made(name, gradient), n)
+
+
 @over("gradient", ["backprop", "adjoint"])
 @over("name", FIXED)
 def test_gradients_of_fixed_steps_converge_with_their_order(name, gradient):
     """In x, both ends of time and every parameter the field closes over."""
     counts = [32, 64, 128]
-    both = [planar_gradient(made(name, gradient), n) for n in counts]
+    both = [fixed_gradient(name, gradient, n) for n in counts]
     errors = [(found - closed).abs().max() for found, closed in both]
     assert abs(slope(counts, errors) + made(name).order) < 0.3, errors
     assert both[0][1].abs().min() > 1e-3
@@ -121,7 +132,7 @@ def test_the_adjoint_less_backpropagation_falls_at_the_solvers_order(name):
     counts = [32, 64, 128]
     differences = []
     for n in counts:
-        adjoint, backprop = (planar_gradient(made(name, g), n)[0] for g in ("adjoint", "backprop"))
+        adjoint, backprop = (fixed_gradient(name, g, n)[0] for g in ("adjoint", "backprop"))
         differences.append((adjoint - backprop).abs().max())
     assert abs(slope(counts, differences) + made(name).order) < 0.3, differences
 
@@ -135,7 +146,7 @@ def test_the_state_solved_back_drifts_at_the_solvers_order(name, falls):
 
 
 def test_the_adjoint_may_have_steps_of_its_own():
-    same, finer = (planar_gradient(made("heun3", "adjoint", adjoint_steps=n), 16)[0] for n in (16, 256))
+    same, finer = (planar_gradient(made("heun3", "adjoint", adjoint_steps=n), 16)[0] for n in (16, 64))
     own, closed = planar_gradient(made("heun3", "adjoint"), 16)
     assert torch.equal(same, own)
     assert 0 < (finer - closed).norm() < (own - closed).norm()
@@ -185,7 +196,7 @@ def test_a_trajectorys_gradient_reaches_a_condition_and_learnable_times(gradient
     for mine, theirs in zip(found, closed):
         assert theirs.abs().min() > 1e-3
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-    back = flow.stats(paths)["evaluations_backward"]
+    back = gradients.stats(paths)["evaluations_backward"]
     assert back > 3 * 400 if gradient == "adjoint" and body[0] == "heun3" else (back > 0) == (gradient == "adjoint")
 
 
@@ -194,6 +205,198 @@ def test_a_gradient_that_a_context_would_lose_without_params():
     model = tiny.flow_of(lambda t, y: y - c, 2)
     states, _ = flow.trajectory(model, points(3, 2), tensor(0.0, 1.0), made("dopri5", "adjoint"))
     assert torch.autograd.grad(states.sum(), c, allow_unused=True) == (None,)
+
+
+@over("name", [*FIXED, *PAIRS, "dopri5", "dopri8"])
+def test_the_ends_of_time_cost_one_evaluation_each_and_choose_no_step(name):
+    """∂L/∂t1 = H(t1) and ∂L/∂t0 = -H(t0): nothing is integrated for them, and no error norm counts them."""
+    problem, x, counts = DrivenSine(), points(5, 1).requires_grad_(), []
+    keys = {} if name in FIXED else {"rtol": 1e-3, "atol": 1e-3}
+    for learnable in (False, True):
+        ends = [tensor(t)[0].requires_grad_(learnable) for t in (T0, T1)]
+        path = made(name, "adjoint", **keys).solve(problem.f, x, *ends, steps=8)
+        path.state.square().sum().backward()
+        counts.append(path.stats["evaluations_backward"])
+    assert counts[1] - counts[0] == 2
+    assert all(end.grad is not None and abs(end.grad) > 1e-2 for end in ends)
+
+
+class Forgetful:
+    """A field -x that is 0 in the backward pass: the state solved back stays where the solve ended."""
+
+    def __init__(self):
+        self.speed = -1.0
+
+    def __call__(self, t, x):
+        return self.speed * x
+
+
+UNITS = {
+    "equal": ({"rtol": 1e-4, "atol": 1e-6}, 1e-4, 1e-6),
+    "looser back": ({"rtol": 1e-4, "atol": 1e-6, "adjoint_rtol": 1e-3, "adjoint_atol": 1e-5}, 1e-3, 1e-5),
+    "tighter back": ({"rtol": 1e-4, "atol": 1e-6, "adjoint_rtol": 1e-5, "adjoint_atol": 1e-7}, 1e-4, 1e-6),
+}
+
+
+@over("name, keys, rtol, atol", [
+    *((name, {"steps": 4, "tolerance": 0.01}, 0.0, 0.01) for name in FIXED),
+    *((name, *unit) for name in (*PAIRS, "dopri5", "dopri8") for unit in UNITS.values()),
+])  # fmt: skip
+def test_the_missed_start_is_in_tolerances_row_by_row(name, keys, rtol, atol):
+    """max_i |x_back - x|_i / (atol + rtol |x|_i), by the looser of both tolerances; integrals do not count."""
+    x, field = tensor([1.0, -3.0], [0.0, 1e-3], [0.0, 0.0]).requires_grad_(), Forgetful()
+    rates = lambda t, y: (field(t, y), torch.ones_like(y[:, :1]))  # noqa: E731
+    path = made(name, "adjoint", **keys).solve(field, x, T0, T1, rates).require()
+    assert path.missed_start() is None
+    field.speed = 0.0
+    (path.state.sum() + path.integrals.sum()).backward(retain_graph=True)
+    expected = ((path.state - x).abs() / (atol + rtol * x.abs())).detach().amax(1)
+    torch.testing.assert_close(path.missed_start(), expected)
+    field.speed = -1.0  # a second pass that comes back: the worst one counts
+    path.state.sum().backward()
+    torch.testing.assert_close(path.missed_start(), expected)
+
+
+@over("speed, missed", [(-1e300, [math.inf, 0.0]), (math.nan, [math.inf, math.inf])])
+def test_a_way_back_that_leads_nowhere_misses_by_infinitely_many_tolerances(speed, missed):
+    x, field = tensor([1.0], [0.0]).requires_grad_(), Forgetful()
+    path = made("euler", "adjoint", steps=50).solve(field, x, 0.0, 1.0)
+    field.speed = speed
+    with pytest.raises(SolveFailed, match="non_finite"):
+        path.state.sum().backward()
+    assert path.missed_start().tolist() == missed
+
+
+# -------------------------------------------------------------------------------------------- contraction, and verdicts
+
+SPIRAL = """\
+version: 1
+name: contraction
+data: {type: spiral_trajectories, samples: 100, times: 2, duration: 1.0}
+dynamics: {type: neural_ode, network: {type: mlp, hidden: [], time: none}}
+estimator: {type: trajectory, solver: {type: dopri5, rtol: 1e-6, atol: 1e-8, gradient: adjoint}}
+train: {steps: 2, batch_size: 50}
+evaluate: []
+"""
+FLOW = """\
+version: 1
+name: contraction
+data: {type: gaussian, mean: [0.0, 0.0], samples: 100}
+dynamics: {type: neural_ode, time: [1.0, 0.0], network: {type: mlp, hidden: [], time: none}}
+estimator: {type: ESTIMATOR, solver: {type: dopri5, rtol: 1e-6, atol: 1e-8, gradient: adjoint}}
+train: {steps: 2, batch_size: 50}
+"""
+FAST = [
+    pytest.param(SPIRAL, 10, (), id="trajectory-10"),
+    pytest.param(SPIRAL, 20, ("warning",), id="trajectory-20"),
+    pytest.param(SPIRAL, 30, None, id="trajectory-30"),
+    pytest.param(FLOW.replace("ESTIMATOR", "exact_trace"), 24, ("warning",), id="exact_trace-24"),
+    pytest.param(FLOW.replace("ESTIMATOR", "hutchinson"), 30, None, id="hutchinson-30", marks=pytest.mark.slow),
+]
+"""The gradient is right at λ = 10, off by 1e-3 and more at 20 (a likelihood's at 24), by any factor at 30."""
+
+
+def contracting(speed: float, text: str):
+    """The loss of 64 rows along dz/dt = diag(-λ, -1/5) z for a time of 1, λ = speed, in float32; its model and rows."""
+    made = tiny.experiment(text=text)
+    with torch.no_grad():
+        made.model.module.weight_0.copy_(torch.diag(torch.tensor([-speed, -0.2])))
+        made.model.module.bias_0.zero_()
+    x = points(64, 2).float()
+    rows = x if "gaussian" in text else torch.stack([x, torch.zeros_like(x)], 1)
+    estimator = made.spec.estimator
+    state = estimator.start(made.model, made.streams)
+    return estimator.loss(made.model, rows, state, made.streams.at(1)), made, rows
+
+
+def by_backprop(made, rows):
+    """∂L/∂θ, by backpropagation, of the same loss."""
+    estimator = made.spec.estimator
+    steps = estimator.model_copy(update={"solver": estimator.solver.model_copy(update={"gradient": "backprop"})})
+    loss = steps.loss(made.model, rows, steps.start(made.model, made.streams), made.streams.at(1))
+    return gradients.flat(loss.value, made.model)
+
+
+@over("text, speed, severities", FAST)
+def test_a_fast_contraction_is_found_out(text, speed, severities):
+    loss, made, rows = contracting(speed, text)
+    loss.value.backward()
+    grad = torch.cat([p.grad.flatten() for p in made.model.parameters()])
+    off, missed = gradients.relative(grad, by_backprop(made, rows)), loss.stats()["missed_start"]
+    if severities is None:
+        assert off > 1 and missed > 1e8
+        with pytest.raises(SolveFailed, match="status adjoint_unreliable: on 16 rows the gradient differs") as raised:
+            loss.verdicts()
+        assert raised.value.status == "adjoint_unreliable" and "write gradient: backprop" in raised.value.cure
+        return
+    verdicts = loss.verdicts()
+    assert tuple(one.severity for one in verdicts) == severities, (off, missed)
+    assert all((one.subject, one.outcome) == ("adjoint", "adjoint_inaccurate") for one in verdicts)
+    assert off < (0.1 if severities else 1e-4) and missed < 1e7
+    assert not verdicts or float(re.search("by ([0-9.e-]+), relative", verdicts[0].reason)[1]) > 1e-3
+
+
+STIFF = """
+from driftspec.components import Network
+from driftspec.registry import hookimpl
+
+
+class Stiff(Network):
+    "diag(-speed, -1/5) x."
+    type = "stiff"
+    speed: float = 1.0
+
+    def parameters(self, d_in, d_out, generator):
+        import torch
+
+        return {"w": torch.diag(torch.tensor([-self.speed, -0.2]))}
+
+    def apply(self, p, t, x, context=None):
+        return x @ p["w"].T
+
+
+@hookimpl
+def driftspec_components():
+    return {"network": {"stiff": Stiff}}
+"""
+
+
+def test_a_run_with_a_wrong_adjoint_ends(tmp_path, capsys):
+    """Exit 1 with the status, before any weight has moved."""
+    plugin, spec = tmp_path / "stiff.py", tmp_path / "fast.yaml"
+    plugin.write_text(STIFF)
+    spec.write_text(SPIRAL.replace("{type: mlp, hidden: [], time: none}", "{type: stiff, speed: 30.0}"))
+    assert main([str(spec), "--plugin", str(plugin), "--out", str(tmp_path / "run")]) == 1
+    text = capsys.readouterr().err
+    assert "step 1: solving the adjoint ODE ended with status adjoint_unreliable" in text and "Traceback" not in text
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (told["status"], told["error"]["status"], told["error"]["step"]) == ("failed", "adjoint_unreliable", 1)
+
+
+def test_a_score_is_the_gradient_of_its_steps_whatever_trains_the_flow():
+    """The adjoint's would be wrong along a fast contraction, with nothing to say so, and lose what the field holds."""
+
+    def f(t, y):
+        return torch.stack([-30 * y[:, 0], torch.sin(y[:, 0] + y[:, 1]) - y[:, 1] / 5], 1)
+
+    model, x = tiny.flow_of(f, 2, (1.0, 0.0)), points(4, 2)
+    found = []
+    for by in ("backprop", "adjoint"):
+        solver = made("dopri5", by, rtol=1e-5, atol=1e-5)
+        scored = flow.log_prob_and_score(model, x, solver, ExactTrace()).value
+        value = flow.differentiable_log_prob(model, x, ExactTrace(), solver).sum()
+        found.append((scored, *torch.autograd.grad(value, model.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+    assert found[0][1].abs() > 1
+
+
+def test_trajectories_are_differentiated_through_their_steps_unless_the_spec_says_otherwise():
+    assert Estimator.make("trajectory").solver == Solver.make({"type": "dopri5", "rtol": 1e-6, "atol": 1e-8})
+    assert Estimator.make("trajectory").solver.gradient == "backprop"
+    assert "gradient: adjoint" in (Path(__file__).parents[2] / "specs" / "neural_ode_spiral.yaml").read_text()
+    loss, _, _ = contracting(30, SPIRAL.replace(", gradient: adjoint", ""))
+    loss.value.backward()
+    assert loss.verdicts() == () and "missed_start" not in loss.stats() and loss.next_state() == {}
 
 
 # ------------------------------------------------------------------------------------------------------------- statuses

@@ -16,13 +16,14 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
+from driftspec import convergence
 from driftspec.cli import main
 from driftspec.components import Distribution, Draws, Dynamics, Measured, Metric, Sampler
 from driftspec.dataset import Transform
 from driftspec.errors import RunFailed
 from driftspec.evaluate import Evaluation
+from driftspec.model import build_model
 from driftspec.streams import Streams
-from driftspec_plugins.metrics import _chains
 from driftspec_plugins.metrics.moments import chain_estimates
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -47,25 +48,24 @@ def test_effective_sizes_and_r_hat_are_those_of_arviz(phi: float, change: Callab
     for chains in (1, 2, 5):
         for draws in (4, 5, 6, 7, 9, 10, 33, 200):
             x = change(autoregressive(chains, draws, phi, seed=draws, apart=0.3))
-            assert _chains.bulk(x) == pytest.approx(array_stats._ess_bulk(x), rel=1e-8)
-            assert _chains.tail(x) == pytest.approx(array_stats._ess_tail(x, (0.05, 0.95)), rel=1e-8)
-            assert _chains.mean_size(x) == pytest.approx(array_stats._ess_mean(x), rel=1e-8)
-            if chains > 1 and (r_hat := _chains.r_hat(x)) is not None:
+            assert convergence.bulk(x) == pytest.approx(array_stats._ess_bulk(x), rel=1e-8)
+            assert convergence.tail(x) == pytest.approx(array_stats._ess_tail(x, (0.05, 0.95)), rel=1e-8)
+            assert convergence.size(convergence.split(x)) == pytest.approx(array_stats._ess_mean(x), rel=1e-8)
+            if chains > 1 and (r_hat := convergence.split_r_hat(x)) is not None:
                 assert r_hat == pytest.approx(array_stats._rhat_rank(x), rel=1e-8)
 
 
 def test_what_they_say_of_chains_with_a_known_answer() -> None:
     slow = autoregressive(8, 20000, 0.8)
-    assert _chains.bulk(slow) == pytest.approx(slow.size * 0.2 / 1.8, rel=0.06)
-    assert _chains.r_hat(slow) == pytest.approx(1, abs=2e-3)
+    assert convergence.bulk(slow) == pytest.approx(slow.size * 0.2 / 1.8, rel=0.06)
+    assert convergence.split_r_hat(slow) == pytest.approx(1, abs=2e-3)
     apart = autoregressive(200, 400, 0.0, apart=1.0)
-    assert _chains.r_hat(apart) == pytest.approx(math.sqrt(2), rel=0.1)  # √(V/W), V = 1 + 1
+    assert convergence.split_r_hat(apart) == pytest.approx(math.sqrt(2), rel=0.1)  # √(V/W), V = 1 + 1
     wider = autoregressive(8, 2000, 0.0) * np.linspace(0.2, 3, 8)[:, None]
-    assert _chains.r_hat(wider) > 1.1  # the means agree: it is the folded one that sees it
+    assert convergence.split_r_hat(wider) > 1.1  # the means agree: it is the folded one that sees it
     moving = autoregressive(8, 2000, 0.0) + np.linspace(-1, 1, 2000)
-    assert _chains.r_hat(moving) > 1.1  # the chains agree: it is their halves that do not
-    assert _chains.mean_size(slow[:, :3]) == 8
-    assert _chains.r_hat(np.ones((4, 10)) * np.arange(4)[:, None]) is None
+    assert convergence.split_r_hat(moving) > 1.1  # the chains agree: it is their halves that do not
+    assert convergence.split_r_hat(np.ones((4, 10)) * np.arange(4)[:, None]) is None
 
 
 # ---------------------------------------------------------------------------------------------------- through a metric
@@ -94,7 +94,7 @@ def test_the_worst_of_the_reported_quantities_is_told_with_all_of_them() -> None
     x[0, :, 2] += 3.0
     scene = evaluation(x)
     ess, r_hat = measured("ess", scene), measured("r_hat", scene)
-    each = {name: _chains.bulk(x[..., i].numpy()) for i, name in enumerate(("x1", "x2", "x3"))}
+    each = {name: convergence.bulk(x[..., i].numpy()) for i, name in enumerate(("x1", "x2", "x3"))}
     assert {name: one["bulk"] for name, one in ess.details["quantities"].items()} == each
     assert ess.value == min(each.values()) and ess.details["worst"] == min(each, key=each.__getitem__)
     assert ess.n == 1800 and (ess.details["chains"], ess.details["draws"]) == (6, 300)
@@ -113,7 +113,7 @@ def test_quantities_are_the_constrained_ones_of_a_target() -> None:
     result = measured("ess", evaluation(x, "eight_schools"), of=["tau", "theta_3"])
     assert list(result.details["quantities"]) == ["tau", "theta_3"]
     theta = (x[..., 0] + x[..., 1].exp() * x[..., 4]).numpy()
-    assert result.details["quantities"]["theta_3"]["bulk"] == pytest.approx(_chains.bulk(theta))
+    assert result.details["quantities"]["theta_3"]["bulk"] == pytest.approx(convergence.bulk(theta))
 
 
 def test_chains_of_one_draw_count_as_many_and_have_no_r_hat() -> None:
@@ -122,8 +122,29 @@ def test_chains_of_one_draw_count_as_many_and_have_no_r_hat() -> None:
     none = measured("r_hat", scene)
     assert none.value is None
     assert none.stderr_reason == "R-hat compares at least 2 chains of 4 draws, and there are 70 of 1"
-    still = torch.arange(6).double()[:, None, None].expand(6, 10, 1)
-    assert measured("r_hat", evaluation(still)).stderr_reason == "nothing moves within the chains: x1"
+
+
+@pytest.mark.parametrize("name", ["ess", "r_hat", "moments"])
+def test_chains_in_which_nothing_moves_are_refused(name: str) -> None:
+    still = torch.arange(6).double()[:, None, None].expand(6, 30, 1)
+    moving = torch.from_numpy(autoregressive(6, 30, 0.0))[..., None]
+    for values, named in ((still, "x1"), (torch.cat([moving, still], -1), "x2")):
+        refused = measured(name, evaluation(values))
+        assert refused.value is None and refused.stderr_reason == f"nothing moves within the chains: {named}"
+    assert measured(name, evaluation(torch.cat([moving, still], -1)), of=["x1"]).value is not None
+
+
+@pytest.mark.parametrize("draws", [2, 4, 8, 19])
+def test_chains_too_short_for_an_effective_size_say_so(draws: int) -> None:
+    """Of 8 draws each it was N log10 N, 5,127 of 1,600, whatever they were."""
+    x = torch.from_numpy(autoregressive(200, draws, 0.95))[..., None]
+    ess, moments = measured("ess", evaluation(x)), measured("moments", evaluation(x))
+    assert ess.value is None and ess.stderr_reason is not None
+    assert ess.stderr_reason.startswith(f"chains of {draws} draws are too short for an effective sample size")
+    assert moments.details["moments"]["mean x1"]["stderr"] == pytest.approx(float(x.mean(1).std()) / 200**0.5, rel=0.01)
+    if draws >= 4:
+        alone = measured("moments", evaluation(x[:1]))
+        assert alone.value is None and f"one chain of {draws} draws is too short" in (alone.stderr_reason or "")
 
 
 def test_acceptance_is_the_mean_over_chains() -> None:
@@ -188,6 +209,17 @@ def test_a_biased_sampler_is_measured_by_its_own_prediction() -> None:
     assert predicted.value is not None and predicted.value < 4 < 10 < (plain.value or 0)
     assert predicted.details["moments"]["variance x1"]["reference"] == pytest.approx(8 / 7)
     assert predicted.details["against"] == "predicted by sampler 'langevin'"
+
+
+@pytest.mark.parametrize("start", [None, {"type": "gaussian", "std": 0.5}])
+def test_predicted_moments_are_those_of_the_start_that_is_meant(start: Any) -> None:
+    """Of an open start, N(0, I), and of one whose numbers fit any dimension: |z| was 112 against the balance."""
+    target = {"type": "gaussian", "mean": [2.0, -1.0], "covariance": [[1.0, 0.0], [0.0, 4.0]]}
+    sampler = {"type": "langevin", "step": 0.5, "steps": 3, "start": start}
+    model = build_model(Dynamics.make({"type": "langevin", "target": target}), 2, 0, torch.float64, torch.device("cpu"))
+    drawn = Sampler.make(sampler).draw(model, 4000, Streams(0)).values
+    found = measured("moments", evaluation(drawn, target, sampler), predicted=True)
+    assert found.value is not None and found.value < 4
 
 
 # ------------------------------------------------------------------------------------------------------------ in a spec
@@ -255,6 +287,20 @@ def test_a_run_without_data_leaves_everything_behind(tmp_path: Path) -> None:
     assert (info["samples"]["chains"], info["samples"]["draws"]) == (100, 50)
     assert metrics["moments"]["value"] < 4 and metrics["r_hat"]["value"] < 1.05
     assert abs(metrics["acceptance"]["value"] - 0.852) < 4 * metrics["acceptance"]["stderr"] + 0.001
+
+
+def test_chains_that_did_not_move_are_told_first_and_fail_under_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(SPECS / "mala_gaussian.yaml"), "--stage", "evaluate", "--set", "sampler.step=1e6", "--quiet"]
+    words += ["--set", "sample.count=2000", "--set", "sampler.burn_in=20", "--set", "sampler.thin=1"]
+    assert main([*words, "--out", str(tmp_path / "run"), "--strict"]) == 1
+    shown = capsys.readouterr()
+    told = "chains not converged: no proposal was accepted, of 1900"
+    assert shown.out.startswith(told) and f"bad: sample: {told}" in shown.err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [metrics[name]["value"] for name in ("moments", "ess", "r_hat", "acceptance")] == [None, None, None, 0.0]
+    assert metrics["moments"]["details"]["convergence"]["outcome"] == "not_converged"
 
 
 def check_eight_schools(metrics: dict[str, Any], of_means: float, of_deviations: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,18 +16,21 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from driftspec.chains import Noise, noise
-from driftspec.components import Data, Distribution, Draws, Dynamics, Sampler
+from driftspec.components import Data, Distribution, Draws, Dynamics, Metric, Sampler, Setting
 from driftspec.errors import RunFailed
+from driftspec.evaluate import sample
 from driftspec.model import Model, build_model, gradient
 from driftspec.streams import Streams
+from driftspec_plugins.dynamics.langevin import Langevin as LangevinSDE
 
 FULL = [[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.8]]
+MODES = {"type": "gaussian_mixture", "means": [[-3.0, 0.0], [3.0, 0.0]], "std": 0.5}
 MIXTURE = {"type": "gaussian_mixture", "means": [[-2.0, 0.0], [1.5, 0.5], [0.0, 2.0]], "std": [0.6, 0.9, 1.1]}
 
 
 def on(target: Any, dtype: torch.dtype = torch.float64) -> Model:
     """Langevin dynamics of a known law."""
-    dynamics = Dynamics.make({"type": "langevin", "target": target})
+    dynamics = LangevinSDE(target=Distribution.make(target))
     return build_model(dynamics, dynamics.nested()["target"].dim() or 1, 0, dtype, torch.device("cpu"))
 
 
@@ -116,6 +120,54 @@ def test_only_of_a_normal_target_langevin_predicts_moments() -> None:
         langevin.predicted(banana)
 
 
+def test_langevin_predicts_the_moments_of_the_start_that_an_open_one_stands_for() -> None:
+    """N(0, I) of a target alone; a law that fits any dimension; a prior where the dynamics has one."""
+    target = {"type": "gaussian", "mean": [1.0, -2.0], "covariance": [[2.0, 0.5], [0.5, 1.0]]}
+    law, dynamics = Distribution.make(target), Dynamics.make({"type": "langevin", "target": target})
+
+    def predicted(around: Dynamics, **body: Any) -> tuple[Tensor, Tensor]:
+        langevin = Sampler.make({"type": "langevin", "step": 0.4, "steps": 3, **body})
+        return langevin.settled(Setting(around)).predicted(law)
+
+    for given, open_, around in (
+        ({"type": "gaussian", "mean": [0.0, 0.0]}, None, dynamics),
+        ({"type": "gaussian", "mean": [3.0, 3.0], "std": 0.5}, {"type": "gaussian", "mean": 3.0, "std": 0.5}, dynamics),
+        ({"type": "gaussian", "mean": [4.0, 1.0]}, None, WithPrior(target=law)),
+        ({"type": "gaussian", "mean": [4.0, 1.0]}, "prior", WithPrior(target=law)),
+    ):
+        torch.testing.assert_close(
+            predicted(around, start=open_), predicted(around, start=given), rtol=1e-12, atol=1e-12
+        )
+    alone = Sampler.make({"type": "langevin", "step": 0.4, "steps": 3})
+    torch.testing.assert_close(alone.predicted(law), predicted(dynamics))
+    drawn = draw(on(target), 4000, type="langevin", step=0.4, steps=3).values[:, 0]
+    assert z_moments(drawn, *predicted(dynamics)).abs().max() < 4
+    model = build_model(WithPrior(target=law), 2, 0, torch.float64, torch.device("cpu"))
+    begun = model.first(None, 2000, Streams(0))
+    assert z_moments(begun, tensor(4.0, 1.0), torch.eye(2).double()).abs().max() < 4
+
+
+class WithPrior(Dynamics):
+    """A stationary law, and a prior N((4, 1), I) beside it."""
+
+    type = "with_prior"
+    target: Distribution
+
+    def offers(self) -> frozenset[str]:
+        return frozenset({"score", "prior"})
+
+    def build(self, dim: int, generator: torch.Generator) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("unit", torch.ones(()))
+        return module
+
+    def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+        return self.target.score(x)
+
+    def prior_law(self) -> Distribution:
+        return Distribution.make({"type": "gaussian", "mean": [4.0, 1.0]})
+
+
 def test_at_temperature_zero_langevin_climbs_to_the_modes() -> None:
     body = {"type": "langevin", "step": 0.05, "steps": 300, "temperature": 0.0, "start": normal(0.0, 1.0)}
     x = draw(on("double_well"), 100, **body).values[:, 0, 0]
@@ -178,22 +230,45 @@ def test_a_bent_law_has_its_exact_moments(body: dict[str, Any]) -> None:
     assert z_rows(products, covariance.flatten()[[0, 1, 3]]).abs().max() < 4
 
 
-@pytest.mark.parametrize("step", [0.4, 0.7])
-def test_hmc_keeps_a_full_covariance(step: float) -> None:
+@pytest.mark.parametrize(("step", "jitter"), [(0.4, 0.0), (0.7, 0.9)])
+def test_hmc_keeps_a_full_covariance(step: float, jitter: float) -> None:
     target = {"type": "gaussian", "mean": [1.0, 0.0, -1.0], "covariance": FULL}
     start = {"type": "gaussian", "mean": [3.0, -2.0, 1.0], "std": 0.3}
-    made = draw(on(target), 8000, type="hmc", step=step, leapfrogs=3, steps=80, start=start)
+    made = draw(on(target), 8000, type="hmc", step=step, leapfrogs=3, jitter=jitter, steps=80, start=start)
     assert z_moments(made.values[:, 0], tensor(1.0, 0.0, -1.0), tensor(*FULL)).abs().max() < 4
     assert 0.2 < made.stats["acceptance"] < 0.99
 
 
 def test_hmc_of_one_leapfrog_is_mala() -> None:
     model, start = on(MIXTURE), {"type": "gaussian", "std": 2.0}
-    hmc = draw(model, 300, type="hmc", step=0.9, leapfrogs=1, steps=40, start=start)
+    hmc = draw(model, 300, type="hmc", step=0.9, leapfrogs=1, jitter=0.0, steps=40, start=start)
     mala = draw(model, 300, type="mala", step=0.81, steps=40, start=start)
     torch.testing.assert_close(hmc.values, mala.values, rtol=1e-9, atol=1e-9)
     assert torch.equal(hmc.each["accepted"], mala.each["accepted"])
     assert 0 < mala.stats["acceptance"] < 1
+
+
+def test_a_path_as_long_as_the_laws_period_is_jittered() -> None:
+    """Ten steps of 0.628 lead a point of N(0, 1) back to where it was: chains from 5 stay there, at acceptance 0.99."""
+    body = {"type": "hmc", "step": 0.628, "leapfrogs": 10, "steps": 30, "start": normal(5.0, 1.0)}
+    periodic = draw(on(normal(0.0, 1.0)), 1000, **body, jitter=0.0)
+    assert periodic.values.mean() > 4 and periodic.stats["acceptance"] > 0.98
+    made = draw(on(normal(0.0, 1.0)), 1000, **body)
+    assert z_moments(made.values[:, 0], tensor(0.0), tensor([1.0])).abs().max() < 4
+    assert [one.verdicts[0].outcome for one in (periodic, made)] == ["not_converged", "converged"]
+
+
+def test_a_proposal_of_hmc_has_a_step_of_its_own() -> None:
+    """One leapfrog from x: y = x + h v + (h²/2) ∇log p, h = 0.5 (1 + 0.4 (2u - 1))."""
+    hmc, model, x = (
+        Sampler.make({"type": "hmc", "step": 0.5, "leapfrogs": 1, "jitter": 0.4}),
+        on(normal(0.0, 1.0)),
+        points(9, 1),
+    )
+    chance = Noise(points(9, 1, 2), torch.zeros(9), torch.linspace(0, 1, 9).double())
+    y = hmc.propose(model, x, hmc.begin(model, x, 9), chance)[0]
+    h = torch.linspace(0.3, 0.7, 9).double()[:, None]
+    torch.testing.assert_close(y, x + h * chance.normal - h**2 / 2 * x)
 
 
 @pytest.mark.parametrize("name", ["mala", "hmc"])
@@ -227,6 +302,106 @@ def test_a_proposal_that_is_no_number_is_rejected_and_counted() -> None:
     with pytest.raises(RunFailed, match=r"sampler 'mala': chain \d+ begins where log p is nan") as caught:
         draw(cut(math.nan), 100, type="mala", step=0.6, start=normal(0.5, 1.0))
     assert caught.value.status == "bad_start"
+
+
+class Deep(Distribution):
+    """exp(-x²/2 - level), up to its constant."""
+
+    type = "deep"
+    normalized = False
+    level: float
+
+    def dim(self) -> int:
+        return 1
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -x[:, 0].square() / 2 - self.level
+
+
+@pytest.mark.parametrize(
+    "body", [{"type": "mala", "step": 1.2}, {"type": "hmc", "step": 0.9, "leapfrogs": 2, "adapt": True}]
+)
+def test_known_densities_are_compared_in_float64(body: dict[str, Any]) -> None:
+    """log p near -1e8, where float32 knows multiples of 8: MALA's variance was 2.7 for 1."""
+    runs = [draw(on(Deep(level=level), torch.float32), 4000, steps=60, **body) for level in (0.0, 1e8)]
+    assert [run.values.dtype for run in runs] == 2 * [torch.float32]
+    assert runs[1].each["step"].dtype == torch.float32
+    assert runs[1].stats["acceptance"] == pytest.approx(runs[0].stats["acceptance"], abs=1e-3)
+    assert z_moments(runs[1].values[:, 0].double(), tensor(0.0), tensor([1.0])).abs().max() < 4
+    assert {one.subject for one in runs[1].verdicts} == {"chains"}
+
+
+def test_a_network_whose_log_p_is_rounded_too_much_is_a_warning() -> None:
+    for level, warned in ((1e5, False), (1e6, True)):  # times 1.2e-7, against 0.1
+        model = with_energy(lambda x, level=level: x.square().sum(1) / 2 + level, 1)
+        model.module.float()
+        found = [one for one in draw(model, 60, type="mala", step=1.0, steps=20).verdicts if one.subject == "rounding"]
+        assert [(one.outcome, one.severity) for one in found] == warned * [("metropolis_ratio_rounded", "warning")]
+
+
+# ------------------------------------------------------------------------------------------------------------ verdicts
+
+
+NORMAL = {"type": "gaussian", "mean": [0.0, 0.0]}
+AWAY = {"type": "gaussian", "mean": [5.0, 5.0]}
+SEVERITIES = {"converged": "good", "not_converged": "bad", "unknown": "unknown"}
+
+
+def mala(step: float, **body: Any) -> dict[str, Any]:
+    return {"type": "mala", "step": step, **body}
+
+
+def langevin(step: float, **body: Any) -> dict[str, Any]:
+    return {"type": "langevin", "step": step, **body}
+
+
+@pytest.mark.parametrize(
+    ("target", "count", "body", "outcome", "reason"),
+    [
+        (NORMAL, 400, mala(1e6, chains=8, burn_in=20), "not_converged", "no proposal was accepted, of 392"),
+        (NORMAL, 40, mala(1e6, steps=20), "not_converged", "no proposal was accepted, of 400"),
+        (NORMAL, 400, mala(1e-3, chains=8, burn_in=20, start=AWAY), "not_converged", "R-hat is above 1.0"),
+        (NORMAL, 1600, mala(1.5, chains=40, burn_in=50, thin=3), "converged", "effective draws"),
+        (NORMAL, 400, langevin(0.5, steps=4, start=AWAY), "not_converged", "from step 2 to step 4 the mean of x"),
+        (NORMAL, 400, langevin(0.5, steps=100, start=AWAY), "converged", "over 400 chains agree"),
+        (NORMAL, 400, langevin(1e-6, steps=20), "unknown", "each chain stays near where it was"),
+        (NORMAL, 400, langevin(0.5, steps=0), "not_converged", "400 of 400 chains are still at their start"),
+        (NORMAL, 400, langevin(0.5, steps=9, temperature=0.0), "unknown", "climb to modes"),
+        (NORMAL, 20, langevin(0.5, steps=9), "unknown", "20 chains of 1 draw are too few to tell"),
+        (MODES, 400, langevin(0.2, steps=60), "unknown", "the correlation of x1 is"),
+        (MODES, 400, langevin(0.2, chains=8, burn_in=60), "not_converged", "(x1) of 8 chains"),
+    ],
+)
+def test_every_run_of_chains_has_a_verdict(
+    target: Any, count: int, body: dict[str, Any], outcome: str, reason: str
+) -> None:
+    (found,) = draw(on(target, torch.float32), count, **body).verdicts
+    assert (found.subject, found.outcome) == ("chains", outcome) and reason in found.reason
+    assert found.severity == SEVERITIES[outcome]
+
+
+def test_chains_whose_proposals_are_no_numbers_are_not_converged() -> None:
+    """They are where they began, and that says nothing of the law."""
+    model = replace(with_energy(lambda x: x.square().sum(1).where(x[:, 0] == 0, x[:, 0].detach() * math.nan), 1))
+    model = replace(model, rows=lambda: torch.zeros(3, 1).double())
+    made = draw(model, 16, type="hmc", step=0.3, steps=5, start="data")
+    assert not made.values.any()
+    assert made.verdicts[0].reason == "no proposal was accepted, of 48; 80 proposals were not finite"
+
+
+def test_annealing_states_no_law() -> None:
+    (found,) = Sampler.make({"type": "annealed_langevin", "step": 1e-4})._verdicts()
+    assert (found.outcome, found.severity) == ("unknown", "unknown") and "before it is reached" in found.reason
+
+
+def test_where_a_metric_aims_at_a_finite_time_no_convergence_is_asked() -> None:
+    model = on(Deep(level=1e16))  # with a verdict on rounding beside it
+    for metric, subjects in (("ess", {"chains", "rounding"}), ("fokker_planck", {"rounding"})):
+        aims = [Metric.make({"type": metric, **({} if metric == "ess" else {"times": [1e-3]})})]
+        sampler = Sampler.make(mala(1e-3, steps=4))
+        spec = SimpleNamespace(sample=SimpleNamespace(count=60), sampler=sampler, evaluate=aims)
+        experiment: Any = SimpleNamespace(spec=spec, streams=Streams(0))
+        assert {one.subject for one in sample(experiment, model).verdicts} == subjects
 
 
 # ------------------------------------------------------------------------------------------------------ chains together
@@ -327,6 +502,15 @@ def test_noise_is_white_in_blocks_and_each_chain_has_its_own() -> None:
         assert abs(float(z_rows((first * second).flatten()[:, None], 0.0))) < 4
     alone = noise(Streams(3), 3, like)
     assert torch.equal(next(alone).normal, steps[0].normal[:3])
+    source = noise(Streams(3), 700, like, second=True)
+    two = [next(source) for _ in range(40)]
+    assert all(torch.equal(a.normal, b.normal) and torch.equal(a.uniform, b.uniform) for a, b in zip(steps, two))
+    second = torch.stack([one.second for one in two if one.second is not None])
+    of_steps = torch.rand(16, 256, generator=Streams(3).at(0).generator("steps"), dtype=torch.float64)
+    assert not torch.equal(second[:16, :256], of_steps)
+    assert abs(float(z_rows((second.flatten() - 0.5).square()[:, None], 1 / 12))) < 4
+    for first in (uniforms - 0.5, second.roll(1, 0) - 0.5, second.roll(256, 1) - 0.5):
+        assert abs(float(z_rows((first * (second - 0.5)).flatten()[:, None], 0.0))) < 4
 
 
 # ---------------------------------------------------------------------------------------------------------- in a spec

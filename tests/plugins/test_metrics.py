@@ -283,12 +283,12 @@ def expected_distance(shift: float, s: float, t: float) -> float:
 
 def test_the_distance_of_two_normals_is_the_closed_form() -> None:
     x, y = points(4000, 1, seed=1), 0.7 + 1.5 * points(3000, 1, seed=2)
-    value, stderr = energy.energy_distance(x, y)
+    value, stderr, _ = energy.energy_distance(x, y)
     assert abs(value - expected_distance(0.7, 1.0, 1.5)) < 4 * stderr < 0.5 * value
 
 
 def test_the_estimate_and_its_jackknife_are_the_definitions() -> None:
-    x, y = points(14, 3, seed=1), points(11, 3, seed=2) + 0.4
+    x, y = points(14, 3, seed=1), points(11, 3, seed=2) + 2
 
     def by_hand(x: Tensor, y: Tensor) -> float:
         across = sum(float((a - b).norm()) for a in x for b in y) / (len(x) * len(y))
@@ -299,11 +299,12 @@ def test_the_estimate_and_its_jackknife_are_the_definitions() -> None:
         mean, n = sum(values) / len(values), len(values)
         return (n - 1) / n * sum((value - mean) ** 2 for value in values)
 
-    value, stderr = energy.energy_distance(x, y)
+    value, stderr, chance = energy.energy_distance(x, y)
     assert value == pytest.approx(by_hand(x, y), abs=1e-9)
     without_x = [by_hand(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(len(x))]
     without_y = [by_hand(x, torch.cat([y[:i], y[i + 1 :]])) for i in range(len(y))]
     assert stderr == pytest.approx(math.sqrt(jackknife(without_x) + jackknife(without_y)), rel=1e-6)
+    assert stderr > math.sqrt(3) * chance > 0  # the floor is not in it
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.6])
@@ -312,11 +313,12 @@ def test_the_distance_is_unbiased_and_its_error_is_its_spread(shift: float) -> N
     pairs = [
         energy.energy_distance(points(60, 2, seed=2 * i), points(50, 2, seed=2 * i + 1) + shift) for i in range(400)
     ]
-    values, stderrs = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs))
+    values, stderrs, chances = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs))
     if shift == 0:
         assert abs(tiny.z_score(values)) < 4
         assert bool((values < 0).any())
-        assert float(values.std()) < float(stderrs.mean())
+        assert abs(math.log(float(chances.mean() / values.std()))) < 4 / math.sqrt(2 * 400) + 0.05
+        assert bool((stderrs >= math.sqrt(3) * chances * (1 - 1e-9)).all())
     else:
         ratio = float(stderrs.square().mean() / values.var())
         assert abs(ratio - 1) < 4 * math.sqrt(2 / 400) + 0.1  # and the jackknife's own bias, of order 1/n

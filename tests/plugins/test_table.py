@@ -20,7 +20,6 @@ from driftspec.cli import main
 from driftspec.components import Data, Table
 from driftspec.errors import SpecError
 from driftspec.files import Files
-from driftspec_plugins.data.table import duplicates
 
 PENGUINS = Path(__file__).parents[2] / "specs" / "penguins.csv"
 GOOD = "a,b,c\n1,2,3\n4.5,-6e-1,+7\n"
@@ -110,7 +109,6 @@ def test_the_penguins_are_the_342_complete_rows() -> None:
     assert tuple(table.values.shape) == (342, 4)
     assert table.values[0].tolist() == [39.1, 18.7, 181, 3750]
     assert table.values.mean(0).tolist() == pytest.approx([43.92193, 17.15117, 200.91520, 4201.75439], abs=1e-5)
-    assert duplicates(table.values) == 0
 
 
 def test_the_dimension_is_known_from_the_columns_alone() -> None:
@@ -119,14 +117,6 @@ def test_the_dimension_is_known_from_the_columns_alone() -> None:
     assert table.dim() == 2
     assert table.offers() == {"samples"}
     assert table.hard_edges is False
-
-
-def test_duplicates_counts_rows_that_equal_an_earlier_one() -> None:
-    rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [0.0, 1.0], [-0.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-    assert duplicates(rows) == 3
-    assert duplicates(rows[:2]) == 0
-    assert duplicates(rows.T) == 0
-    assert duplicates(rows[:, None]) == 3  # trajectories too
 
 
 # --- what is wrong with the cells ---

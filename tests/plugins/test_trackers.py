@@ -206,7 +206,7 @@ def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int | str, alone: Run
         made("run", BOTH, observer=At(at, lambda: os.kill(os.getpid(), signal.SIGINT)))
     database = Path("run/trackers/mlflow/mlflow.db")
     assert only_run(database)[1].info.status == "KILLED"
-    assert texts(Path("run/trackers/tensorboard"), "status")[0].startswith("interrupted: interrupted")
+    assert texts(Path("run/trackers/tensorboard"), "status")[0].startswith(("interrupted after", "interrupted; go on"))
     note = Note()
     resume("run", installed(), note)
     assert note.troubles == [] and outcome(Path("run")) == outcome(alone.path)

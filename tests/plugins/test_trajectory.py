@@ -246,6 +246,7 @@ def test_gradient_agreement_is_the_relative_difference():
         assert result.details["evaluations"]["adjoint"] == {"forward": 20, "evaluations_backward": 20}
         assert result.details["evaluations"]["backprop"] == {"forward": 20, "evaluations_backward": 0}
         assert result.n == 20 and result.stderr is None and result.stderr_reason
+        assert result.details["missed_start"] > 100  # of a tolerance of 1e-4, in four steps of Euler's
     drift = flow.drift(made.model, rows[:, 0], made.spec.estimator.solver)
     assert both["adjoint"].details["drift"] == {"mean": float(drift.mean()), "max": float(drift.max())}
     assert float(drift.mean()) > 0.1
@@ -260,6 +261,7 @@ def test_gradient_agreement_of_a_likelihood(sets, solver, below):
     result = measured(made)
     assert 0 < result.value < below and result.details["cosine"] > 1 - 1e-9
     assert result.details["gradient_norm"] > 1e-2 and result.details["drift"]["max"] < 1e-4
+    assert 0 < result.details["missed_start"] < 100
     assert all(p.grad is None for p in made.model.parameters())
 
 

@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from driftspec.cli import options
-from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, printable
+from driftspec.cli import foreign, options
+from driftspec.elsewhere import WORDS, Words
+from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
 
 VERBS = {
     "validate": "check specs without running them",
@@ -33,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
-        code = _dispatch(words)
+        with foreign.reported(verbose):
+            code = _dispatch(words)
         sys.stdout.flush()
-    except DriftspecError as error:
+    except (DriftspecError, Interrupted) as error:
         if verbose:
             traceback.print_exc()
         report(error)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        print(f"internal error: {type(error).__name__}: {error} (-v shows where)", file=sys.stderr)
+        print(f"internal error: {printable(cause(error))} (-v shows where)", file=sys.stderr)
         code = 1
     return code
 
@@ -73,22 +75,23 @@ def _is_path(word: str) -> bool:
 def _neither(word: str) -> str:
     """Neither a spec nor a verb: the nearest of both."""
     specs = {path.stem: str(path) for folder in ("specs", ".") for path in sorted(Path(folder).glob("*.y*ml"))}
-    verbs = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    entry = Words(WORDS).meant(word, (*VERBS, "train"))
+    verbs = [entry] if entry in VERBS else difflib.get_close_matches(word.lower(), VERBS, n=1)
     files = [specs[name] for name in difflib.get_close_matches(word, specs, n=1)]
     near = " or ".join(f"'{name}'" for name in [*verbs, *files])
     hint = f" (did you mean {near}?)" if near else ""
+    if word.lower() in ("train", "run") or entry == "train":
+        hint = ": a spec is trained, measured and sampled by run-spec SPEC"
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
-def report(error: DriftspecError) -> None:
+def report(error: DriftspecError | Interrupted) -> None:
     """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
     if isinstance(error, (SpecError, PluginError)):
         tell(error.problems)
     else:
-        kind = (
-            "interrupted" if isinstance(error, Interrupted) else "usage" if isinstance(error, UsageError) else "error"
-        )
-        print(f"{kind}: {printable(str(error))}", file=sys.stderr)
+        kind = "" if isinstance(error, Interrupted) else "error: "
+        print(f"{kind}{printable(str(error))}", file=sys.stderr)
 
 
 def tell(problems: Iterable[Problem]) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from driftspec.component import Component
 
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 BOUNDS = {
-    "ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}", "min_length": "{} or longer",
-    "max_length": "{} or shorter", "pattern": "like {}",
+    "ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}",
+    "min_length": "of length {} or more", "max_length": "of length {} or less", "pattern": "matching {}",
 }  # fmt: skip
 
 
@@ -24,9 +25,14 @@ def keys(found: type[Component]) -> Iterator[dict[str, Any]]:
     for name, field in found.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
         yield {
-            "key": name, "required": field.is_required(), "default": json.loads(json.dumps(default, default=str)),
+            "key": name, "required": field.is_required(), "default": json.loads(json.dumps(default, default=_plain)),
             "takes": takes(field), "description": field.description or "",
         }  # fmt: skip
+
+
+def _plain(default: object) -> object:
+    """What JSON has no word for: a mapping of keys as one, anything else as text."""
+    return default.model_dump(mode="json") if isinstance(default, BaseModel) else str(default)
 
 
 def takes(field: FieldInfo) -> str:
@@ -54,6 +60,8 @@ def _worded(annotation: Any) -> str:
         return _list(inner)
     if inspect.isclass(annotation) and issubclass(annotation, Component):
         return f"{'an' if annotation.kind[0] in 'aeiou' else 'a'} {annotation.kind} component"
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return f"a mapping of {', '.join(annotation.model_fields)}"
     return PLAIN.get(annotation, "a mapping")
 
 

@@ -107,10 +107,18 @@ def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool) -> None:
             print(f"checking {len(asked)} components, some seconds each", file=sys.stderr)
         done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
         if verbose:
-            print(done.stdout, end="", file=sys.stderr)
+            print(done.stdout + done.stderr, end="", file=sys.stderr)
         if not report.exists() or done.returncode not in (0, 1):
-            raise RunFailed(f"pytest ended with code {done.returncode}: {(done.stdout + done.stderr).strip()[-2000:]}")
+            ended = f"nothing was checked, pytest ended with code {done.returncode}"
+            raise RunFailed(f"{ended}: {_reason(done.stdout, done.stderr)} (-v shows all that pytest says)")
         _read(report, asked)
+
+
+def _reason(out: str, err: str) -> str:
+    """The last error that pytest reports, or its last line."""
+    lines = [line.strip() for line in (err + out).splitlines() if line.strip()]
+    errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
+    return (errors or lines or ["it says nothing"])[-1]
 
 
 def _read(report: Path, asked: Sequence[Checked]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from driftspec.cli import options
-from driftspec.errors import UsageError
 
 
 def main(words: list[str]) -> int:
     parser = options.parser("evaluate", "Measure a finished run; the answer goes to a new run directory.")
-    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
     parser.add_argument("--data", metavar="FILE", help="measure on the rows of this file")
     options.changing(parser)
     options.running(parser)
@@ -18,16 +17,13 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.runs import again, opened
+    from driftspec.runs import again
 
-    if args.data is not None:
-        data = opened(args.run, registry).spec.data
-        if data is None or "path" not in type(data).model_fields:
-            raise UsageError(f"--data {args.data}: the run's data come from no file")
-        args.sets.append(f"data.path={Path(args.data).resolve()}")
     done = again(
-        args.run, registry, options.changes(args), ["evaluate"], out=Path(args.out) if args.out else None,
+        options.run(args.run), registry, options.changes(args), ["evaluate"],
+        out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", "evaluate", *words],
+        rows=Path(args.data) if args.data is not None else None,
     )  # fmt: skip
     print(result(done, args.format))
     return options.exit_code(args, done.verdicts)

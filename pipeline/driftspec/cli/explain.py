@@ -1,4 +1,4 @@
-"""`run-spec explain [CODE]`: what a code means, by an example that is wrong and mended; without CODE, all."""
+"""`run-spec explain [CODE]`: what a code means, by an example that is wrong and the right one; without CODE, all."""
 
 from __future__ import annotations
 

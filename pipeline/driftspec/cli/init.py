@@ -12,7 +12,7 @@ from driftspec.errors import UsageError, nearest, shown
 STARTER = "starter"
 """The shipped spec that a new one is like where --like says nothing."""
 EDITORS = (
-    "an editor with a YAML language server completes and checks its keys by: run-spec schema -o driftspec.schema.json"
+    "to complete and check its keys in an editor with a YAML language server: run-spec schema -o driftspec.schema.json"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources, util
@@ -46,7 +47,8 @@ USAGE = {
     "schedule": "train: {schedule: {type: $component}}",
     "tracker": "trackers: [$component]",
 }
-"""How a spec names a component of each kind that has a skeleton (of `estimator`, a trace); the first is the default."""
+"""How a spec names a component of each kind that has a skeleton (of `estimator`, a trace)."""
+DEFAULT = "metric"
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,34 @@ class Names:
 def main(words: list[str]) -> int:
     parser = options.parser("plugins new", "A complete package for a component of your own.")
     parser.add_argument("directory", metavar="DIR", help="a new or empty directory; its name is the package's")
-    parser.add_argument("--kind", default=next(iter(USAGE)), metavar="KIND", help=f"one of {', '.join(USAGE)}")
+    parser.add_argument("--kind", metavar="KIND", help=f"one of {', '.join(USAGE)}; without, a terminal is asked")
     options.shaping(parser)
     args = parser.parse_args(words)
-    if args.kind not in USAGE:
-        raise UsageError(_no_skeleton(args.kind))
+    asked = args.kind is None and args.format == "text" and sys.stdin.isatty() and sys.stderr.isatty()
+    kind = args.kind or (_answer() if asked else DEFAULT)
+    if kind not in USAGE:
+        raise UsageError(_no_skeleton(kind))
     directory = Path(args.directory)
-    names = _names(directory.resolve().name, args.kind)
-    _refuse_taken(names, args.kind, options.registry(args))
-    files = _filled(names, args.kind)
+    names = _names(directory.resolve().name, kind)
+    _refuse_taken(names, kind, options.registry(args))
+    files = _filled(names, kind)
     _write(directory, files)
     told = {
         "directory": args.directory, "distribution": names.distribution, "package": names.package,
-        "component": f"{args.kind}/{names.component}", "files": sorted(files),
+        "component": f"{kind}/{names.component}", "files": sorted(files),
     }  # fmt: skip
-    text = f"{args.directory}: {args.kind} '{names.component}' in {len(files)} files\n"
+    text = f"{args.directory}: {kind} '{names.component}' in {len(files)} files\n"
     text += f"next: cd {args.directory} && pip install -e '.[test]' && pytest && run-spec specs/{names.component}.yaml"
+    if args.kind is None and not asked:
+        text += f"\nit is a {kind}, for no --kind was given; there are {', '.join(USAGE)}"
     print(json.dumps(told) if args.format == "json" else text)
     return 0
+
+
+def _answer() -> str:
+    """The kind that a terminal names when asked; nothing is the default."""
+    print(f"kind ({', '.join(USAGE)}) [{DEFAULT}]: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() or DEFAULT
 
 
 def _no_skeleton(kind: str) -> str:

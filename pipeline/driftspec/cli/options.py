@@ -7,17 +7,18 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.components.verdict import Judged, of_severity
-from driftspec.errors import PluginError, UsageError, nearest, refusal, shown
+from driftspec.elsewhere import WORDS, Words
+from driftspec.errors import PluginError, UsageError, nearest, printable, refusal, shown
+from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
+    from driftspec.components.verdict import Judged
     from driftspec.registry import Registry
     from driftspec.spec import Changes, Loaded
-
-STAGES = ("train", "evaluate", "sample")
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +77,10 @@ def choosing(made: Parser) -> None:
 
 def allowing(made: Parser) -> None:
     """--allow-outside."""
-    made.add_argument("--allow-outside", action="store_true", help="read data files outside the current directory")
+    made.add_argument(
+        "--allow-outside", action="store_true",
+        help="read data files outside the current directory, and a base that is also outside the spec's folder",
+    )  # fmt: skip
 
 
 def strict(made: Parser) -> None:
@@ -91,7 +95,7 @@ def judging(made: Parser) -> None:
 
 def exit_code(args: argparse.Namespace, verdicts: Iterable[Judged]) -> int:
     """0; with --strict 1 where a verdict is bad."""
-    return 1 if args.strict and of_severity(verdicts, "bad") else 0
+    return 1 if args.strict and any(one.verdict.severity == "bad" for one in verdicts) else 0
 
 
 def seeding(made: Parser) -> None:
@@ -135,8 +139,9 @@ def _seed(text: str) -> int:
 def _stages(text: str) -> list[str]:
     stages = text.split(",")
     if unknown := next((stage for stage in stages if stage not in STAGES), None):
+        near = Words(WORDS).hint(unknown, STAGES) or nearest(unknown, STAGES)
         allowed = f"allowed: {', '.join(STAGES)}"
-        raise argparse.ArgumentTypeError(f"unknown stage {shown(unknown)}{nearest(unknown, STAGES)}; {allowed}")
+        raise argparse.ArgumentTypeError(f"unknown stage {shown(unknown)}{near}; {allowed}")
     return stages
 
 
@@ -156,13 +161,23 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
     from driftspec import fits, spec
 
-    loaded = spec.read(path, known, changes(args))
-    problems = fits.check(loaded)
+    loaded = spec.read(path, known, changes(args), args.allow_outside)
+    problems = fits.check(loaded, args.stages)
     if fits.errors(problems):
         raise refusal(problems)
     for problem in problems:
         print(problem, file=sys.stderr)
     return loaded
+
+
+def run(path: str) -> Path:
+    """The run that a path means; which one is said where that is not the path itself."""
+    from driftspec.run_dir import meant
+
+    chosen = meant(path)
+    if chosen != Path(path):
+        print(f"{printable(path)}: its newest run is {printable(str(chosen))}", file=sys.stderr)
+    return chosen
 
 
 def changes(args: argparse.Namespace) -> Changes:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options
+from driftspec.cli import options, tell
 
 if TYPE_CHECKING:
     from driftspec.build import Experiment
     from driftspec.registry import Registry
     from driftspec.source import Path
-    from driftspec.spec import Loaded
+    from driftspec.spec import Loaded, Spec
 
 
 def main(words: list[str]) -> int:
@@ -23,15 +23,21 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
+
+    from driftspec import build, runs
+    from driftspec.files import Files
+
+    for point in loaded.points or (loaded,):
+        runs.carried_out(point.spec, args.stages)
     if loaded.points:
         from driftspec.cli.sweep import planned
 
         return planned(loaded, args)
 
-    from driftspec import build
-    from driftspec.files import Files
-
-    experiment = build.build(loaded.spec, Files(loaded.root, args.allow_outside), document=loaded.document)
+    files = Files(loaded.root, args.allow_outside)
+    experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
+    runs.check_rows(loaded, experiment, args.stages)
+    tell(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
@@ -41,13 +47,12 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     from driftspec.document import dotted, leaves
     from driftspec.provenance import identity
 
-    given = loaded.spec
-    there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
+    given, written = experiment.spec, dict(leaves(loaded.spec.resolved()))
     parts = ("train", "validation", "test") if given.data is not None else ()
     data_digest = experiment.dataset.digest if given.data is not None else None
     return {
         "name": given.name,
-        "stages": [stage for stage in args.stages if there[stage]],
+        "stages": stages(given, args.stages),
         "directory": args.out or f"runs/{given.name}/<UTC time>-{identity(given, data_digest)[:8]}",
         "parameters": sum(p.numel() for p in experiment.model.parameters()),
         "dimensions": experiment.model.dim,
@@ -61,15 +66,29 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
             for path, one in given.components().items()
         },
         "values": [
-            {"key": dotted(path), "value": value, "from": _source(path, loaded)}
+            {"key": dotted(path), "value": value, "from": _origin(path, loaded, value, written[path])}
             for path, value in leaves(given.resolved())
         ],
     }
 
 
+def stages(given: Spec, asked: Sequence[str]) -> list[str]:
+    """Those of the stages asked for in which this spec has something to do."""
+    there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
+    return [stage for stage in asked if there[stage]]
+
+
+def _origin(path: Path, loaded: Loaded, value: object, written: object) -> str:
+    """Where a value comes from; of one that the data decide, the default that it replaces."""
+    return _source(path, loaded) if value == written else f"default {written}, less for the data"
+
+
 def _source(path: Path, loaded: Loaded) -> str:
     """file:line, --set[1], or default; a component given by name alone stands at that name."""
     marks = loaded.document.marks
+    below = [one.value for at, one in marks.items() if at[: len(path)] == path]
+    if changed := dict.fromkeys(place.file for place in below if not place.line):  # in a list that is one value
+        return ", ".join(changed)
     for candidate in (path, path[:-1] if path[-1] == "type" else path):
         if candidate in marks:
             place = marks[candidate].value

@@ -13,8 +13,9 @@ import sys
 import threading
 import traceback
 
+from driftspec.cli import foreign
 from driftspec.cli.progress import Progress
-from driftspec.errors import DriftspecError, Interrupted
+from driftspec.errors import DriftspecError, Interrupted, cause
 from driftspec.registry import discover
 from driftspec.sweeps import Job, Outcome, work
 
@@ -24,7 +25,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a plugin prints is no answer
     job: Job = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_with_the_parent, daemon=True).start()
-    outcome = _done(job)
+    with foreign.reported(job.settings.verbose):
+        outcome = _done(job)
     with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "wb") as file:  # nobody is left to read it
         pickle.dump(outcome, file)
 
@@ -45,7 +47,7 @@ def _done(job: Job) -> Outcome:
         if settings.verbose:
             traceback.print_exc()
         known = isinstance(error, DriftspecError)
-        return Outcome("failed", str(error) if known else f"internal error: {type(error).__name__}: {error}")
+        return Outcome("failed", str(error) if known else f"internal error: {cause(error)}")
     return Outcome("finished")
 
 

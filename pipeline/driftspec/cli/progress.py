@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from driftspec.observers import Observer, Record, RunInfo
+from driftspec.scalars import with_error
 from driftspec.session import Run
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ class Progress(Observer):
             self._close()
 
     def metric(self, name: str, measured: Measured) -> None:
-        error = f"± {measured.stderr:.2g}" if measured.stderr is not None else f"({measured.stderr_reason})"
-        value = "no value" if measured.value is None else f"{measured.value:.6g}"
-        self._say(f"  {name}: {value} {error} {measured.unit}")
+        self._say(f"  {name}: {number(measured)}")
 
     def verdict(self, source: str, verdict: Verdict) -> None:
         if verdict.severity in ("warning", "bad"):
@@ -78,6 +77,15 @@ class Progress(Observer):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def number(measured: Measured) -> str:
+    """A metric's value with its unit and its standard error, or the reason why it has none."""
+    why = measured.stderr_reason or "no reason is given"
+    if measured.value is None:
+        return f"no value: {why}"
+    text = f"{with_error(measured.value, measured.stderr)} {measured.unit}".rstrip()
+    return text if measured.stderr is not None else f"{text} (no standard error: {why})"
 
 
 def result(run: Run, form: str) -> str:

@@ -26,7 +26,10 @@ def main(words: list[str]) -> int:
         return _sweep(args)
     if args.jobs is not None:
         raise UsageError(f"'{args.run}' is no sweep: --jobs has no use")
-    done = resume(args.run, options.registry(args), Progress(args.quiet, args.verbose), ["run-spec", "resume", *words])
+    done = resume(
+        options.run(args.run), options.registry(args), Progress(args.quiet, args.verbose),
+        argv=["run-spec", "resume", *words],
+    )  # fmt: skip
     print(result(done, args.format))
     return options.exit_code(args, done.verdicts)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
-from driftspec.cli.tables import aligned, measured, value
+from driftspec.cli.tables import aligned, measured, standing, value, verdicts_of
 from driftspec.errors import UsageError, nearest, shown
+from driftspec.facts import in_words
 
 if TYPE_CHECKING:
     from driftspec.history import Entry
@@ -43,11 +44,11 @@ def main(words: list[str]) -> int:
         told = {"runs": [_row(entry) for entry in _listed(args.root, *args.names)]}
         lines = _list(told["runs"])
     elif args.action == "show":
-        entry = history.look(args.names[0])
+        entry = history.look(options.run(args.names[0]))
         told = {**history.told(entry), "resume": _resume(entry)}
         lines = _show(told)
     else:
-        told = history.difference(*map(history.look, args.names))
+        told = history.difference(*(history.look(options.run(name)) for name in args.names))
         lines = _diff(told)
     for line in [json.dumps(told)] if args.format == "json" else lines:
         print(line)
@@ -79,14 +80,14 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name, "started": entry.info.get("started"), "status": entry.status,
         "seed": entry.info.get("seed"), "metric": metric, "measured": entry.metrics[metric] if metric else None,
-        "run": str(entry.path),
+        "run": str(entry.path), "verdicts": [one.entry() for one in verdicts_of(entry.info)],
     }  # fmt: skip
 
 
 def _list(rows: list[dict[str, Any]]) -> Iterator[str]:
     for_people = [
         [
-            row["name"], _when(row["started"]), row["status"], value(row["seed"]),
+            row["name"], _when(row["started"]), standing(row["status"], row["verdicts"]), value(row["seed"]),
             f"{row['metric']} {measured(row['measured'])}" if row["metric"] else "-", row["run"],
         ]
         for row in rows
@@ -112,7 +113,7 @@ FACTS = ("started", "finished", "seconds", "stages", "seed", "device", "threads"
 
 def _show(told: dict[str, Any]) -> Iterator[str]:
     info = told["info"]
-    facts = {key: info[key] for key in FACTS if info.get(key) is not None}
+    facts = {key: fact for key in FACTS if (fact := in_words(info, key)) is not None}
     yield f"{told['run']}: {told['status']}"
     if told["problem"]:
         yield f"  {told['problem']}"
@@ -121,7 +122,10 @@ def _show(told: dict[str, Any]) -> Iterator[str]:
     if info.get("argv"):
         yield f"  made by: {shlex.join(map(str, info['argv']))}"
     if facts:
-        yield from aligned([[key, one if isinstance(one, str) else value(one)] for key, one in facts.items()], "  ")
+        yield from aligned(list(facts.items()), "  ")
+    if verdicts := verdicts_of(info):
+        yield "verdicts"
+        yield from (f"  {one.verdict.severity}: {one.source}: {one.verdict}" for one in verdicts)
     if told["metrics"]:
         yield "metrics"
         entries = told["metrics"].items()

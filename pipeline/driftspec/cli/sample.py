@@ -10,7 +10,7 @@ from driftspec.errors import UsageError
 
 def main(words: list[str]) -> int:
     parser = options.parser("sample", "Draw from a finished run; the answer goes to a new run directory.")
-    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
     parser.add_argument("-n", type=int, dest="count", metavar="N", help="samples in all; by default the spec's count")
     parser.add_argument("-o", dest="file", metavar="FILE", help="write the samples here too (.npy or .csv)")
     options.changing(parser)
@@ -24,7 +24,8 @@ def main(words: list[str]) -> int:
     from driftspec.runs import again
 
     done = again(
-        args.run, options.registry(args), options.changes(args), ["sample"], out=Path(args.out) if args.out else None,
+        options.run(args.run), options.registry(args), options.changes(args), ["sample"],
+        out=Path(args.out) if args.out else None,
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", "sample", *words],
     )  # fmt: skip
     if file is not None:

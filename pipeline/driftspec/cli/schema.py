@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from driftspec import regular
 from driftspec.cli import options, tell
 from driftspec.errors import RunFailed, UsageError, printable, shown
 
@@ -48,7 +49,7 @@ def _check(name: str, made: dict[str, Any]) -> None:
 
     mend = f"write it anew: run-spec schema -o {name}"
     try:
-        there = json.loads(Path(name).read_bytes())
+        there = json.loads(regular.read(Path(name)))
     except OSError as error:
         raise RunFailed(f"{shown(name)} cannot be read: {str(error.strerror).lower()}; {mend}") from error
     except (ValueError, RecursionError) as error:

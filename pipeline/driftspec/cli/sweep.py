@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
-from driftspec.cli.tables import aligned, measured, value
+from driftspec.cli.tables import aligned, measured, standing, value
 from driftspec.errors import RunFailed, shown
+from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
@@ -101,8 +102,12 @@ def _result(sweep: Sweep) -> dict[str, Any]:
 
     path = sweep.directory.path
     points = [
-        {**p.entry(), "run": str(path / p.number), "metrics": metrics(p.status, path / p.number)} for p in sweep.points
-    ]
+        {
+            **p.entry(), "run": str(path / p.number), "metrics": metrics(p.status, path / p.number),
+            "verdicts": [one.entry() for one in sweep.verdicts(p)] if p.status == "finished" else [],
+        }
+        for p in sweep.points
+    ]  # fmt: skip
     return {"sweep": str(path), "status": sweep.info["status"], "points": points}
 
 
@@ -116,7 +121,7 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
             [
                 Path(point["run"]).name,
                 *(value(point["values"][key]) if key in point["values"] else "" for key in keys),
-                point["status"],
+                standing(point["status"], point["verdicts"]),
                 *(measured(point["metrics"].get(name)) for name in names),
             ]
             for point in points
@@ -127,11 +132,14 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
 
 def planned(loaded: Loaded, args: argparse.Namespace) -> int:
     """What `plan` says of a spec with a sweep: its points. One of them alone is planned with --unset sweep --set ..."""
+    from driftspec.cli.plan import stages
     from driftspec.sweeps import digest_of
 
     name = loaded.spec.name
+    doing = {stage for point in loaded.points for stage in stages(point.spec, args.stages)}
     plan: dict[str, Any] = {
         "name": name,
+        "stages": [stage for stage in args.stages if stage in doing],
         "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
         "points": [dict(point.values) for point in loaded.points],
     }
@@ -141,7 +149,8 @@ def planned(loaded: Loaded, args: argparse.Namespace) -> int:
     keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
     rows = [[value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
     width = max(3, len(str(len(rows))))
-    print(f"{name}: a sweep of {len(rows)} points\n  into  {plan['directory']}")
+    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
+    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
     numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
     print("\n".join(aligned([["point", *keys], *numbered], "  ")))
     return 0

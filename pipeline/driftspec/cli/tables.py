@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from driftspec.scalars import dump
+from driftspec.errors import RunFailed
+from driftspec.scalars import on_one_line, with_error
+
+if TYPE_CHECKING:
+    from driftspec.components.verdict import Judged
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
@@ -16,20 +21,32 @@ def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
 
 
 def measured(entry: Mapping[str, Any] | None) -> str:
-    """A metric's value and its standard error: "0.3315 ± 0.011", or "-" where there is none."""
+    """A metric's value and its standard error: "0.332 ± 0.011", or "-" where there is none."""
     if entry is None or entry.get("value") is None:
         return "-"
-    error = entry.get("stderr")
-    return f"{entry['value']:.4g}" if error is None else f"{entry['value']:.4g} ± {error:.2g}"
+    return with_error(entry["value"], entry.get("stderr"))
+
+
+def verdicts_of(info: Mapping[str, Any]) -> list[Judged]:
+    """The verdicts that run.json has, the worst first; those that are damaged are left out."""
+    from driftspec.components.verdict import SEVERITIES, Judged
+
+    found = []
+    for entry in info.get("verdicts") or ():
+        with contextlib.suppress(RunFailed):
+            found.append(Judged.read(entry))
+    return sorted(found, key=lambda one: -SEVERITIES.index(one.verdict.severity))
+
+
+def standing(status: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How a run ended, with the subjects of its bad verdicts: "finished, bad: chains"."""
+    bad = dict.fromkeys(str(one["subject"]) for one in verdicts if one["severity"] == "bad")
+    return f"{status}, bad: {' '.join(bad)}" if bad else status
 
 
 def value(given: object) -> str:
-    """A value as a spec would have it, on one line."""
-    if isinstance(given, (dict, list)):
-        import json
-
-        return json.dumps(given, ensure_ascii=False)
-    return "-" if given is None else dump(given).strip()
+    """A value as a spec would have it, on one line; "-" for null."""
+    return "-" if given is None else on_one_line(given)
 
 
-__all__ = ["aligned", "measured", "value"]
+__all__ = ["aligned", "measured", "standing", "value", "verdicts_of"]

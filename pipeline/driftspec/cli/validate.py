@@ -76,7 +76,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
     found: list[Problem] = []
     code = 0
     try:
-        loaded = spec.read(path, registry, options.changes(args))
+        loaded = spec.read(path, registry, options.changes(args), args.allow_outside)
         found = fits.check(loaded)
         if not args.deep:  # a spec is as right without the libraries and the data that only its run needs
             found = [replace(one, severity="warning") if one.code == "P206" else one for one in found]
@@ -86,7 +86,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
             from driftspec.rehearsal import rehearse
 
             failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
-            found, code = [*found, *failed], RunFailed.exit_code if failed else 0
+            found, code = [*found, *failed], RunFailed.exit_code if fits.errors(failed) else 0
         else:
             found = in_order([*found, *fits.unread(loaded, Files(loaded.root, args.allow_outside))])
     except (SpecError, PluginError) as error:

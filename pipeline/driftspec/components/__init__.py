@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from driftspec.component import Component, Finding, Need, default
-from driftspec.components.data import Data, Distribution, Table
+from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
 from driftspec.components.metric import Measured, Metric
 from driftspec.components.network import Network
 from driftspec.components.optimizer import Optimizer, Schedule
 from driftspec.components.sampler import Course, Draws, Sampler
-from driftspec.components.setting import EPSILON, Setting
-from driftspec.components.solver import FixedSteps, Path, Solver, TrainingSolver, below_epsilon
+from driftspec.components.setting import EPSILON, Setting, beginning
+from driftspec.components.solver import FixedSteps, Gradient, Path, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
 from driftspec.components.verdict import Verdict
 
@@ -44,6 +44,7 @@ __all__ = [
     "Estimator",
     "Finding",
     "FixedSteps",
+    "Gradient",
     "Loss",
     "Measured",
     "Metric",
@@ -55,11 +56,13 @@ __all__ = [
     "Schedule",
     "Setting",
     "Solver",
+    "StandardNormal",
     "Table",
     "Trace",
     "Tracker",
     "TrainingSolver",
     "Verdict",
+    "beginning",
     "below_epsilon",
     "default",
 ]

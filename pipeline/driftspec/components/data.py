@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from driftspec.component import Component
+from driftspec.errors import Problem, SpecError, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -23,6 +26,25 @@ class Table:
     columns: tuple[str, ...]
     times: Tensor | None = None
     digest: str | None = None  # sha256 of the file it came from
+    named: bool = True  # the source names its columns; else they are numbered
+
+    def with_columns(self, names: Sequence[str]) -> Table:
+        """The same rows with these columns alone, in this order. SpecError X304 names each one that is missing.
+
+        Columns that are only numbered are taken by position, if there are as many.
+        """
+        if not self.named and len(self.columns) == len(names):
+            return replace(self, columns=tuple(names))
+        if not self.named:
+            text = f"the data have {len(self.columns)} columns, the model was trained on {len(names)}: "
+            raise SpecError(Problem("X304", text + ", ".join(map(shown, names))))
+        if missing := [name for name in names if name not in self.columns]:
+            there = ", ".join(self.columns)
+            texts = [f"no column {shown(name)}{nearest(name, self.columns)}: the data have {there}" for name in missing]
+            raise SpecError([Problem("X304", text) for text in texts])
+        order = [self.columns.index(name) for name in names]
+        return replace(self, values=self.values[..., order], columns=tuple(names))
+
     first: int = 1  # the number of the first row, as the source counts
 
 
@@ -32,6 +54,12 @@ class Data(Component):
     kind = "data"
     hard_edges: ClassVar[bool] = False
     """The density jumps: implicit score matching has no minimum there."""
+    file_key: ClassVar[str | None] = None
+    """The key that names the file it reads, of data that come from one."""
+    columns_key: ClassVar[str | None] = None
+    """The key that chooses columns of that file by name, a list of names or null for all of them."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """Ends of file names, such as `.csv`, that it reads without other keys: `evaluate --data` then takes such files."""
 
     split: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions for training, validation and test; they sum to 1"
@@ -46,6 +74,18 @@ class Data(Component):
 
     def offers(self) -> frozenset[str]:
         return frozenset({"samples"})
+
+    def rows(self) -> int | None:
+        """How many rows `read` returns, or None while that is open: a file that is not read yet."""
+        return None
+
+    def file(self) -> str | None:
+        """The file it reads, as the spec names it; None if it reads none."""
+        return None if self.file_key is None else str(getattr(self, self.file_key))
+
+    def with_columns(self, names: Sequence[str]) -> Self:
+        """The same data, of which `read` returns these columns in this order; as they are where none can be chosen."""
+        return self if self.columns_key is None else self.model_copy(update={self.columns_key: tuple(names)})
 
     def read(self, files: Files, generator: Generator) -> Table:
         """Every row there is, in the data's own units. SpecError X304 for a bad file."""
@@ -88,6 +128,10 @@ class Distribution(Data):
         """The quantities (n, m) that reports speak of, with their names: constrained where x (n, d) is not."""
         return x, self.columns() or tuple(f"x{i + 1}" for i in range(x.shape[1]))
 
+    def in_dimensions(self, d: int) -> Self:
+        """The same law over d dimensions, of one that `dim` leaves open."""
+        return self
+
     def moments(self) -> tuple[Tensor, Tensor] | None:
         """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
         return None
@@ -110,6 +154,39 @@ class Distribution(Data):
             offered.add("log_prob" if self.normalized else "energy")
         return frozenset(offered)
 
+    def rows(self) -> int | None:
+        return self.samples if type(self).read is Distribution.read else None
+
     def read(self, files: Files, generator: Generator) -> Table:
         values = self.sample(self.samples, generator)
         return Table(values, self.columns() or tuple(f"x{i + 1}" for i in range(values.shape[1])))
+
+
+class StandardNormal(Distribution):
+    """N(0, I): where chains begin if nothing else says where."""
+
+    type = "standard_normal"
+
+    dimensions: int | None = Field(None, ge=1, description="d; null: any")
+
+    def dim(self) -> int | None:
+        return self.dimensions
+
+    def in_dimensions(self, d: int) -> Self:
+        return self.model_copy(update={"dimensions": d})
+
+    def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        import torch
+
+        return torch.randn(n, self.dimensions or dim or 1, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """-½ ‖x‖² - (d/2) log 2π."""
+        return -(x.square().sum(1) + x.shape[1] * math.log(2 * math.pi)) / 2
+
+    def moments(self) -> tuple[Tensor, Tensor] | None:
+        """0 and I; None while d is open."""
+        import torch
+
+        d = self.dimensions
+        return None if d is None else (torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))

@@ -14,6 +14,7 @@ from driftspec.components.solver import TrainingSolver
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from driftspec.components.dynamics import Dynamics
     from driftspec.components.verdict import Verdict
     from driftspec.model import Model
     from driftspec.streams import Streams
@@ -29,12 +30,24 @@ class Loss:
     evaluations: int = 0
     stats: Callable[[], Mapping[str, float]] = dict  # more terms, asked for after the backward pass
     verdicts: Callable[[], Sequence[Verdict]] = tuple  # whether this step can be trusted, asked for likewise
+    final_state: Callable[[], Any] | None = None  # the next state instead, where it follows from the backward pass
+
+    def next_state(self) -> Any:
+        """The estimator's next state, once the backward pass is done."""
+        return self.state if self.final_state is None else self.final_state()
 
 
 class Estimator(Component):
     """What is optimised? A component never holds state: the state is passed through and checkpointed."""
 
     kind = "estimator"
+
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        """Whether the loss of this dynamics has no lower bound on data without a density.
+
+        Data have none where a column is constant or follows from others. Noise added to the rows gives them one.
+        """
+        return False
 
     def start(self, model: Model, streams: Streams) -> Any:
         """The state before the first step: a tree of tensors and plain values."""
@@ -68,6 +81,9 @@ class Trace(Estimator):
         0.0, ge=0, description="weight in the loss of ∫ ‖∂f/∂x‖² dt, the Frobenius norm by one probe ‖vᵀ ∂f/∂x‖²"
     )
 
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        return True
+
     def probe(self, x: Tensor, generator: Generator) -> Tensor | None:
         """Random vectors (K, B, d), drawn once a solve and held fixed during it; None for an exact trace."""
         return None
@@ -83,7 +99,7 @@ class Trace(Estimator):
         return False
 
     def offers(self) -> frozenset[str]:
-        return frozenset({"solver_gradient"} if "gradient" in type(self.solver).model_fields else ())
+        return frozenset() if self.solver.differentiated("adjoint") is None else frozenset({"solver_gradient"})
 
     def needs(self) -> tuple[Need, ...]:
         return (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Component
+from driftspec.component import Component, Finding
+from driftspec.components.data import Data, Distribution
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -46,8 +48,12 @@ class Metric(Component):
     """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
     reads_chains: ClassVar[bool] = False
     """It reads all of the run's own draws, chains apart."""
+    finite_time: ClassVar[bool] = False
+    """It compares draws with the law of the time they have reached: chains are not asked to converge."""
     in_float64: ClassVar[frozenset[str]] = frozenset()
     """Keys whose component computes in float64, whatever the run's dtype."""
+    reads_test_rows: ClassVar[bool | None] = None
+    """Whether it reads test rows; None: where its own methods call `evaluation.test` or `evaluation.reference`."""
 
     name: str | None = Field(
         None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
@@ -59,6 +65,29 @@ class Metric(Component):
     def wanted(self) -> int:
         """How many of the run's own draws it reads."""
         return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
+
+    def reads_draws(self) -> bool:
+        """Whether it reads the run's own draws: to measure it takes a sampler, and samples to draw."""
+        key = self.draws_wanted
+        every_one = key is not None and getattr(self, key) is None
+        return every_one or self.wanted() > 0 or self.reads_chains or any(n.kind == "sampler" for n in self.needs())
+
+    def reads_rows(self, data: Data) -> bool:
+        """Whether `measure` reads test rows of these data, which a run must then have.
+
+        `evaluation.reference` reads them only of data that cannot be drawn anew.
+        """
+        if self.reads_test_rows is not None:
+            return self.reads_test_rows
+        drawn = isinstance(data, Distribution) and "samples" in data.offers()
+        return not {"test", *(() if drawn else ("reference",))}.isdisjoint(_names_used(type(self)))
+
+    def unfit_rows(self, rows: Tensor) -> Iterator[Finding]:
+        """(key, message) of each value that cannot work with the rows (n, d), data units, that it would read.
+
+        Asked before training, of a metric that reads test rows.
+        """
+        yield from ()
 
     def measure(self, evaluation: Evaluation) -> Measured:
         raise NotImplementedError
@@ -96,3 +125,10 @@ class Metric(Component):
         Chains on a model whose log p follows from its velocity move by the same.
         """
         return None
+
+
+def _names_used(metric: type[Metric]) -> set[str]:
+    """The names that the methods of a metric's own classes refer to."""
+    own = metric.__mro__[: metric.__mro__.index(Metric)]
+    codes = [method.__code__ for one in own for method in vars(one).values() if isinstance(method, FunctionType)]
+    return {name for code in codes for name in code.co_names}

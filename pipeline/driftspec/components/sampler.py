@@ -97,6 +97,10 @@ class Sampler(Component):
         """The same with twice the steps, each half as long: what the step itself does to the law."""
         raise NotImplementedError
 
+    def settled(self, around: Setting) -> Self:
+        """The same, with what its open keys stand for in this spec; by default itself."""
+        return self
+
     def predicts(self, law: Distribution) -> bool:
         """Whether `predicted` knows the moments of draws from this target."""
         return False

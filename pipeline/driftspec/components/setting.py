@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from driftspec.components.data import Data
+from driftspec.components.data import Data, Distribution, StandardNormal
 
 if TYPE_CHECKING:
     from driftspec.components.dynamics import Dynamics
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}
+
+
+def beginning(
+    start: Distribution | Literal["data", "prior"] | None, prior: bool = False, data: bool = False
+) -> Distribution | Literal["data", "prior"]:
+    """Where chains begin: `start`, or if that is open the prior if there is one, else the data, else N(0, I)."""
+    if start is not None:
+        return start
+    return "prior" if prior else "data" if data else StandardNormal()
 
 
 @dataclass(frozen=True)

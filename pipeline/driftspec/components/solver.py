@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     VectorField = Callable[[Tensor, Tensor], Tensor]  # f(t, x) -> (B, d)
     Rates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (t, x) -> f (B, d), integrands (B, m)
 
+Gradient = Literal["backprop", "adjoint"]
+"""How a gradient is taken: through the steps of a solve, or by an adjoint equation that is solved back in time."""
+
 
 @dataclass(frozen=True)
 class Path:
@@ -30,6 +33,8 @@ class Path:
     evaluations: int
     status: str = "ok"  # ok, non_finite, budget, step_underflow, not_converged
     stats: Mapping[str, int] = field(default_factory=dict)
+    missed_start: Callable[[], Tensor | None] = lambda: None
+    """Tolerances by which the state, solved back in a backward pass, misses each row's start (B,); else None."""
 
     def require(self, what: str = "the ODE") -> Self:
         """Itself, or SolveFailed with the status by name."""
@@ -70,6 +75,14 @@ class Solver(Component):
 
     def finer(self) -> Solver | None:
         """The same solver ten times as accurate, for an error estimate; None where `steps` serves that purpose."""
+        return None
+
+    def differentiated(self, by: Gradient) -> Solver | None:
+        """The same solver with its gradient taken in that way; None for a solver that leaves no choice.
+
+        A solver that solves its state back in time returns one that does not for `backprop`: the gradients of both are
+        compared where `Path.missed_start` is large.
+        """
         return None
 
 

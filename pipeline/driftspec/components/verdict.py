@@ -22,8 +22,14 @@ class Verdict:
     reason: str  # one plain sentence
     severity: Severity
 
+    @property
+    def heading(self) -> str:
+        """Subject and outcome in words: "chains not converged", or "adjoint inaccurate" of an "adjoint"."""
+        named = self.subject[:5] in self.outcome  # as in rounding: metropolis_ratio_rounded
+        return (self.outcome if named else f"{self.subject} {self.outcome}").replace("_", " ")
+
     def __str__(self) -> str:
-        return f"{self.subject} {self.outcome.replace('_', ' ')}: {self.reason}"
+        return f"{self.heading}: {self.reason}"
 
 
 FIELDS = tuple(one.name for one in fields(Verdict))

@@ -102,7 +102,7 @@ def unbiased(values: Tensor, expected: Tensor | float, what: str, rounding: floa
     if bool((off.abs() > bound).any()):
         at = int((off.abs() / bound).argmax())
         mean, true, z = (float(v.flatten()[at]) for v in (values.mean(0), expected.expand_as(off), off / error))
-        expect(False, f"{what}: mean {mean:.6g} over {len(values)} where {true:.6g} is right (z = {z:+.1f})")
+        expect(False, f"{what}: mean {mean:.6g} over {len(values)} where {true:.6g} is right (z = {z:+.3g})")
 
 
 def slope(function: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:

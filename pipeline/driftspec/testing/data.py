@@ -93,8 +93,8 @@ class DataTests(ComponentTests):
         expect(made.dim() in (None, d), f"dim() says {made.dim()}, the rows have {d} columns")
         expect(len(names) == d, f"{d} columns have {len(names)} names")
         expect(len(set(names)) == d, f"column names are repeated: {', '.join(names)}")
-        asked = getattr(made, "samples", len(values))
-        expect(len(values) == asked, f"{asked} rows are asked for by 'samples', and {len(values)} come")
+        asked = len(values) if made.rows() is None else made.rows()
+        expect(len(values) == asked, f"rows() says {asked}, and {len(values)} come")
         if table.times is not None:
             expect(
                 values.shape[1:2] == table.times.shape, f"{len(table.times)} times for {values.shape[1]} observations"

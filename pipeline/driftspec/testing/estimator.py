@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from driftspec.checkpoint import decode, encode
-from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace
+from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace, Verdict
 from driftspec.errors import DriftspecError
 from driftspec.files import Files
 from driftspec.model import Model, gradient
@@ -84,6 +84,8 @@ class EstimatorTests(ComponentTests):
             expect(isinstance(value, (int, float)), f"term '{name}' is a {type(value).__name__}, not a number")
             json.dumps({name: value})
         expect(isinstance(loss.evaluations, int), f"evaluations are counted: {loss.evaluations!r} is no whole number")
+        for verdict in loss.verdicts():
+            expect(isinstance(verdict, Verdict), f"a verdict is a {type(verdict).__name__}, not a Verdict")
 
     def test_the_same_streams_give_the_same_bits(self) -> None:
         on = self.model()
@@ -126,7 +128,7 @@ class EstimatorTests(ComponentTests):
             with torch.no_grad():
                 for p, one in zip(on.parameters(), slopes):
                     p.sub_(1e-3 * one)
-            state = loss.state
+            state = loss.next_state()
         return state
 
 
@@ -172,7 +174,7 @@ class TraceTests(EstimatorTests):
         off = divergence - trace(f, x)
         if made.exact():
             expect(float(off.abs().max()) < 1e-10, f"the exact trace is off by {float(off.abs().max()):.1e} for {what}")
-        unbiased(off[:, None], 0.0, f"estimate less trace, of {what},")
+        unbiased(off[:, None], 0.0, f"estimate less trace of {what}")
 
     def test_every_row_has_its_own_probe(self) -> None:
         made: Trace = self.made()

@@ -221,7 +221,7 @@ def agree(x: Tensor, moments: Any, what: str, room: Tensor | float = 0.0) -> Non
         found = right + float(off[worst])
         z = float(off[worst] / error[worst])
         expect(
-            False, f"{what}: {names[worst]} of {len(x)} draws is {found:.4g} where {right:.4g} is right (z = {z:+.1f})"
+            False, f"{what}: {names[worst]} of {len(x)} draws is {found:.4g} where {right:.4g} is right (z = {z:+.3g})"
         )
 
 

@@ -194,6 +194,34 @@ class SolverTests(ComponentTests):
             error = apart(one, right)
             expect(error < bound, f"the gradient in {name} is off by {error:.1e}, relative to 1 + its size")
 
+    def test_a_state_solved_back_is_compared_with_its_start(self) -> None:
+        """A field that is -x forwards and 0 in the backward pass: no row comes back but one that never left."""
+        solver = self.made().differentiated("adjoint")
+        if solver is None:
+            unfit(f"{self.made().label} solves no state back: its gradient is that of its steps")
+        steps = solver.differentiated("backprop")
+        if steps is None:
+            expect(False, "differentiated('backprop') is None: there is nothing to compare its gradient with")
+            return
+
+        def missed(using: Solver) -> tuple[Tensor | None, Tensor | None]:
+            """Before the backward pass and after it."""
+            speed, x = [-1.0], torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, -2.0]], dtype=torch.float64)
+            path = self.solve(using, lambda t, x: speed[-1] * x, x.requires_grad_(), T0, T1)
+            before = path.missed_start()
+            speed.append(0.0)
+            torch.autograd.grad(path.state.sum(), x)
+            return before, path.missed_start()
+
+        before, after = missed(solver)
+        expect(before is None, "a start is missed before any backward pass")
+        shape = None if after is None else tuple(after.shape)
+        expect(shape == (3,), f"after it `missed_start` is {shape}, not (3,): tolerances by which each row misses")
+        if after is not None:
+            right = bool(after[1] == 0 and after[0] > 1 and after[2] > 1)
+            expect(right, f"a row that stays, and two that do not come back, miss by {after.tolist()} tolerances")
+        expect(missed(steps) == (None, None), "by backpropagation a start is missed: nothing is solved back there")
+
     def many(self) -> int | None:
         """Steps enough for an error of 1e-3 by a method of order 1."""
         return 512 if self.fixed() and self.made().order == 1 else self.steps if self.fixed() else None

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from driftspec.component import Component
 from driftspec.components import Data, Distribution, Dynamics, Network, Setting, Table
-from driftspec.fits import capabilities
+from driftspec.fits import met
 from driftspec.model import Model, build_model
 
 if TYPE_CHECKING:
@@ -345,9 +345,7 @@ KNOWN: tuple[Dynamics, ...] = (Target(target=DATA), KnownFlow(), KnownNoising())
 def unmet(component: Component, there: Mapping[str, Component | None]) -> str | None:
     """The first thing it needs that is not there, in words; None if it has all."""
     for need in component.needs():
-        other = there.get(need.kind)
-        offered = frozenset() if other is None else capabilities(other)
-        if need.severity == "error" and need.unless not in offered and offered.isdisjoint(need.any_of):
+        if need.severity == "error" and not met(need, there.get(need.kind)):
             return f"it needs {' or '.join(need.any_of)} of the {need.kind}"
     return None
 

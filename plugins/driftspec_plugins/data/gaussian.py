@@ -6,7 +6,7 @@ log p(x) = -½ (x - m)ᵀ Σ⁻¹ (x - m) - ½ log det Σ - (d/2) log 2π,    en
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -65,6 +65,9 @@ class Gaussian(Distribution):
         if self.covariance is not None:
             return len(self.covariance)
         return next((len(given) for given in (self.mean, self.std) if isinstance(given, tuple)), None)
+
+    def in_dimensions(self, d: int) -> Self:
+        return self if self.dim() is not None else self.model_copy(update={"mean": d * (listed(self.mean)[0],)})
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
         """(n, d): m + L ε, Σ = L Lᵀ."""

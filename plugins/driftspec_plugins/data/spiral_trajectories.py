@@ -54,6 +54,9 @@ class SpiralTrajectories(Data):
         rows = [torch.stack([angle.cos(), angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)]
         return torch.einsum("k,kij,bj->bki", decay, torch.stack(rows, -2), z)
 
+    def rows(self) -> int:
+        return self.samples
+
     def observed_at(self) -> Tensor:
         """t_k (K,)."""
         import torch

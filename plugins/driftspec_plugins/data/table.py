@@ -24,7 +24,7 @@ from driftspec.errors import Problem, SpecError, nearest, shown
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Generator, Tensor
+    from torch import Generator
 
     from driftspec.files import Files
 
@@ -38,6 +38,9 @@ class TableFile(Data):
     """The rows of a CSV or NPY file, all of them, with the columns asked for in the order asked for."""
 
     type = "table"
+    file_key = "path"
+    columns_key = "columns"
+    formats = (".csv", ".npy")
 
     path: str = Field(min_length=1, description="a .csv or .npy file, relative to the spec's file")
     columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
@@ -61,6 +64,9 @@ class TableFile(Data):
     def dim(self) -> int | None:
         return None if self.columns is None else len(self.columns)
 
+    def with_columns(self, names: Sequence[str]) -> TableFile:
+        return self if _suffix(self.path) == ".npy" else super().with_columns(names)  # of numbers alone: by position
+
     def read(self, files: Files, generator: Generator) -> Table:
         """Every row of the file, and its sha256; nothing is drawn. SpecError X304 lists what is wrong with it."""
         import torch
@@ -72,14 +78,9 @@ class TableFile(Data):
         columns, values = READERS[_suffix(self.path)](name, content, self.columns)
         if len(values) < 2:
             raise _wrong(name, f"{_counted(len(values), 'row')} of numbers: a model learns from 2 at least")
+        named = _suffix(self.path) != ".npy" or self.columns is not None
         header = _suffix(self.path) == ".csv"  # counted as row 1
-        return Table(torch.from_numpy(values), columns, digest=digest, first=2 if header else 1)
-
-
-def duplicates(values: Tensor) -> int:
-    """How many rows of `values` (n, ...) equal an earlier one, number for number."""
-    rows = (values.flatten(1) + 0.0).numpy()  # -0.0 + 0.0 is 0.0: one number, one pattern of bits
-    return len(rows) - len({row.tobytes() for row in rows})
+        return Table(torch.from_numpy(values), columns, digest=digest, first=2 if header else 1, named=named)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -245,4 +246,4 @@ def _wrong(name: str, *texts: str) -> SpecError:
     return SpecError([Problem("X304", f"{name}: {text}") for text in texts])
 
 
-__all__ = ["TableFile", "duplicates"]
+__all__ = ["TableFile"]

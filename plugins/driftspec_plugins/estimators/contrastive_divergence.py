@@ -23,6 +23,7 @@ from driftspec.components import Estimator, Loss
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from driftspec.components import Dynamics
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -65,6 +66,9 @@ class ContrastiveDivergence(Estimator):
             Need("data", ("samples",), "to learn from"),
             Need("dynamics", ("energy",), "to lower at the data and raise at samples"),
         )
+
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        return True
 
     def start(self, model: Model, streams: Streams) -> Any:
         if self.persistent is None:

@@ -60,13 +60,19 @@ class Denoising(Estimator):
         return self
 
     def needs(self) -> tuple[Need, ...]:
-        schedule = () if self.sigma is not None else (Need("dynamics", ("noise_kernel",), "for α(t) and σ(t)"),)
-        return (Need("data", ("samples",), "to learn from"), *schedule, Need("dynamics", ("score",), "to fit"))
+        return (
+            Need("data", ("samples",), "to learn from"),
+            Need("dynamics", ("noise_kernel",), "for α(t) and σ(t)", unless="timeless"),
+            Need("dynamics", ("score",), "to fit"),
+        )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         t_prior, t_data = around.dynamics.times()
-        if self.sigma is not None and t_prior != t_data:
+        scheduled = "noise_kernel" in around.dynamics.offers()
+        if self.sigma is not None and t_prior != t_data and scheduled:
             yield "sigma", f"'sigma' is one level, and {around.dynamics.label} has a time: leave it out"
+        if self.sigma is None and t_prior == t_data and not scheduled:
+            yield "sigma", f"{around.dynamics.label} has no time, and so no schedule of σ: give one level, 'sigma'"
 
     def start(self, model: Model, streams: Streams) -> Any:
         t_data = model.t_data

@@ -22,6 +22,7 @@ from driftspec.components import Estimator, Loss, Setting, Trace
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from driftspec.components import Dynamics
     from driftspec.model import Model
     from driftspec.streams import Streams
 
@@ -66,12 +67,18 @@ class ScoreMatching(Estimator):
             Need("data", ("smooth",), "at hard edges the loss has no minimum: denoise, or stop early", "warning"),
         )
 
+    def needs_density(self, dynamics: Dynamics) -> bool:
+        first, last = dynamics.times()
+        return first == last  # an SDE is fitted to rows that carry its noise
+
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         first, last = around.dynamics.times()
         if first == last and self.paths is not None:
             yield "paths", f"'paths' lead through time, and {around.dynamics.label} has none"
-        if first != last and self.paths is None and "noise_kernel" not in around.dynamics.offers():
-            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has no noise kernel"
+        offered = around.dynamics.offers()
+        if first != last and self.paths is None and "noise_kernel" not in offered:
+            lacking = "no noise kernel" if "drift" in offered else "no noise kernel, nor the drift that paths follow"
+            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has {lacking}"
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         t, x, terms = self._noised(model, batch, streams)

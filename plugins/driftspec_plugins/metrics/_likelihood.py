@@ -212,7 +212,7 @@ def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
     import torch
 
     model = evaluation.model
-    u = evaluation.experiment.rows(evaluation.dataset.train).double()
+    u = evaluation.experiment.rows(evaluation.dataset.rows()).double()
     if "noise_kernel" not in model.own:
         return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"))
     ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]

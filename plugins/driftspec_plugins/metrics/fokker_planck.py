@@ -53,6 +53,7 @@ class FokkerPlanck(Metric):
     type = "fokker_planck"
     example: ClassVar[Mapping[str, Any]] = {"times": [0.2]}
     reads_chains = True
+    finite_time = True
 
     times: tuple[float, ...] = Field(
         min_length=1, description="when to compare: times since the start, rising; each is moved to the nearest step"
@@ -106,7 +107,7 @@ class FokkerPlanck(Metric):
         spec, model = evaluation.experiment.spec, evaluation.model
         if spec.sampler is None or spec.sample is None:
             raise RunFailed(f"{self.label} follows the run's samples, and the spec draws none")
-        course = spec.sampler.course(Setting(spec.dynamics, data=spec.data, sampler=spec.sampler))
+        course = spec.sampler.course(evaluation.setting)
         numbers, times = self._steps(course)
         count, streams = spec.sample.count, evaluation.experiment.streams.under("sample")
         law = _start(self, evaluation, course)
@@ -148,7 +149,7 @@ class FokkerPlanck(Metric):
             "outside": float(np.mean(_outside(grid, seen))),
             "curves": [curve for t, p, x in zip(times, densities, seen) for curve in _curves(grid, p, x, t)],
         }
-        reason = "a z-score is measured in standard errors already; its floor is what chance gives"
+        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
         line = _line(told, self.above, value, details)
         return Measured(value, None, "standard errors", count, details, reason, line)
 

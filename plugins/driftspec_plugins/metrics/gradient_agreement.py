@@ -8,12 +8,12 @@ gradient that should not be trusted. Chen et al. 2018; Gholami, Keutzer, Biros, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from driftspec.component import Need
-from driftspec.components import Estimator, Measured, Metric
+from driftspec.components import Gradient, Measured, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,44 +26,45 @@ class GradientAgreement(Metric):
 
     type = "gradient_agreement"
 
-    against: Literal["backprop", "adjoint"] = Field(
+    against: Gradient = Field(
         "backprop", description="the gradient that counts as right, which the other one is compared with"
     )
     points: int = Field(50, ge=1, description="test rows in the loss, the first ones")
 
     def needs(self) -> tuple[Need, ...]:
-        why = "the loss's gradient in both ways, by a solver that has the key 'gradient', such as dopri5"
+        why = "the loss's gradient in both ways, by a solver with the key 'gradient', such as dopri5"
         return (Need("estimator", ("solver_gradient",), why), Need("dynamics", ("trainable",), "to have parameters"))
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        import torch
         from torch.nn.functional import cosine_similarity
 
-        from driftspec import flow
+        from driftspec import flow, gradients
 
         estimator: Any = evaluation.experiment.spec.estimator  # its solver is what `solver_gradient` promises
         rows = evaluation.experiment.rows(evaluation.test(self.points))
-        other = "adjoint" if self.against == "backprop" else "backprop"
-        right, counts = _gradient(evaluation, estimator, self.against, rows)
-        found, more_counts = _gradient(evaluation, estimator, other, rows)
+        other: Gradient = "adjoint" if self.against == "backprop" else "backprop"
+        (right, counts), (found, more_counts) = (
+            _gradient(evaluation, estimator, by, rows) for by in (self.against, other)
+        )
+        evaluations = {self.against: counts, other: more_counts}
+        missed = evaluations["adjoint"].pop("missed_start", None)
         drift = flow.drift(evaluation.model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
         details = {
             "gradient_norm": float(right.norm()),
             "cosine": float(cosine_similarity(found.double(), right.double(), dim=0)),
-            "evaluations": {self.against: counts, other: more_counts},
+            "evaluations": evaluations,
             "drift": {"mean": float(drift.mean()), "max": float(drift.max())},
+            "missed_start": missed,
         }
-        value = float((found - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
+        value = gradients.relative(found, right)
         return Measured(value, None, "relative", len(rows), details, "both gradients are deterministic")
 
 
-def _gradient(evaluation: Evaluation, estimator: Estimator, by: str, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+def _gradient(evaluation: Evaluation, estimator: Any, by: Gradient, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
     """∂L/∂θ as one vector, and what it took."""
-    import torch
+    from driftspec import gradients
 
-    solver: Any = estimator.nested()["solver"]
-    told = estimator.model_copy(update={"solver": solver.model_copy(update={"gradient": by})})
+    using = estimator.model_copy(update={"solver": estimator.solver.differentiated(by)})
     model, scope = evaluation.model, evaluation.streams
-    loss = told.loss(model, rows, told.start(model, scope.under("start")), scope.at(1))
-    gradients = torch.autograd.grad(loss.value, model.parameters(), materialize_grads=True)
-    return torch.cat([g.flatten() for g in gradients]), {"forward": loss.evaluations, **loss.stats()}
+    loss = using.loss(model, rows, using.start(model, scope.under("start")), scope.at(1))
+    return gradients.flat(loss.value, model), {"forward": loss.evaluations, **loss.stats()}

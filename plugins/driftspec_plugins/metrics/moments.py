@@ -1,9 +1,10 @@
 """Means and covariances of the run's draws against known ones or data, each as a z-score: z = (m - m') / √(se² + se'²).
 
-se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n, with n the rows of data and for chains with
-several draws the effective sample size of what is averaged; exact moments (a target's, or with `predicted` those that
-the sampler's own bias leads to) have se' = 0. The value is the largest |z| of all. By chance alone it grows with the
-moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the floor.
+For n rows se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n. For chains with several draws it is
+by the spread of the chains' own means, or for a few long chains s/√ESS (`driftspec.convergence.mean_error`). Exact
+moments (a target's, or with `predicted` those that the sampler's own bias leads to) have se' = 0. The value is the
+largest |z| of all. By chance alone it grows with the moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the
+floor.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pydantic import Field
 
 from driftspec.component import Need
 from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.convergence import SHORT, mean_error
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._chains import chosen, mean_size
+from driftspec_plugins.metrics._chains import chosen, unmoved
 from driftspec_plugins.metrics._two_samples import checked
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Moments(Metric):
         columns = chosen(self, self.of, names)
         drawn, names = drawn[..., columns], tuple(names[column] for column in columns)
         rows = checked(self, drawn.flatten(0, 1), "draws")
+        if reason := unmoved(drawn, names) or _too_short(drawn):
+            return Measured(None, None, "standard errors", len(rows), {}, reason)
         theirs, against, floor = self._reference(evaluation, columns, len(rows))
         compared = compare(chain_estimates(drawn), theirs, names)
         worst = max(compared, key=lambda name: abs(compared[name].z))
@@ -72,10 +76,11 @@ class Moments(Metric):
             "worst": worst,
             "moments": {name: asdict(moment) for name, moment in compared.items()},
         }
-        reason = "a z-score is measured in standard errors already; its floor is what chance gives"
+        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
         most = compared[worst]
-        line = f"{worst} {most.value:.5g} against {most.reference:.5g}: z = {most.z:+.2f}"
-        line += f", of {len(compared)} the largest"
+        right = most.reference if abs(most.reference) > 1e-9 * most.stderr else 0.0  # rounding leaves 5e-25 for 0
+        line = f"{worst} is {most.value:.5g} where {right:.5g} is expected: z = {most.z:+.2f}"
+        line += f", the largest of {len(compared)}"
         return Measured(largest(compared), None, "standard errors", len(rows), details, reason, line)
 
     def _reference(
@@ -86,7 +91,8 @@ class Moments(Metric):
         if self.predicted:
             if law is None or sampler is None or not sampler.predicts(law):
                 raise RunFailed(f"{self.label}: no sampler predicts the moments of these draws")
-            return exact(*sampler.predicted(law), columns), f"predicted by {sampler.label}", None
+            predicted = sampler.settled(evaluation.setting).predicted(law)
+            return exact(*predicted, columns), f"predicted by {sampler.label}", None
         known = None if law is None else law.moments()
         if law is not None and known is not None:
             theirs, fresh = exact(*known, columns), evaluation.fresh(n, "floor first")
@@ -102,6 +108,13 @@ class Moments(Metric):
 
         data = evaluation.reported(checked(self, evaluation.reference(n), "data rows"))[0][:, columns]
         return estimates(data), len(data), evaluation.floor(distance, n)
+
+
+def _too_short(drawn: Tensor) -> str | None:
+    """Why draws (chains, draws, m) show no error of their moments."""
+    chains, draws, _ = drawn.shape
+    text = f"one chain of {draws} draws is too short to show an error: it takes {SHORT}, or several chains"
+    return text if chains == 1 and 1 < draws < SHORT else None
 
 
 def _known(law: object) -> bool:
@@ -135,38 +148,44 @@ def compare(first: Estimates, second: Estimates, names: Sequence[str]) -> dict[s
     return {label: Moment(*numbers) for label, *numbers in rows}
 
 
-def estimates(x: Tensor) -> tuple[Tensor, Tensor]:
+def estimates(x: Tensor) -> Estimates:
     """The d means and d(d + 1)/2 covariances of x (n, d), the upper triangle by rows, and standard errors."""
     import torch
 
     n, d = x.shape
-    size = x.abs().amax(0)
-    rounding, tiny = torch.finfo(x.dtype).eps, torch.finfo(x.dtype).tiny  # all that is left where a column is constant
     centred = x - x.mean(0)
     products = centred.T @ centred / n
     spread = (centred.square().T @ centred.square() / n - products.square()).clamp_min(0) / (n - 1)
     above = torch.triu_indices(d, d).unbind()
-    means_error = torch.maximum(x.std(0) / n**0.5, rounding * size + tiny)
-    covariances_error = torch.maximum(spread.sqrt(), rounding * size[:, None] * size + tiny)
     values = torch.cat((x.mean(0), (products * n / (n - 1))[above]))
-    return values, torch.cat((means_error, covariances_error[above]))
+    return values, torch.maximum(torch.cat((x.std(0) / n**0.5, spread.sqrt()[above])), _rounding(x))
+
+
+def _rounding(x: Tensor) -> Tensor:
+    """That of the means and covariances: all that is left of their errors where a column is constant."""
+    import torch
+
+    size = x.abs().amax(0)
+    first, second = torch.triu_indices(x.shape[1], x.shape[1]).unbind()
+    limits = torch.finfo(x.dtype)
+    return limits.eps * torch.cat((size, size[first] * size[second])) + limits.tiny
 
 
 def chain_estimates(x: Tensor) -> Estimates:
-    """The same of chains x (chains, draws, d), with standard errors by the effective size of what is averaged."""
+    """The same of chains x (chains, draws, d), with the standard errors of what depends within a chain."""
     import torch
 
     rows = x.flatten(0, 1)
     values, errors = estimates(rows)
     if x.shape[1] == 1:
         return values, errors
-    d = x.shape[-1]
     centred = x - rows.mean(0)
-    first, second = torch.triu_indices(d, d).unbind()
-    averaged = [centred[..., i] for i in range(d)]
-    averaged += [centred[..., i] * centred[..., j] for i, j in zip(first.tolist(), second.tolist(), strict=True)]
-    sizes = torch.tensor([mean_size(one.numpy()) for one in averaged], dtype=torch.float64)
-    return values, errors * (len(rows) / sizes).sqrt()
+    first, second = torch.triu_indices(x.shape[-1], x.shape[-1]).unbind()
+    averaged = torch.cat((centred, centred[..., first] * centred[..., second]), -1).numpy()
+    each = [mean_error(averaged[..., column]) for column in range(averaged.shape[-1])]
+    if None in each:
+        raise ValueError(_too_short(x))
+    return values, torch.maximum(torch.tensor(each, dtype=torch.float64), _rounding(rows))
 
 
 def exact(mean: Tensor, covariance: Tensor, columns: list[int]) -> Estimates:

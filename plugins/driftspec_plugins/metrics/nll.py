@@ -4,25 +4,27 @@ Where the data component knows its log p, the paired gap mean[log p(x) - log p_m
 the same points, far sharper than a difference of means: NLL = entropy + KL + sampling, the last being the luck of the
 test rows, mean[-log p(x)] - entropy. Where it does not, baselines fitted to the training rows stand beside the number.
 Of an energy model log p is -E - log Z.
+
+Standard errors are those of a mean over other test rows, for this model with its own change of units. 1.96 of them
+cover the truth in 95 % of cases for 400 rows of a normal law and in 93 % for 50: log p is skewed, and laws with heavier
+tails need more rows. Over other training rows too, from which a whitening is estimated, they cover less where the model
+does not fit: 94 % for one 0.6 times as wide as the data, whitened by 8 times as many rows as are scored, 90 % by as
+many.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from driftspec.components import Measured
+from driftspec_plugins.metrics import _baselines
+from driftspec_plugins.metrics._baselines import ALL, Baseline
 from driftspec_plugins.metrics._likelihood import Likelihood
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from driftspec.evaluate import Evaluation
-
-FITTED = 5000
-"""Training rows that baselines are fitted to: choosing a width for a kernel density takes the square of it."""
 
 
 class NLL(Likelihood):
@@ -30,7 +32,7 @@ class NLL(Likelihood):
 
     type = "nll"
 
-    baselines: tuple[Literal["gaussian", "gaussian_mixture", "kde"], ...] | None = Field(
+    baselines: tuple[Baseline, ...] | None = Field(
         None, description="densities fitted to the training rows for comparison; null: all where the truth is unknown"
     )
 
@@ -47,40 +49,10 @@ class NLL(Likelihood):
             details["test_rows_in_training"] = repeated
         wanted = self.baselines if self.baselines is not None else ALL if evaluation.truth is None else ()
         if wanted and len(evaluation.dataset.train):
-            fit = evaluation.dataset.train[:FITTED]
-            details["baselines"] = _baselines(wanted, fit, x, evaluation.streams.number("baselines"))
+            seed = evaluation.streams.number("baselines") % 2**32
+            details["baselines"] = _baselines.compare(wanted, evaluation.dataset.train, scored, seed)
         line = f"{_line(value, stderr, details)}; {scored.told}"
         return Measured(value, stderr, "nats", len(x), details, line=line)
-
-
-ALL: tuple[Literal["gaussian", "gaussian_mixture", "kde"], ...] = ("gaussian", "gaussian_mixture", "kde")
-
-
-def _baselines(wanted: tuple[str, ...], train: Tensor, test: Tensor, seed: int) -> dict[str, dict[str, float]]:
-    """Test NLL (nats, data units) of densities fitted to the training rows; size and width by 3-fold likelihood."""
-    import numpy as np
-    from sklearn.mixture import GaussianMixture
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.neighbors import KernelDensity
-
-    state = np.random.RandomState(seed % 2**32)
-    mean, std = train.mean(0), train.std(0)
-    fit, score = ((rows - mean).div(std).numpy() for rows in (train, test))
-    models = {
-        "gaussian": GaussianMixture(1, reg_covar=1e-6, random_state=state),
-        "gaussian_mixture": GridSearchCV(
-            GaussianMixture(reg_covar=1e-4, random_state=state), {"n_components": [2, 3, 5, 8]}, cv=3
-        ),
-        "kde": GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.05, 1.0, 12)}, cv=3),
-    }
-    result = {}
-    for name in wanted:
-        fitted = models[name].fit(fit)
-        best = getattr(fitted, "best_estimator_", fitted)
-        log_p = best.score_samples(score) - float(std.log().sum())
-        stderr = float(log_p.std(ddof=1)) / math.sqrt(len(log_p))
-        result[name] = {"value": float(-log_p.mean()), "stderr": stderr, "fitted_on": len(fit)}
-    return result
 
 
 def _line(value: float, stderr: float, details: dict[str, Any]) -> str:
@@ -93,5 +65,5 @@ def _line(value: float, stderr: float, details: dict[str, Any]) -> str:
         else:
             text += f" = entropy {details['entropy']:.3f} + {kl} (+ sampling {details['sampling']:.3f})"
     if "baselines" in details:
-        text += "; " + ", ".join(f"{name} {base['value']:.3f}" for name, base in details["baselines"].items())
+        text += f"; {_baselines.told(details['baselines'])}"
     return text

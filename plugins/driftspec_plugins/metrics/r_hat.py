@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.components import Measured, Setting
-from driftspec_plugins.metrics._chains import FEWEST, OfQuantities, as_arrays, r_hat
+from driftspec.convergence import FEWEST, split_r_hat
+from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
@@ -38,12 +39,12 @@ class RHat(OfQuantities):
         if chains < 2 or draws < FEWEST:
             reason = f"R-hat compares at least 2 chains of {FEWEST} draws, and there are {chains} of {draws}"
             return Measured(None, None, "", chains * draws, details, reason)
-        each = {name: r_hat(x) for name, x in as_arrays(values, names).items()}
+        each = {name: split_r_hat(x) for name, x in as_arrays(values, names).items()}
         details["quantities"] = each
         known = {name: value for name, value in each.items() if value is not None}
         if len(known) < len(each):
             still = ", ".join(name for name in each if name not in known)
             return Measured(None, None, "", chains * draws, details, f"nothing moves within the chains: {still}")
         details["worst"] = max(known, key=lambda name: known[name])
-        reason = "it is compared with 1.01, and is given no standard error"
+        reason = "it is compared with a threshold, 1.01"
         return Measured(max(known.values()), None, "", chains * draws, details, reason)

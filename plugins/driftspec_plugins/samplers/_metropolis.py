@@ -14,7 +14,7 @@ from pydantic import Field
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.component import Need
-from driftspec.components import Distribution
+from driftspec.components import Distribution, Verdict
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from driftspec.model import Model
 
 
+ROUNDED = 0.1
+"""Rounding of log p, in nats, above which the ratio of two densities is noise."""
+
+
 @dataclass(frozen=True)
 class Here:
     """What is known where the chains stand."""
 
-    log_p: Tensor  # (B,), up to a constant
+    log_p: Tensor  # (B,), up to a constant; float64 of a known law
     slope: Tensor  # (B, d), ∇log p
-    log_step: Tensor  # (B,), each chain's own step
+    log_step: Tensor  # (B,), each chain's own step, of the state's dtype
     number: int  # steps made
 
 
@@ -85,7 +89,7 @@ class Metropolis(ChainSampler):
         accepted = chance.uniform.log() < log_ratio
         log_step = state.log_step
         if self.adapt and warming:  # Robbins and Monro: gains whose sum is infinite and whose squares' sum is not
-            log_step = log_step + (state.number + 1) ** -0.6 * (log_ratio.clamp(max=0).exp() - self.target)
+            log_step = log_step + (state.number + 1) ** -0.6 * (log_ratio.clamp(max=0).exp().to(x) - self.target)
         here = Here(
             torch.where(accepted, log_p, state.log_p),
             torch.where(accepted[:, None], slope, state.slope),
@@ -96,6 +100,23 @@ class Metropolis(ChainSampler):
         if not warming:
             counts |= {"accepted": accepted.long(), "proposed": torch.ones_like(accepted, dtype=torch.long)}
         return Moved(torch.where(accepted[:, None], y, x), here, counts)
+
+    def log_p(self, state: Here) -> Tensor:
+        return state.log_p
+
+    def doubts(self, log_p: Tensor | None) -> tuple[Verdict, ...]:
+        """Whether rounding of log p shows in the ratio of two densities: a difference of two log p."""
+        import torch
+
+        if log_p is None:
+            return ()
+        largest = float(log_p.abs().max())
+        off = torch.finfo(log_p.dtype).eps * largest
+        if off <= ROUNDED:
+            return ()
+        text = f"|log p| of the draws reaches {largest:.3g}, which {str(log_p.dtype).removeprefix('torch.')} rounds"
+        reason = f"{text} by {off:.2g}: acceptance is partly noise; shift the energy, or take runtime.dtype: float64"
+        return (Verdict("rounding", "metropolis_ratio_rounded", reason, "warning"),)
 
     def rates(self, state: Here, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Acceptance after burn-in, and the steps that adaptation came to."""

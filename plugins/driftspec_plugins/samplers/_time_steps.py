@@ -11,7 +11,7 @@ from pydantic import Field
 
 from driftspec.chains import Noise, noise, padded
 from driftspec.component import Finding, Need
-from driftspec.components import Draws, Dynamics, Sampler, Setting
+from driftspec.components import Draws, Dynamics, Sampler, Setting, Verdict
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -94,4 +94,9 @@ class TimeSteps(Sampler):
             x = self.finish(model, x, times[-1].to(x.device))
         if not bool(x[:count].isfinite().all()):
             raise RunFailed(f"{self.label}: samples are no longer finite at the end", "diverged", len(times) - 1)
-        return Draws(x[:count, None, :], {"steps": len(times) - 1})
+        return Draws(x[:count, None, :], {"steps": len(times) - 1}, verdicts=self._verdicts())
+
+    def _verdicts(self) -> tuple[Verdict, ...]:
+        """Chains that are stopped at a time have nothing to converge to, unless their law is meant to be another."""
+        reason = f"{self.label} leaves each law before it is reached: nothing tells how far its draws are from the last"
+        return (Verdict("chains", "unknown", reason, "unknown"),) if self.heuristic else ()

@@ -48,9 +48,8 @@ class EulerMaruyama(TimeSteps):
 
     def course(self, around: Setting) -> Course:
         t_prior, t_data = around.dynamics.times()
-        if self.direction == "forward":
-            return Course("data", t_prior, self.steps)
-        return Course("prior", abs(t_prior - t_data), self.steps)
+        duration = t_prior if self.direction == "forward" else abs(t_prior - t_data)
+        return Course(self.begins_at, duration, self.steps)
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
         """f and g at time t; backwards g² s - f and g at t_prior - t."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from driftspec.chains import ChainSampler, Moved, Noise
 from driftspec.component import Need
-from driftspec.components import Course, Distribution, Setting
+from driftspec.components import Course, Distribution, Setting, beginning
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class Langevin(ChainSampler):
         g = math.sqrt(self.temperature)
         return lambda t, x: model.score(x.new_tensor(model.t_data), x) / 2, lambda t: torch.full_like(t, g)
 
+    def no_law(self) -> str | None:
+        """Of a climb without noise."""
+        text = "at temperature 0 chains climb to modes, and their ends are no draws of a law"
+        return text if self.temperature == 0 else None
+
     def halved(self) -> Self:
         return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
 
@@ -68,7 +73,7 @@ class Langevin(ChainSampler):
         """m and V = τ Σ (I - (η/4) Σ⁻¹)⁻¹ of a normal target, where the step's drift and its noise are in balance.
 
         Chains with one draw have made k steps from a start of mean m₀ and covariance V₀; where those are known it is
-        m + Aᵏ (m₀ - m) and V + Aᵏ (V₀ - V) Aᵏ, A = I - (η/2) Σ⁻¹.
+        m + Aᵏ (m₀ - m) and V + Aᵏ (V₀ - V) Aᵏ, A = I - (η/2) Σ⁻¹. A target alone leaves an open start N(0, I).
         """
         import torch
 
@@ -78,7 +83,8 @@ class Langevin(ChainSampler):
         mean, covariance = moments
         unit, inverse = torch.eye(len(mean), dtype=torch.float64), torch.linalg.inv(covariance)
         balance = self.temperature * torch.linalg.inv(unit - self.step / 4 * inverse) @ covariance
-        first = self.start.moments() if isinstance(self.start, Distribution) else None
+        start = beginning(self.start)
+        first = start.in_dimensions(len(mean)).moments() if isinstance(start, Distribution) else None
         if self.chains is not None or first is None:
             return mean, balance
         power = torch.linalg.matrix_power(unit - self.step / 2 * inverse, self.before())

@@ -1,18 +1,16 @@
 """An ODE with its integrands as torchdiffeq sees it: one system dy/dt of y = (state, integrals), counted and named.
 
-Gradients by backpropagation through the steps, or by Pontryagin's adjoint equation, solved back in time:
+Its gradient comes by backpropagation through the steps, or by the adjoint equation of `_adjoint.py`, solved back in
+time. How far the state solved back ends from where it started is measured, row by row, in tolerances:
 
-    da_y/dt = -a_yᵀ ∂f/∂y,    da_θ/dt = -a_yᵀ ∂f/∂θ,    a_y(t1) = ∂L/∂y(t1),  a_θ(t1) = 0
-
-L. S. Pontryagin and others, *The Mathematical Theory of Optimal Processes*, 1962; Chen et al. 2018. What the field
-closes over is an adjoint parameter, or its gradient would be lost without a word.
+    m_b = max_i |x_back(t0) - x(t0)|_bi / (atol + rtol |x(t0)|_bi)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from driftspec.components import Path
 from driftspec.errors import SolveFailed
@@ -20,7 +18,11 @@ from driftspec.errors import SolveFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Rates, VectorField
+    from driftspec.component import Finding
+    from driftspec.components import Gradient, Rates, Solver, VectorField
+    from driftspec_plugins.solvers._adjoint import Settings
+
+    Parts = tuple[Tensor | None, ...]
 
 
 class Stopped(SolveFailed):
@@ -49,6 +51,8 @@ class System:
         self.forwards = True
         self.evaluations = self.spent = 0
         self.stats = {"evaluations_backward": 0}
+        self.missed: Tensor | None = None
+        self.atol = self.rtol = math.inf
 
     def solve(self, x: Tensor, integrate: Callable[[Tensor], Tensor]) -> Path:
         """The path to where `integrate` carries y (B, d+m); without any time, y and the gradient in time."""
@@ -64,18 +68,22 @@ class System:
         except Stopped as stopped:
             y, status = torch.full_like(y, torch.nan), stopped.status
         self.forwards = False
-        return Path(y[:, : self.d], y[:, self.d :], self.evaluations, status, self.stats)
+        return Path(y[:, : self.d], y[:, self.d :], self.evaluations, status, self.stats, lambda: self.missed)
 
-    def adjoint(self, y: Tensor, params: Sequence[Tensor], **settings: Any) -> Tensor:
-        """y(t1) (B, d+m) by torchdiffeq's odeint_adjoint: gradients reach y, both ends of time and `params`."""
-        from torchdiffeq import odeint_adjoint
+    def adjoint(
+        self, y: Tensor, params: Sequence[Tensor], forth: Settings, back: Settings, atol: float, rtol: float
+    ) -> Tensor:
+        """y(t1) (B, d+m), its gradient solved back: it reaches y, both ends of time and `params`.
 
+        `forth` and `back` say how to solve either way; `atol` and `rtol` are the unit in which a miss of the start is
+        measured. What the field closes over must be among `params`, or its gradient is lost.
+        """
+        from driftspec_plugins.solvers._adjoint import Adjoint
+
+        self.atol, self.rtol = atol, rtol
         reached = {id(p): p for p in (*params, *self.ends_given) if p.requires_grad}
-        solution = odeint_adjoint(self, y, self.ends, adjoint_params=tuple(reached.values()), **settings)
-        if solution.grad_fn is not None:
-            solution.grad_fn.register_prehook(self.before_backward)
-            solution.grad_fn.register_hook(self.after_backward)
-        return solution[-1]
+        apply: Callable[..., Tensor] = Adjoint.apply
+        return apply(self, forth, back, y, self.ends, *reached.values())
 
     def start(self, x: Tensor) -> Tensor:
         """(x, 0) (B, d+m), the integrals counted by asking for the rates once."""
@@ -108,28 +116,40 @@ class System:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         # The search for a first step, and rounding to float32, may look past an end.
-        out = self.slope(t.clamp(self.earliest, self.latest), y)
-        if not self.forwards and not out.requires_grad:  # the adjoint differentiates even what is constant
-            out = out + 0 * y
-        return out
+        return self.slope(t.clamp(self.earliest, self.latest), y)
 
-    def before_backward(self, _: Any) -> None:
-        """A new budget for each backward pass; none for a second derivative, which would silently be zero."""
-        import torch
+    def hamiltonian(self, t: Tensor, y: Tensor, a: Tensor) -> Tensor:
+        """H = Σ a · f (), over rows and columns."""
+        return (a * self.slope(t.to(y.dtype), y)).sum()
 
-        if torch.is_grad_enabled():
-            raise SolveFailed("the adjoint gives first derivatives only: use gradient: backprop", "failed")
+    def turns_back(self) -> None:
+        """A backward pass begins: each has the whole budget."""
         self.spent = 0
 
-    def after_backward(self, gradients: Sequence[Tensor | None], given: Sequence[Tensor | None]) -> None:
-        """A gradient that was lost on the way back is named, one that came in so is not the solve's."""
+    def arrives_back(self, back: Tensor, start: Tensor) -> None:
+        """Measure how far the state solved back ends from where it started; the largest of several passes counts."""
+        x = start[:, : self.d]
+        missed = (back[:, : self.d] - x).abs() / (self.atol + self.rtol * x.abs())
+        rows = missed.amax(1).nan_to_num(nan=math.inf, posinf=math.inf)
+        self.missed = rows if self.missed is None else rows.maximum(self.missed)
+
+    def all_finite(self, given: Parts, gradients: Parts) -> Parts:
+        """The gradients. One that was lost on the way back ends the solve; one that came in so is not the solve's."""
         if _finite(given) and not _finite(gradients):
             self.stop("non_finite")
+        return gradients
 
     def stop(self, status: str) -> NoReturn:
         what = "the ODE" if self.forwards else "the adjoint ODE"
         raise Stopped(f"solving {what} ended with status {status} after {self.spent} evaluations", status)
 
 
-def _finite(parts: Sequence[Tensor | None]) -> bool:
+def unused(solver: Solver, gradient: Gradient, *keys: str) -> Iterator[Finding]:
+    """Keys of the adjoint solve that are given where the gradient is backpropagation's."""
+    for key in keys:
+        if gradient == "backprop" and getattr(solver, key) is not None:
+            yield key, f"'{key}' is for the adjoint solve, and 'gradient' is 'backprop'", "warning"
+
+
+def _finite(parts: Parts) -> bool:
     return all(bool(part.isfinite().all()) for part in parts if part is not None)

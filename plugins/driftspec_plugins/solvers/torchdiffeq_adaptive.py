@@ -9,21 +9,21 @@
 The error of a step is measured sample by sample, as the root mean square of error/(atol + rtol |y|) over the sample's
 state and controlled integrals, and the worst sample decides: no point hides behind its batch.
 
-Gradients by backpropagation through the steps, or by the adjoint equation (Pontryagin 1962; Chen et al. 2018), solved
-backwards in time: da_y/dt = -a_yᵀ ∂f/∂y, da_θ/dt = -a_yᵀ ∂f/∂θ. Coefficients and stepping are torchdiffeq's.
+Gradients by backpropagation through the steps, or by the adjoint equation of `_adjoint.py` (Pontryagin 1962; Chen et
+al. 2018), solved backwards in time with steps of its own. Coefficients and stepping are torchdiffeq's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
 from driftspec.component import Finding
-from driftspec.components import Path, Setting, Solver, below_epsilon
-from driftspec_plugins.solvers._torchdiffeq import System
+from driftspec.components import Gradient, Path, Setting, Solver, below_epsilon
+from driftspec_plugins.solvers._torchdiffeq import System, unused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Adaptive(Solver):
 
     rtol: float = Field(1e-6, gt=0, description="error of a step, relative to |y|; float32 gains nothing below 1e-6")
     atol: float = Field(1e-6, gt=0, description="error of a step, absolute; float32 gains nothing below 1e-6")
-    gradient: Literal["backprop", "adjoint"] = Field(
+    gradient: Gradient = Field(
         "backprop",
         description="through the steps (exact for them), or by the adjoint equation (memory independent of steps)",
     )
@@ -48,8 +48,10 @@ class Adaptive(Solver):
     max_evaluations: int = Field(10_000, ge=1, description="budget of a solve, and of its adjoint solve")
 
     def problems(self, around: Setting) -> Iterator[Finding]:
-        if self.rtol < around.epsilon:
-            yield from below_epsilon("rtol", self.rtol, around)
+        for key, value in {"rtol": self.rtol, "adjoint_rtol": self.adjoint_rtol}.items():
+            if value is not None and value < around.epsilon:
+                yield from below_epsilon(key, value, around)
+        yield from unused(self, self.gradient, "adjoint_rtol", "adjoint_atol")
 
     def finer(self) -> Self:
         """Every tolerance a tenth."""
@@ -57,6 +59,9 @@ class Adaptive(Solver):
         finer = self.model_copy(update={n: value / 10 for n in names if (value := getattr(self, n)) is not None})
         type(self).model_validate(finer.model_dump())
         return finer
+
+    def differentiated(self, by: Gradient) -> Self:
+        return self.model_copy(update={"gradient": by})
 
     def solve(
         self,
@@ -79,21 +84,15 @@ class Adaptive(Solver):
         from torchdiffeq import odeint
 
         ends = system.ends.detach()
-        start, end = ends[:1], ends[1:]
-        # Without step_t a solver runs past the end and interpolates back.
-        options = {"norm": system.worst, "step_t": end}
-        forwards = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        # Without step_t a solver runs past its end and interpolates back.
+        options = {"norm": system.worst, "step_t": ends[1:]}
+        forth = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "options": options}
         if self.gradient == "backprop":
-            return odeint(system, y, system.ends, **forwards)[-1]
-        return system.adjoint(
-            y,
-            params,
-            **forwards,
-            adjoint_rtol=self.adjoint_rtol,
-            adjoint_atol=self.adjoint_atol,
-            # Of two decreasing times torchdiffeq turns the sign, and that of `options`, but not of `adjoint_options`.
-            adjoint_options={"norm": system.worst_adjoint, "step_t": start if start < end else -start},
-        )
+            return odeint(system, y, system.ends, **forth)[-1]
+        rtol, atol = self.adjoint_rtol or self.rtol, self.adjoint_atol or self.atol
+        options = {"norm": system.worst_back, "step_t": ends[:1]}
+        back = {"method": self.method, "rtol": rtol, "atol": atol, "options": options}
+        return system.adjoint(y, params, forth, back, max(atol, self.atol), max(rtol, self.rtol))
 
 
 class AdaptiveHeun(Adaptive):
@@ -143,15 +142,13 @@ class _Controlled(System):
         """max over samples of the root mean square over a sample's columns, ()."""
         return self.measured(self.controlled(rows.detach()).square().mean(1).amax())
 
-    def worst_adjoint(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """The same for (a_t, y, a_y, a_θ...), one mean square for each parameter."""
+    def worst_back(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """The same for (y, a, g...) of the way back, one mean square for each parameter."""
         import torch
 
-        a_t, y, a_y, *a_params = parts
-        squares = [self.controlled(part).square().mean(1).amax() for part in (y, a_y)]
-        if any(end.requires_grad for end in self.ends_given):  # else nobody asks for a_t
-            squares.append(a_t.square())
-        return self.measured(torch.stack([*squares, *(p.square().mean() for p in a_params)]).amax())
+        y, a, *g = parts
+        squares = [self.controlled(part).square().mean(1).amax() for part in (y, a)]
+        return self.measured(torch.stack([*squares, *(p.square().mean() for p in g)]).amax())
 
     def measured(self, square: Tensor) -> Tensor:
         """The root; inf for NaN, so that a step which leads there is rejected and a shorter one tried."""
@@ -167,10 +164,5 @@ class _Controlled(System):
         if now + step == now or now - step == now:
             self.stop("non_finite" if self.failed else "step_underflow")
 
-    callback_step_adjoint = callback_step
-
     def callback_reject_step(self, *_: Any) -> None:
-        self.stats["rejected"] += 1
-
-    def callback_reject_step_adjoint(self, *_: Any) -> None:
-        self.stats["rejected_backward"] += 1
+        self.stats["rejected" if self.forwards else "rejected_backward"] += 1

@@ -6,19 +6,20 @@
     explicit_adams   order 4: x' = x + h/24 (55 f_0 - 59 f_1 + 37 f_2 - 9 f_3), f_k of k steps ago      J. C. Adams 1883
 
 The integrands r are integrated beside the state, by the same sum. By backpropagation the gradient is exact for the
-steps taken; by the adjoint, da_y/dt = -a_yᵀ ∂f/∂y and da_θ/dt = -a_yᵀ ∂f/∂θ solved back from t1 (Pontryagin 1962; Chen
-et al. 2018), it is that of the ODE, with an error of the method's order, and no step is kept. torchdiffeq steps.
+steps taken; by the adjoint equation of `_adjoint.py`, solved back from t1 (Pontryagin 1962; Chen et al. 2018), it is
+that of the ODE, with an error of the method's order, and no step is kept. torchdiffeq steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.components import FixedSteps, Path
-from driftspec_plugins.solvers._torchdiffeq import System
+from driftspec.component import Finding
+from driftspec.components import FixedSteps, Gradient, Path, Setting
+from driftspec_plugins.solvers._torchdiffeq import System, unused
 from driftspec_plugins.solvers.rk4 import spread
 
 if TYPE_CHECKING:
@@ -35,11 +36,15 @@ class EqualSteps(FixedSteps):
     options: ClassVar[Mapping[str, Any]] = {}
     """What the method is told there."""
 
-    gradient: Literal["backprop", "adjoint"] = Field(
+    gradient: Gradient = Field(
         "backprop",
         description="through the steps (exact for them), or by the adjoint equation (memory independent of steps)",
     )
     adjoint_steps: int | None = Field(None, ge=1, description="steps of the adjoint solve; null: as many as forwards")
+
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        yield from super().problems(around)
+        yield from unused(self, self.gradient, "adjoint_steps")
 
     def solve(
         self,
@@ -55,14 +60,17 @@ class EqualSteps(FixedSteps):
         n, system = self.steps if steps is None else steps, System(f, rates, x, t0, t1)
         return system.solve(x, lambda y: self._integrate(system, y, n, params))
 
+    def differentiated(self, by: Gradient) -> Self:
+        return self.model_copy(update={"gradient": by})
+
     def _integrate(self, system: System, y: Tensor, n: int, params: Sequence[Tensor]) -> Tensor:
         from torchdiffeq import odeint
 
-        options = {**self.options, "grid_constructor": _grid(n)}
+        forth = {"method": self.method, "options": {**self.options, "grid_constructor": _grid(n)}}
         if self.gradient == "backprop":
-            return odeint(system, y, system.ends, method=self.method, options=options)[-1]
-        back = {**self.options, "grid_constructor": _grid(self.adjoint_steps or n)}
-        return system.adjoint(y, params, method=self.method, options=options, adjoint_options=back)
+            return odeint(system, y, system.ends, **forth)[-1]
+        back = {"method": self.method, "options": {**self.options, "grid_constructor": _grid(self.adjoint_steps or n)}}
+        return system.adjoint(y, params, forth, back, self.tolerance, 0.0)
 
 
 def _grid(n: int) -> Callable[[Any, Tensor, Tensor], Tensor]:

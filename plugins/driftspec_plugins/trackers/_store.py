@@ -33,6 +33,11 @@ Place = Annotated[str, Field(min_length=1), AfterValidator(_below)]
 LOSS = "train/loss"
 
 
+def outcome(status: str, error: str | None) -> str:
+    """How the run ended and why, as in "failed: loss inf"; a message that begins with the status alone."""
+    return status if error is None else error if error.startswith(status) else f"{status}: {error}"
+
+
 class Scalars(Observer):
     """Each logged step's scalars, each metric with its standard error, and the outcome, into one store."""
 
@@ -114,4 +119,4 @@ def parameters(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, data if isinstance(data, (bool, int, float, str)) else json.dumps(data)
 
 
-__all__ = ["LOSS", "Place", "Scalars", "parameters"]
+__all__ = ["LOSS", "Place", "Scalars", "outcome", "parameters"]

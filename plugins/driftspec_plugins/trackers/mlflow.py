@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from driftspec.components import Tracker
-from driftspec_plugins.trackers._store import LOSS, Place, Scalars, parameters
+from driftspec_plugins.trackers._store import LOSS, Place, Scalars, outcome, parameters
 
 if TYPE_CHECKING:
     from driftspec.observers import RunInfo
@@ -120,7 +120,7 @@ class _Run(Scalars):
 
     def close(self, status: str, error: str | None) -> None:
         self.flush()
-        self.client.set_tag(self.id, "driftspec.status", status if error is None else f"{status}: {error}"[:5000])
+        self.client.set_tag(self.id, "driftspec.status", outcome(status, error)[:5000])
         self.client.set_terminated(self.id, STATUS[status])
 
 

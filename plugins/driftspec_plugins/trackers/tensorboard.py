@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from driftspec.components import Tracker
-from driftspec_plugins.trackers._store import LOSS, Place, Scalars, parameters
+from driftspec_plugins.trackers._store import LOSS, Place, Scalars, outcome, parameters
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
@@ -80,7 +80,7 @@ class _Events(Scalars):
         self.writer.flush()
 
     def close(self, status: str, error: str | None) -> None:
-        self.writer.add_text("status", status if error is None else f"{status}: {error}", self.now)
+        self.writer.add_text("status", outcome(status, error), self.now)
         if status == "finished":
             from torch.utils.tensorboard.summary import hparams
 

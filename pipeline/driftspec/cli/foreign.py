@@ -1,0 +1,56 @@
+"""What other libraries warn of or log: one line each on stderr that begins with the library's name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from driftspec.errors import printable
+
+
+@contextlib.contextmanager
+def reported(verbose: bool = False) -> Iterator[None]:
+    """A warning, and a log message that no handler takes, become lines such as "warning: numpy: divide by zero".
+
+    With `verbose` the place in the library's code comes last.
+    """
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        _print(_library(filename), str(message), f"{filename}:{lineno}" if verbose else "")
+
+    before = warnings.showwarning, logging.lastResort
+    warnings.showwarning, logging.lastResort = show, _Unhandled(logging.WARNING)
+    try:
+        yield
+    finally:
+        warnings.showwarning, logging.lastResort = before
+
+
+class _Unhandled(logging.Handler):
+    """Takes the log messages of libraries that nobody has set up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(record.name.partition(".")[0], record.getMessage(), "")
+
+
+def _print(library: str, text: str, place: str) -> None:
+    where = f" ({place})" if place else ""
+    print(f"warning: {library}: {printable(' '.join(text.split()))}{where}", file=sys.stderr, flush=True)
+
+
+def _library(filename: str) -> str:
+    """The package that a file belongs to, or the file's own name."""
+    folders = Path(filename).parts
+    installed = [number for number, part in enumerate(folders) if part in ("site-packages", "dist-packages")]
+    return Path(folders[installed[-1] + 1]).stem if installed else Path(filename).name
+
+
+__all__ = ["reported"]
