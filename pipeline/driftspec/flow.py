@@ -25,7 +25,7 @@ from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
 if TYPE_CHECKING:
-    from driftspec.components import Rates, VectorField
+    from driftspec.components import Gradient, Rates, VectorField
 
 BLOCK = 256
 """Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
@@ -116,6 +116,10 @@ class Resolving:
 
     def start_steps(self) -> int | None:
         return self.solver.start_steps()
+
+    def differentiated(self, by: Gradient) -> Resolving | None:
+        found = self.solver.differentiated(by)
+        return None if found is None else replace(self, solver=found)
 
 
 Integrator = Solver | Resolving
