@@ -207,9 +207,8 @@ class Run:
 
         def answer(points: Tensor) -> tuple[Tensor, Tensor]:
             solved = flow.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
-            return transform.to_data(solved.value.cpu()), transform.error_to_data(
-                (solved.error + solved.rounding).cpu()
-            )
+            error = (solved.error + solved.rounding).cpu()
+            return transform.to_data(solved.value.cpu()), transform.error_to_data(error)
 
         return self._vector("decode", z, answer, error, named=False)
 

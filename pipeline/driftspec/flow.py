@@ -233,8 +233,11 @@ def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
         found = _by_blocks(one, rows)
         return torch.cat([path.state for path in found]), sum(path.evaluations for path in found)
 
+    def summed(states: Tensor, rows: Tensor) -> Tensor:
+        return states.abs().amax(1)
+
     with torch.no_grad():
-        return _refined(solve, len(z), solver, slice(None))
+        return _refined(solve, len(z), solver, slice(None), True, summed, smallest(z))
 
 
 def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
@@ -311,7 +314,7 @@ def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, co
         slope, value = torch.cat([p.state for p in paths]), torch.cat([p.integrals for p in paths])
         return torch.cat([value, slope.asinh(), slope], 1), sum(p.evaluations for p in paths)
 
-    solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
+    solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare, size=smallest(x))
     value, _, slope = torch.split(solved.value, [1, model.dim, model.dim], 1)
     error = solved.error.expm1() * slope.abs().amax(1).square().add(1).sqrt()
     return replace(solved, value=torch.cat([value, slope], 1), error=error)

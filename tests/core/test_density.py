@@ -139,7 +139,7 @@ def test_a_density_that_few_steps_miss_is_a_bad_verdict_with_the_error() -> None
     off = float((pairs[0] - pairs[1]).abs().max())
     (verdict,) = (one for one in drawn.verdicts if one.subject == "solver")
     assert (verdict.outcome, verdict.severity) == ("chain_density_inaccurate", "bad")
-    assert "more than 0.0001: raise the solver's max_steps" in verdict.reason
+    assert "more than its tolerance: raise the solver's max_steps" in verdict.reason
     assert drawn.stats["density_error"] == pytest.approx(off, rel=0.3) and off > 1e-2
 
 
