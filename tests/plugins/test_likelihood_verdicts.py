@@ -89,6 +89,19 @@ def test_single_points_above_the_tolerance_are_a_warning() -> None:
     assert severe[:2] == ("above_tolerance", "bad") and "the mean error of log p is" in severe[2]
 
 
+def test_a_solvers_error_is_bad_where_it_is_not_rounding_and_where_it_is_open() -> None:
+    """The mean error or the confirming difference above a third digit and above rounding; or an error of no size."""
+
+    def found(error: float | None, lost: int = 0, difference: float | None = None, rounding: float = 0.0) -> list[str]:
+        check = {"difference": difference, "rounding": rounding}
+        details = {"solver_error": {"mean": error}, "rounding": {"mean": rounding}, "not_converged": lost}
+        return [one.severity for one in verdicts._solver({**details, "confirmed": check}, points(50, 2), "dopri8")]
+
+    assert found(1e-5, difference=1e-5) == found(2e-3, difference=2e-3, rounding=1e-2) == []
+    assert found(2e-3) == found(1e-5, difference=2e-3) == found(2e-3, lost=1) == found(None, lost=50) == ["bad"]
+    assert found(2e-3, rounding=1e-3) == ["bad"] and found(1e-5, lost=1) == ["warning"] and found(None) == ["unknown"]
+
+
 def test_a_solver_without_a_finer_one_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dopri5, "finer", lambda self: None)
     result = measured(tiny.experiment("evaluate=[{type: nll, solver: dopri5, points: 20}]"), tiny.random_flow([8], 2))
@@ -127,6 +140,7 @@ def test_off_scale_says_what_to_do() -> None:
     assert verdicts.off_scale(torch.stack([u[:, 0], 0 * u[:, 1] + 7], 1)) == ""  # a constant is another's matter
     for rows, text in ((1e4 + u, "1e+04 deviations from 0"), (1e-3 * u, "is 1e-03"), (1e3 * u, "is 1e+03")):
         assert text in verdicts.off_scale(rows) and verdicts.off_scale(rows).endswith("set standardize: scale in data")
+    assert "is 1e+03" in verdicts.off_scale(u * torch.tensor([1.0, 1e3])) != verdicts.off_scale(u)
 
 
 def test_bits_per_dim_says_what_nll_says() -> None:
