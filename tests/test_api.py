@@ -414,6 +414,8 @@ def test_points_at_fault_are_found_in_a_batch_that_fails_as_a_whole() -> None:
     value, error = pointwise.each(square, x)
     assert value.isnan().nonzero().tolist() == [[7]] and error.isinf().nonzero().tolist() == [[7]] and len(calls) < 16
     assert torch.equal(value[20:], x[20:, 0].square().double())
+    value, error = pointwise.each(lambda x: (x.log(), torch.zeros(len(x))), torch.tensor([[-1.0], [1.0]]), (1,))
+    assert value[:, 0].isnan().tolist() == error.isinf().tolist() == [True, False], "an answer that is no number"
     with pytest.raises(SolveFailed, match="blows up"):
         pointwise.each(square, 3 + torch.rand(200, 1))
 

@@ -49,9 +49,7 @@ def run(
     """
     registry, changes = arguments.registry_with(plugins), spec.Changes(options=arguments.options(overrides))
     if isinstance(given, Mapping):
-        text = source.dump(arguments.plain(given, "spec"))
-        document = changes.apply(source.parse(text, "spec"))
-        loaded = spec.Loaded(spec.validate(document, registry), document, text.encode(), Path())
+        loaded = spec.from_text(source.dump(arguments.plain(given, "spec")), "spec", Path(), registry, changes)
     else:
         loaded = spec.read(arguments.path("given", given), registry, changes)
     folder = None if out is None else arguments.path("out", out)

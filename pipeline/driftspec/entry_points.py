@@ -1,4 +1,4 @@
-"""What is installed: the entry points that offer plugins, found without importing one of them.
+"""What is installed: the entry points that offer plugins, found without importing one of them; and one-file plugins.
 
 A plugin's group holds the API's version (`driftspec.v1`), its distribution's metadata the rest. Metadata are written by
 other people's tools: what cannot be read is told with its distribution, and costs no other plugin its place.
@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 
-from driftspec.errors import Problem, cause, nearest, shown
+from driftspec import regular
+from driftspec.errors import Problem, UsageError, cause, nearest, shown
 
 API_VERSION = 1
 GROUP = f"driftspec.v{API_VERSION}"
@@ -54,6 +56,19 @@ def entries(only_builtin: bool = False) -> tuple[list[Entry], list[Problem]]:
     given = [name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip()]
     found = [_blocked(entry, given) for entry in every if not only_builtin or normal(entry.distribution) == OWN]
     return found, list(_unknown(given, every))
+
+
+def code_of(file: Path, option: str = "--plugin") -> bytes:
+    """What a one-file plugin holds. UsageError, which names the option, where there is no such file."""
+    try:
+        if file.suffix == ".py" or not file.exists():
+            return regular.read(file)
+        why = "not a .py file"
+    except FileNotFoundError:
+        why = "no such file"
+    except OSError as error:
+        why = f"cannot be read: {str(error.strerror).lower()}"
+    raise UsageError(f"{option} {file}: {why}")
 
 
 def _blocked(entry: Entry, given: Sequence[str]) -> Entry:

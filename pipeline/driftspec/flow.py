@@ -25,7 +25,7 @@ from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
 if TYPE_CHECKING:
-    from driftspec.components import Rates, VectorField
+    from driftspec.components import Gradient, Rates, VectorField
 
 BLOCK = 256
 """Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
@@ -116,6 +116,10 @@ class Resolving:
 
     def start_steps(self) -> int | None:
         return self.solver.start_steps()
+
+    def differentiated(self, by: Gradient) -> Resolving | None:
+        found = self.solver.differentiated(by)
+        return None if found is None else replace(self, solver=found)
 
 
 Integrator = Solver | Resolving
@@ -274,7 +278,8 @@ def _differentiable(
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    path = solver.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
     if path.status != "non_finite" or solver.start_steps() is None:
         path.require("the log density")
     return model.prior().log_prob(path.state) + path.integrals[:, 0], path

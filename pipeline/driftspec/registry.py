@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from driftspec import components, providers, regular
+from driftspec import components, providers
 from driftspec.component import Component
 from driftspec.elsewhere import WORDS, Table, Words
-from driftspec.entry_points import API_VERSION, GROUP, Entry, entries, normal, who
-from driftspec.errors import PluginError, Problem, UsageError, nearest
+from driftspec.entry_points import API_VERSION, GROUP, Entry, code_of, entries, normal, who
+from driftspec.errors import PluginError, Problem, nearest
 from driftspec.providers import Provider
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Registry:
         Messages call it by the option, or the place in the call, that names it.
         """
         path = Path(path)
-        content = _code(path, option)
+        content = code_of(path, option)
         digest = hashlib.sha256(content).hexdigest()
         name = f"driftspec_file_{path.stem}_{digest[:8]}"
         if self.files.get(str(path)) == digest:
@@ -285,19 +285,6 @@ class Registry:
             raise
         self.add(module, str(path), path.name, "", digest, time.perf_counter() - started)
         self.files[str(path)] = digest
-
-
-def _code(path: Path, option: str) -> bytes:
-    """What a one-file plugin holds."""
-    try:
-        if path.suffix == ".py" or not path.exists():
-            return regular.read(path)
-        why = "not a .py file"
-    except FileNotFoundError:
-        why = "no such file"
-    except OSError as error:
-        why = f"cannot be read: {str(error.strerror).lower()}"
-    raise UsageError(f"{option} {path}: {why}")
 
 
 def _imported(entry: Entry) -> object:

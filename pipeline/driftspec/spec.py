@@ -6,10 +6,8 @@ This page is the envelope alone: sections and what they hold. The keys of a comp
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,10 +26,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from driftspec import regular, source, sweep, wording
+from driftspec import extends, source, sweep, wording
+from driftspec.changes import NONE, Changes
 from driftspec.component import Component, default, models
 from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
-from driftspec.errors import CODES, Place, PluginError, Problem, SpecError, in_order, refusal, shown
+from driftspec.errors import PluginError, Problem, SpecError, in_order, refusal
 from driftspec.registry import Registry
 from driftspec.suggestions import Part
 
@@ -188,68 +187,28 @@ class Loaded:
     points: tuple[Loaded, ...] = ()  # of a sweep, whose `spec` is its first point's and whose `document` is the whole
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What the command line says on top of the file."""
-
-    sets: Sequence[str] = ()
-    unsets: Sequence[str] = ()
-    options: tuple[tuple[str, str, Any], ...] = ()  # (flag, path, value), e.g. ("--seed", "seed", 3)
-
-    def apply(self, document: source.Document) -> source.Document:
-        """The document with every change made in order. SpecError lists each that cannot be."""
-        found: list[Problem] = []
-        for change in self._each():
-            try:
-                document = change(document)
-            except SpecError as error:
-                found += error.problems
-        if found:
-            raise SpecError(found)
-        return document
-
-    def _each(self) -> Iterator[Callable[[source.Document], source.Document]]:
-        for index, text in enumerate(self.sets, 1):
-            yield functools.partial(_set, text=text, name=f"--set[{index}]")
-        for index, path in enumerate(self.unsets, 1):
-            yield functools.partial(source.unset, dotted=path, name=f"--unset[{index}]")
-        for flag, path, value in self.options:
-            yield functools.partial(_set, text=f"{path}={json.dumps(value)}", name=flag)
-
-
-def _set(document: source.Document, text: str, name: str) -> source.Document:
-    path, equals, value = text.partition("=")
-    if not equals:
-        raise SpecError(Problem("Y014", f"{shown(text)} is not KEY=VALUE", Place(name)))
-    parsed, append = source.parse_value(value, name), path.endswith("+")
-    return source.assign(document, path.removesuffix("+"), parsed, name, append=append)
-
-
-def read(path: str | Path, registry: Registry, changes: Changes = Changes(), allow_outside: bool = False) -> Loaded:
+def read(path: str | Path, registry: Registry, changes: Changes = NONE, allow_outside: bool = False) -> Loaded:
     """The spec in a file, its base merged in and the command line's changes made. SpecError lists every mistake.
 
     Links followed, both files lie in the folder of `path`, in the current directory, or below one of them, unless
     `allow_outside`: a stranger's spec makes no message quote another file.
     """
     path = Path(path)
-    outside = _leads_outside(path, path.parent)
-    if outside and not allow_outside:
-        raise SpecError(Problem("Y001", f"is a link that {OUTSIDE}", Place(str(path))))
-    text = source.content(path)
-    document = _discreetly_parsed(text, str(path)) if outside else source.parse(text, str(path))
+    document, text = extends.read(path, {*Spec.model_fields, "extends"}, allow_outside)
+    return _changed(document, registry, text, path.parent, changes, allow_outside)
+
+
+def from_text(text: str, name: str, root: Path, registry: Registry, changes: Changes = NONE) -> Loaded:
+    """The spec in a text, which messages call by `name`, as `read` makes it of a file in the folder `root`."""
+    return _changed(source.parse(text, name), registry, text.encode(), root, changes, allow_outside=False)
+
+
+def _changed(
+    document: source.Document, registry: Registry, text: bytes, root: Path, changes: Changes, allow_outside: bool
+) -> Loaded:
     if "extends" in document.data:
-        document = _extended(document, path.parent, allow_outside)
-    return loaded(changes.apply(document), registry, text, path.parent)
-
-
-OUTSIDE = "leads out of the spec's folder and of the current directory; allow it with --allow-outside"
-
-
-def _leads_outside(path: Path, folder: Path) -> bool:
-    try:
-        return not regular.is_inside(path, folder, Path.cwd())
-    except (OSError, ValueError):  # which reading it says: no file has this name
-        return False
+        document = _extended(document, root, allow_outside)
+    return loaded(changes.apply(document, registry), registry, text, root)
 
 
 def loaded(document: source.Document, registry: Registry, text: bytes, root: Path) -> Loaded:
@@ -292,42 +251,7 @@ def _error(found: Iterable[Problem]) -> SpecError | PluginError:
 
 def _extended(document: source.Document, folder: Path, allow_outside: bool = False) -> source.Document:
     """The base with the document over it."""
-    name, place = document.data["extends"], document.place(("extends",))
-
-    def refused(text: str) -> SpecError:
-        return SpecError(Problem("Y013", text, place, source=document.source_line(place)))
-
-    if not isinstance(name, str):
-        raise refused(f"'extends' names a file, not {shown(name)}")
-    if not allow_outside and _leads_outside(folder / name, folder):
-        raise refused(f"the base {shown(name)} {OUTSIDE}")
-    try:
-        text = source.content(folder / name)
-    except SpecError as error:
-        raise refused(f"the base {shown(name)} {error.problems[0].message}") from None
-    base = _discreetly_parsed(text, str(folder / name))
-    if not _resembles_a_spec(base.data):
-        raise refused(f"the base {shown(name)} is not a spec: its keys are not those of one")
-    if "extends" in base.data:
-        where = base.place(("extends",), key=True)
-        raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))
-    return source.merge(base, source.unset(document, "extends", "extends"))
-
-
-def _discreetly_parsed(text: bytes, name: str) -> source.Document:
-    """The document in a text. If the text is not a spec, the message about what is wrong quotes no word of it."""
-    try:
-        return source.parse(text, name)
-    except SpecError as error:
-        if _resembles_a_spec(re.findall(r"(?m)^(\w+) *:", text.decode(errors="replace"))):
-            raise
-        raise SpecError([Problem(one.code, CODES[one.code], one.place) for one in error.problems]) from None
-
-
-def _resembles_a_spec(keys: Iterable[str]) -> bool:
-    """Whether more than half of these are keys of a spec."""
-    there = set(keys)
-    return len(there) < 2 * len(there & {*Spec.model_fields, "extends"})
+    return extends.extended(document, folder, {*Spec.model_fields, "extends"}, allow_outside)
 
 
 def validate(document: source.Document, registry: Registry) -> Spec:
@@ -390,5 +314,6 @@ def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:
 
 
 __all__ = [
-    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "loaded", "read", "validate",
+    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "from_text", "loaded",
+    "read", "validate",
 ]  # fmt: skip

@@ -311,6 +311,70 @@ def test_it_is_an_error_where_plugins_are_strict(
     assert capsys.readouterr() == ("", f"error[P201] {broken_plugin}\n")
 
 
+WORDS = {
+    "run": ["a.yaml"], "validate": ["a.yaml"], "plan": ["a.yaml"], "sweep": ["a.yaml"], "resume": ["there"],
+    "sample": ["there"], "evaluate": ["there"], "schema": [], "explain": [], "init": ["new"], "runs": ["list"],
+    "plugins": ["list"],
+}  # fmt: skip
+"""A command for each verb, as far as its options are read."""
+
+
+def command(verb: str, *options: str) -> list[str]:
+    return [*([] if verb == "run" else [verb]), *WORDS[verb], *options]
+
+
+def test_there_is_a_command_for_each_verb() -> None:
+    assert WORDS.keys() == {"run", *VERBS}
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_no_verb_loses_a_plugin(verb: str, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write()
+    assert main(command(verb, "--plugin=nowhere.py")) == 2
+    assert capsys.readouterr().err == "error: --plugin nowhere.py: no such file\n"
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_a_verb_takes_an_option_that_it_uses_and_refuses_another(
+    verb: str, write: Write, broken_plugin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plugin that cannot be loaded is an error where that is asked for, and a device that is not there."""
+    write()
+
+    def told(option: str, code: int) -> str:
+        answered = main(command(verb, option))
+        err = capsys.readouterr().err
+        refused = f"unrecognized arguments: {option}" in err
+        assert answered == (2 if refused else code)
+        return "" if refused else err
+
+    strict, device = told("--strict-plugins", 4), told("--device=tpu", 3)
+    assert strict == (
+        "" if verb in ("schema", "explain", "init", "runs", "plugins") else f"error[P201] {broken_plugin}\n"
+    )
+    assert ("'device' in runtime is 'tpu'" in device) == (verb in ("run", "plan", "sweep"))
+
+
+def test_the_kit_leaves_alone_what_no_plugins_leaves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[bool] = []
+
+    def found(files: tuple[str, ...] = (), only_builtin: bool = False) -> Registry:
+        loaded.append(only_builtin)
+        return discover(files, only_builtin)
+
+    monkeypatch.setattr("driftspec.testing.component.discover", found)
+    written: list[str] = []
+
+    def stop(words: list[str], cwd: str, **_: object) -> None:
+        written.append(Path(cwd, words[-1]).read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("driftspec.cli.conformance.subprocess.run", stop)
+    assert main(["plugins", "check", "metric/nll", "--no-plugins"]) == 130
+    exec(written[0], {})
+    assert loaded == [True]
+
+
 def test_an_installed_plugin_that_is_broken(write: Write, tmp_path: Path) -> None:
     info = tmp_path / "site" / "loud-1.0.dist-info"
     info.mkdir(parents=True)

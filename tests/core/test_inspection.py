@@ -219,7 +219,7 @@ def test_the_run_its_last_line_the_report_and_python_say_it(capsys: pytest.Captu
 
     x = points(100, 2, seed=3).repeat(3, 1) * torch.tensor([1.0, 12.0])
     write(x)
-    assert main(["a.yaml", "--out", "out", "--set", "evaluate.0.points=20"]) == 0
+    assert main(["a.yaml", "--out", "out", "--set", "evaluate.0.points=2"]) == 0
     out, err = capsys.readouterr()
     off = "units off scale: column 'b' (mean "
     assert err.index(f"warning: data: {off}") < err.index("train ..."), "before training"

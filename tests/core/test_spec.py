@@ -454,6 +454,21 @@ def test_the_dynamics_names_sampler_and_metrics_where_the_spec_names_none() -> N
     assert loaded(edited(("[nll]", "[]"))).spec.evaluate == ()
 
 
+def test_a_metric_is_appended_to_those_that_the_dynamics_names(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(TEXT.replace("evaluate: [nll]\n", ""))
+
+    def measured(*sets: str) -> list[str]:
+        return [one.type for one in spec.read(tmp_path / "a.yaml", installed(), spec.Changes(sets)).spec.evaluate or ()]
+
+    named = measured()
+    assert named
+    assert measured("evaluate+=ksd") == measured("evaluate=null", "evaluate+=ksd") == [*named, "ksd"]
+    assert measured("evaluate+=ksd", "evaluate+=mmd") == [*named, "ksd", "mmd"]
+    assert measured("evaluate=[]", "evaluate+=ksd") == ["ksd"]
+    with pytest.raises(SpecError, match="unknown dynamics 'nowhere'"):
+        measured("dynamics=nowhere", "evaluate+=ksd")
+
+
 def test_the_top_level_solver_is_taken_over_where_none_is_named() -> None:
     text = edited(
         ("name: a", "name: a\nsolver: {type: rk4, steps: 7}"),

@@ -143,6 +143,14 @@ def test_a_folder_of_specs_may_itself_be_a_link(tree: Path, registry: Registry) 
     assert spec.read("linked/a.yaml", registry).spec.name == "a"
 
 
+def test_a_spec_made_in_python_extends_a_base_in_the_current_directory(tree: Path, registry: Registry) -> None:
+    (tree / "base.yaml").write_text(TEXT)
+    made = spec.from_text("extends: base.yaml\nname: b\n", "spec", Path(), registry)
+    assert (made.spec.name, made.spec.estimator.type) == ("b", "hutchinson")
+    with pytest.raises(SpecError, match=r"spec:1:10: error\[Y013\] the base '\.\./base\.yaml' leads out of the spec's"):
+        spec.from_text("extends: ../base.yaml\nname: b\n", "spec", Path(), registry)
+
+
 # --- pipes and devices ---
 
 

@@ -373,6 +373,23 @@ def test_a_run_with_a_wrong_adjoint_ends(tmp_path, capsys):
     assert (told["status"], told["error"]["status"], told["error"]["step"]) == ("failed", "adjoint_unreliable", 1)
 
 
+def test_a_score_is_the_gradient_of_its_steps_whatever_trains_the_flow():
+    """The adjoint's would be wrong along a fast contraction, with nothing to say so, and lose what the field holds."""
+
+    def f(t, y):
+        return torch.stack([-30 * y[:, 0], torch.sin(y[:, 0] + y[:, 1]) - y[:, 1] / 5], 1)
+
+    model, x = tiny.flow_of(f, 2, (1.0, 0.0)), points(4, 2)
+    found = []
+    for by in ("backprop", "adjoint"):
+        solver = made("dopri5", by, rtol=1e-5, atol=1e-5)
+        scored = flow.log_prob_and_score(model, x, solver, ExactTrace()).value
+        value = flow.differentiable_log_prob(model, x, ExactTrace(), solver).sum()
+        found.append((scored, *torch.autograd.grad(value, model.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+    assert found[0][1].abs() > 1
+
+
 def test_trajectories_are_differentiated_through_their_steps_unless_the_spec_says_otherwise():
     assert Estimator.make("trajectory").solver == Solver.make({"type": "dopri5", "rtol": 1e-6, "atol": 1e-8})
     assert Estimator.make("trajectory").solver.gradient == "backprop"

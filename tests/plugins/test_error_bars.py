@@ -1,4 +1,4 @@
-"""Error bars against their definitions, and where they once collapsed; coverage is counted by tests/test_coverage.py."""
+"""Error bars against their definitions, and where they collapsed; tests/test_coverage.py counts coverage."""
 
 from __future__ import annotations
 

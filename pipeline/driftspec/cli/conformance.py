@@ -39,14 +39,16 @@ class Checked:
         return {"checked": True, "passed": self.passed, "failed": self.failed, "skipped": self.skipped}
 
 
-def check(registry: Registry, named: Sequence[str], files: Sequence[str], verbose: bool) -> list[Checked]:
+def check(
+    registry: Registry, named: Sequence[str], files: Sequence[str], verbose: bool, only_builtin: bool = False
+) -> list[Checked]:
     """Every component, or those named, in order. UsageError where pytest is not there."""
     if importlib.util.find_spec("pytest") is None:
         raise UsageError("plugins check runs the conformance kit by pytest: pip install 'driftspec[test]'")
     found = [_made(registry, one) for one in _chosen(registry, named)]
     asked = [one for one in found if one.unchecked is None]
     if asked:
-        _run(asked, [str(Path(one).resolve()) for one in files], verbose)
+        _run(asked, [str(Path(one).resolve()) for one in files], verbose, only_builtin)
     return found
 
 
@@ -90,12 +92,12 @@ def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
     return getattr(error, "errors", list)()
 
 
-def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool) -> None:
+def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool, only_builtin: bool) -> None:
     """Fill in what pytest says of each: class Test0 is the first's, and so on."""
     written = ["from driftspec.testing import checks_for", ""]
     for number, one in enumerate(asked):
         kind, _, name = one.name.partition("/")
-        written.append(f"Test{number} = checks_for({kind!r}, {name!r}, {list(files)!r})")
+        written.append(f"Test{number} = checks_for({kind!r}, {name!r}, {list(files)!r}, only_builtin={only_builtin})")
     with tempfile.TemporaryDirectory(prefix="driftspec-check-") as folder:
         module, report = Path(folder) / "test_components.py", Path(folder) / "report.xml"
         module.write_text("\n".join(written) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("code", nargs="?", metavar="CODE", help="e.g. S111")
     options.shaping(parser)
     args = parser.parse_args(words)
+    options.no_registry(args)
     if args.code is None:
         print(json.dumps(CODES) if args.format == "json" else "\n".join(f"{code}  {CODES[code]}" for code in CODES))
         return 0

@@ -22,6 +22,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--like", default=STARTER, metavar="SPEC-NAME", help="a shipped spec to start from: cnf_moons")
     options.shaping(parser)
     args = parser.parse_args(words)
+    options.no_registry(args)
 
     from driftspec.shipped import begin, shipped
 

@@ -145,6 +145,14 @@ def _stages(text: str) -> list[str]:
     return stages
 
 
+def no_registry(args: argparse.Namespace) -> None:
+    """Of a verb that loads no plugin: a file that --plugin names must be there all the same."""
+    from driftspec.entry_points import code_of
+
+    for file in args.plugin:
+        code_of(Path(file))
+
+
 def registry(args: argparse.Namespace) -> Registry:
     """The plugins of this command; what could not be loaded is one warning each, or with --strict-plugins an error."""
     from driftspec.registry import discover

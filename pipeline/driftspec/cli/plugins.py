@@ -51,7 +51,7 @@ def _check(registry: Registry, args: argparse.Namespace) -> int:
     """The table of the conformance kit; exit code 4 where a component fails."""
     from driftspec.cli import conformance
 
-    found = conformance.check(registry, args.components, args.plugin, args.verbose)
+    found = conformance.check(registry, args.components, args.plugin, args.verbose, args.no_plugins)
     told = {one.name: one.told() for one in found}
     print(json.dumps(told) if args.format == "json" else "\n".join(conformance.lines(found, args.verbose)))
     return 4 if any(one.failed for one in found) else 0

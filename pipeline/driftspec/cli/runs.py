@@ -28,6 +28,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--root", metavar="DIR", help="for list: the folder to look below; by default runs")
     options.shaping(parser)
     args = parser.parse_args(words)
+    options.no_registry(args)
     if args.action not in TAKES:
         allowed = f"allowed: {', '.join(TAKES)}"
         raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, TAKES)}; {allowed}")

@@ -24,8 +24,8 @@ SECONDS, FURTHER = 0.02, 0.002
 
 
 @functools.cache
-def _registry(files: tuple[str, ...]) -> Registry:
-    return discover(files) if files else installed()
+def _registry(files: tuple[str, ...], only_builtin: bool) -> Registry:
+    return discover(files, only_builtin) if files or only_builtin else installed()
 
 
 class ComponentTests:
@@ -36,6 +36,8 @@ class ComponentTests:
     """The component's name, or its keys as a spec has them."""
     plugins: ClassVar[Sequence[str]] = ()
     """One-file plugins to load, relative to the file of the test class."""
+    only_builtin: ClassVar[bool] = False
+    """Whether installed plugins but the built-in ones are left alone, as by --no-plugins."""
     bad: ClassVar[Mapping[str, Any]] = {}
     """Keys, each with a value that must be refused at that key, beside those that its bounds tell."""
 
@@ -53,7 +55,7 @@ class ComponentTests:
     @classmethod
     def registry(cls) -> Registry:
         """Where the component, and every one inside it, is found."""
-        return _registry(cls.files())
+        return _registry(cls.files(), cls.only_builtin)
 
     @classmethod
     def body(cls) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class ComponentTests:
         provider = self.registry().provider(self.kind, body["type"])
         if provider is None or not (isinstance(provider.target, str) or provider.version or provider.digest):
             unfit("the class was made in this process: there is no module to import")
-        found = cost(provider, self.kind, body, self.files())
+        found = cost(provider, self.kind, body, self.files(), self.only_builtin)
         late = "import it in the methods that need it"
         expect(not found.imported, f"reading its code imports {', '.join(found.imported)}: {late}")
         expect(not found.made, f"making it imports {', '.join(found.made)}: {late}")

@@ -35,7 +35,7 @@ def once():
     own = (one for one in here if isinstance(one, type) and issubclass(one, components.Component))
     classes = sum(bool(one.type) and one.__module__ == asked["module"] for one in own)
     imported = [name for name in heavy if name in sys.modules]
-    known = registry.discover(asked["files"])
+    known = registry.discover(asked["files"], asked["only_builtin"])
     components.KINDS[asked["kind"]].make(asked["body"], known)
     made = [name for name in heavy if name in sys.modules and name != "numpy"]
     return {{"seconds": seconds, "classes": classes, "imported": imported, "made": made}}
@@ -69,11 +69,11 @@ class Cost:
     made: tuple[str, ...]
 
 
-def cost(provider: Provider, kind: str, body: Any, files: tuple[str, ...]) -> Cost:
+def cost(provider: Provider, kind: str, body: Any, files: tuple[str, ...], only_builtin: bool = False) -> Cost:
     """What importing a provider's module takes, and which heavy modules come with it or with making `body`."""
     module = provider.target.partition(":")[0] if isinstance(provider.target, str) else provider.target.__module__
     file = provider.plugin if provider.digest else None
-    asked = {"module": module, "file": file, "kind": kind, "body": body, "files": files}
+    asked = {"module": module, "file": file, "kind": kind, "body": body, "files": files, "only_builtin": only_builtin}
     words = [sys.executable, "-c", CODE, json.dumps(asked)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
