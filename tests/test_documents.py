@@ -112,17 +112,6 @@ def test_the_readmes_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPat
     assert main(["my.yaml", *SHORT, *SMALL, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
 
 
-def test_the_readmes_commands_work_on_the_readmes_run(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(readme_run)
-    table = re.findall(r"^\| `run-spec (.*?)` ", README, re.MULTILINE)
-    slow = ("SPEC", "sweep SPEC --jobs 2", "plugins check [KIND/NAME ...]")
-    nothing_to_do = {"resume RUN": 2}  # a finished run
-    for command in [one for one in table if one not in slow]:
-        words = command.replace("RUN", "run").replace("SPEC...", "my.yaml").replace("SPEC", "my.yaml")
-        assert main(shlex.split(words)) == nothing_to_do.get(command, 0), command
-    assert len((readme_run / "x.csv").read_text().splitlines()) == 501
-
-
 def test_the_readmes_observer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.write(tmp_path)

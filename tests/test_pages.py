@@ -224,6 +224,7 @@ def test_the_scanner_finds_verdicts_however_they_are_written() -> None:
 def test_the_table_of_verdicts_has_every_outcome_of_the_code_and_no_other() -> None:
     table = (ROOT / "pipeline" / "VERDICTS.md").read_text()
     files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("plugins/**/*.py")]
-    made = {pair for file in files for pair in outcomes_in(file.read_text())}
+    codes = [code for file in files if "Verdict(" in (code := file.read_text())]
+    made = {pair for code in codes for pair in outcomes_in(code)}
     assert set(PAIR.findall(table)) == made
     assert "(pipeline/VERDICTS.md)" in README

@@ -121,9 +121,9 @@ class Run:
     def log_prob(self, x: Array, error: bool = False) -> Any:
         """log p(x) (B,) in nats, float64, as the run's evaluation finds it; of an energy model -E - log Z.
 
-        With `error` also each point's numerical error (B,): the difference to the next finer solve, or the error of
-        log Z. A point that is no number, or whose solve blows up, is NaN with the error inf. Of a torch tensor that
-        requires grad log p may be differentiated, once. Raises RunFailed for a model without a log p.
+        With `error` also each point's numerical error (B,): the difference to the next finer solve and the rounding, or
+        the error of log Z. A point that is no number, or whose solve blows up, is NaN with the error inf. Of a torch
+        tensor that requires grad log p may be differentiated, once. Raises RunFailed for a model without a log p.
         """
         self._offering("log_prob", "energy")
         value, off = self._number(x, self._log_p, self._log_p_gradient)
@@ -180,7 +180,7 @@ class Run:
     def encode(self, x: Array, error: bool = False) -> Any:
         """The latent points z (B, d), model units, that the ODE carries to the data x.
 
-        With `error` also the numerical error (B,) of each: the difference to the next finer solve.
+        With `error` also the numerical error (B,) of each: the difference to the next finer solve, and the rounding.
         """
         from driftspec import flow
 
@@ -189,14 +189,15 @@ class Run:
 
         def answer(points: Tensor) -> tuple[Tensor, Tensor]:
             solved = flow.transport(self._model, self._experiment.rows(points), t_data, t_prior, self._solver())
-            return solved.value, solved.error
+            return solved.value, solved.error + solved.rounding
 
         return self._vector("encode", x, answer, error)
 
     def decode(self, z: Array, error: bool = False) -> Any:
         """The data x (B, d) that the ODE carries the latent points z to.
 
-        With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve.
+        With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve and the
+        rounding.
         """
         from driftspec import flow
 
@@ -206,7 +207,8 @@ class Run:
 
         def answer(points: Tensor) -> tuple[Tensor, Tensor]:
             solved = flow.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
-            return transform.to_data(solved.value.cpu()), transform.error_to_data(solved.error.cpu())
+            error = (solved.error + solved.rounding).cpu()
+            return transform.to_data(solved.value.cpu()), transform.error_to_data(error)
 
         return self._vector("decode", z, answer, error, named=False)
 

@@ -15,12 +15,9 @@ from torch import Tensor
 
 from driftspec import flow
 from driftspec.components import Draws, FixedSteps, Solver, Trace, Verdict
-from driftspec.errors import RunFailed
+from driftspec.errors import RunFailed, SolveFailed
 from driftspec.model import Model, gradient
 from driftspec.streams import Streams
-
-AGREES = 1e-3
-"""Nats by which a solver that has no tolerance of its own for results may differ from its finer self."""
 
 
 def log_density(model: Model, x: Tensor) -> Tensor:
@@ -68,7 +65,7 @@ def enough_steps(model: Model, x: Tensor) -> int | None:
     while 2 * steps <= solver.max_steps:
         steps *= 2
         after = _compared(model, x, solver, trace, steps)
-        if float(_apart(before, after).max()) <= solver.tolerance:
+        if bool(_agree(solver, after, before).all()):
             break
         before = after
     return steps
@@ -81,31 +78,40 @@ def with_error(model: Model, draws: Draws) -> Draws:
     """
     if "steps" not in vars(model) or not draws.values.numel():
         return draws
-    (solver, trace), x = solving(model), draws.values[:, -1]
-    finer = solver.finer() if model.steps is None else solver
-    error = None
-    if finer is not None:
-        one = _compared(model, x, solver, trace, model.steps)
-        error = float(_apart(one, _compared(model, x, finer, trace, model.steps and 2 * model.steps)).max())
+    error, accurate = _against_finer(model, draws.values[:, -1])
     known = {"density_error": error, "density_steps": model.steps}
     stats = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
-    return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, _verdict(solver, model, error)))
+    verdict = _verdict(solving(model)[0], model.steps, error, accurate)
+    return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, verdict))
 
 
-def _verdict(solver: Solver, model: Model, error: float | None) -> Verdict:
+def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
+    """The largest error of log p and asinh ∇log p at x (B, d), None if it is not known; and whether all are allowed."""
+    solver, trace = solving(model)
+    finer = solver.finer() if model.steps is None else solver
+    if finer is None:
+        return None, False
+    one = _compared(model, x, solver, trace, model.steps)
+    try:
+        other = _compared(model, x, finer, trace, model.steps and 2 * model.steps)
+    except SolveFailed:  # a finer solver may exceed its budget where the other one does not
+        return None, False
+    error = float((one - other).abs().nan_to_num(nan=torch.inf).max())
+    return error, bool(_agree(solver, one, other).all())
+
+
+def _verdict(solver: Solver, steps: int | None, error: float | None, accurate: bool) -> Verdict:
     """Whether the chains moved by the model's own density."""
-    by = f"in {model.steps} steps" if model.steps is not None else f"by {solver.label}"
+    by, cure = f"by {solver.label}", "lower the solver's tolerances"
+    if steps is not None:
+        by, cure = f"in {steps} steps", "raise the solver's max_steps, or make the field smoother"
     if error is None:
         reason = f"log p {by} moved the chains, and nothing finer is there to compare it with"
         return Verdict("solver", "chain_density_unknown", reason, "unknown")
-    allowed = solver.tolerance if isinstance(solver, FixedSteps) else AGREES
     found = f"log p and its gradient {by} are off by up to {error:.1e} where the chains end"
-    if error <= allowed:
-        return Verdict("solver", "chain_density_accurate", f"{found}, within {allowed:g}", "good")
-    return Verdict("solver", "chain_density_inaccurate", f"{found}, more than {allowed:g}: {CURE}", "bad")
-
-
-CURE = "raise the solver's max_steps, or make the field smoother"
+    if accurate:
+        return Verdict("solver", "chain_density_accurate", f"{found}, within the solver's tolerance", "good")
+    return Verdict("solver", "chain_density_inaccurate", f"{found}, more than its tolerance: {cure}", "bad")
 
 
 def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> Tensor:
@@ -117,9 +123,9 @@ def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int 
     return torch.cat([value[:, None], slope.asinh()], 1)
 
 
-def _apart(one: Tensor, other: Tensor) -> Tensor:
-    """The largest difference of each row (B,); inf where there is none."""
-    return (one - other).abs().amax(1).nan_to_num(nan=torch.inf)
+def _agree(solver: Solver, one: Tensor, other: Tensor) -> Tensor:
+    """Whether two results differ by no more than the solver is allowed; not where either is no number."""
+    return (one - other).abs() <= solver.allowed(one)
 
 
 def _by_parts(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> tuple[Tensor, Tensor]:

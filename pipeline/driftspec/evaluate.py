@@ -69,7 +69,8 @@ class Evaluation:
             if not numbers:
                 raise
             more = ", ..." if len(numbers) > NAMED else ""
-            text = f"{error}: row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
+            which = f"row{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers[:NAMED]))}{more} of the data"
+            text = f"{error.message}: {which}"
             raise SolveFailed(text, error.status, error.step, error.cure, error.rows) from error
 
     @property

@@ -3,12 +3,14 @@
     log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt      (Chen et al. 2018; Grathwohl et al. 2019)
 
 A number of steps is an accuracy knob: the difference between N and 2N predicts the error. Points are scored in blocks
-of one fixed size and each decides by its own difference whether its N is doubled: no point's value depends on another.
+of one fixed size and each decides by its own differences whether its N is doubled: no point's value depends on another.
+What no number of steps removes, the rounding of what was summed, is estimated beside that difference.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from driftspec.model import Model, pullback
 from driftspec.streams import Streams
 
 if TYPE_CHECKING:
-    from driftspec.components import Rates
+    from driftspec.components import Gradient, Rates, VectorField
 
 BLOCK = 256
 """Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
@@ -32,13 +34,30 @@ BLOCK = 256
 HOPELESS = 100
 """Tolerances by which training may miss its own for want of steps: a nat, by default."""
 
+BY_CHANCE = 64
+"""How much smaller than the difference before it a difference may be, to be believed.
+
+Doubling N divides a difference by 16 for a method of order 4: one that falls to less than a quarter of that may agree
+by chance, as 1 point in 3,000 does where N is small.
+"""
+
+SMALL = 2.0**-10
+"""The size of a state, model units, below which an absolute tolerance, made for a size of 1, may hide all of it."""
+
 
 @dataclass(frozen=True)
 class Solved:
-    """Row by row: the result, its error by comparison with the next finer solve, and what it took."""
+    """Row by row: the result, its errors, and what it took.
+
+    `error` is the difference to the next finer solve. `rounding` is ε/2 √E s: each of E evaluations rounds what is
+    summed, of size s, by up to half the dtype's ε, and errors of random sign grow as √E (Higham, *Accuracy and
+    Stability of Numerical Algorithms*, 2002, sections 2.2 and 2.8). A row whose error is below its rounding has
+    converged: more steps would make it no better.
+    """
 
     value: Tensor  # (B, k)
     error: Tensor  # (B,)
+    rounding: Tensor  # (B,)
     converged: Tensor  # (B,) bool
     evaluations: int
 
@@ -49,10 +68,14 @@ class Solved:
 
 @dataclass(frozen=True)
 class LogProb:
-    """log p of each point in model units, the error its solver makes in it or in z, and the latent z it came from."""
+    """log p of each point in model units, the error its solver makes in it or in z, and the latent z it came from.
+
+    The numerical error of log p is the sum of both: `error` of the solver, and `rounding` of the numbers' format.
+    """
 
     log_prob: Tensor  # (B,)
     error: Tensor  # (B,)
+    rounding: Tensor  # (B,)
     latent: Tensor  # (B, d)
     probe_stderr: Tensor | None  # (B,), None for an exact trace and for a single probe
     converged: Tensor  # (B,) bool
@@ -63,21 +86,88 @@ class LogProb:
         return int((~self.converged).sum())
 
 
+@dataclass(frozen=True)
+class Resolving:
+    """A solver with its absolute tolerances in units u of the state: it solves dy/dt = f(t, u y)/u for y = x/u.
+
+    u is a power of two, so that the change of units rounds nothing.
+    """
+
+    solver: Solver
+    unit: float
+
+    def solve(
+        self,
+        f: VectorField,
+        x: Tensor,
+        t0: float | Tensor,
+        t1: float | Tensor,
+        rates: Rates | None = None,
+        steps: int | None = None,
+    ) -> Path:
+        def scaled(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            value, integrands = rates(t, u * y)  # type: ignore[misc]
+            return value / u, integrands
+
+        u = self.unit
+        asked = None if rates is None else scaled
+        path = self.solver.solve(lambda t, y: f(t, u * y) / u, x / u, t0, t1, asked, steps)
+        return replace(path, state=u * path.state)
+
+    def start_steps(self) -> int | None:
+        return self.solver.start_steps()
+
+    def differentiated(self, by: Gradient) -> Resolving | None:
+        found = self.solver.differentiated(by)
+        return None if found is None else replace(self, solver=found)
+
+
+Integrator = Solver | Resolving
+
+
+def resolving(solver: Solver, size: float) -> Integrator:
+    """The solver, its absolute tolerances in units of the state where that is as small as `size`, below SMALL.
+
+    A solver that chooses its own steps sees no error in a state below its absolute tolerance, and neither does a finer
+    one: from data of size e^-40 both take a few long steps, and agree to all digits. One of N steps has no such
+    tolerance, and is left as it is.
+    """
+    if solver.start_steps() is not None or size >= SMALL:
+        return solver
+    return Resolving(solver, 2.0 ** math.floor(math.log2(size)))
+
+
+def smallest(x: Tensor) -> float:
+    """The size of the smallest row of x (B, d) that is not zero; inf where there is none."""
+    sizes = x.abs().amax(1)
+    sizes = sizes[(sizes > 0) & sizes.isfinite()]
+    return float(sizes.min()) if len(sizes) else math.inf
+
+
 def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
     """x (B, d) at t0 carried along dx/dt = velocity(t, x) to t1."""
 
-    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+    def summed(y: Tensor, rows: Tensor) -> Tensor:
+        return torch.cat([x[rows], y], 1).abs().amax(1)
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         path = _by_blocks(lambda part: using.solve(model.velocity, x[part], t0, t1, steps=steps), rows)
         return torch.cat([p.state for p in path]), sum(p.evaluations for p in path)
 
     with torch.no_grad():
-        return _refined(solve, len(x), solver, slice(None))
+        return _refined(solve, len(x), solver, slice(None), True, summed, smallest(x))
 
 
-def log_prob(model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Streams, compare: bool = True) -> LogProb:
+def log_prob(
+    model: Model, x: Tensor, solver: Integrator, trace: Trace, streams: Streams, compare: bool = True
+) -> LogProb:
     """log p(x) (B,) for x (B, d). Point i has its own probes, a function of (streams, i): the same for N and 2N.
 
     Without `compare` the solver runs once as it stands, and the error is left open (inf).
+
+    What is summed, for its rounding, is |log p_prior(z)| + |∫ tr| + ‖x‖_∞ e^{∫ tr/d} ‖∇log p_prior(z)‖: the last term
+    is the state, the given one included, whose rounding the flow stretches by e^{∫ tr/d} = |det ∂z/∂x|^{1/d} on its
+    way to z, in the mean over directions.
     """
     t_prior, t_data = model.dynamics.times()
     prior = model.prior()
@@ -86,7 +176,7 @@ def log_prob(model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Str
     probes = torch.cat(drawn, 1) if drawn else None  # (K, B or more, d)
     columns = 1 if probes is None or trace.joint_probes else len(probes)
 
-    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         def one(part: Tensor) -> Path:
             rates = _rates(model, trace, None if probes is None else probes[:, part], each=not trace.joint_probes)
             return using.solve(model.velocity, x[part], t_data, t_prior, rates, steps)
@@ -96,12 +186,21 @@ def log_prob(model: Model, x: Tensor, solver: Solver, trace: Trace, streams: Str
         log_p = prior.log_prob(z)[:, None] + traces
         return torch.cat([log_p.mean(1, keepdim=True), z, log_p], 1), sum(p.evaluations for p in path)
 
+    def summed(value: Tensor, rows: Tensor) -> Tensor:
+        at_prior, pull = pullback(lambda z: prior.log_prob(z)[:, None], value[:, state])
+        slope = torch.linalg.vector_norm(pull(torch.ones_like(at_prior)), dim=1)
+        log_det = value[:, 0] - at_prior[:, 0]
+        stretched = (x[rows].abs().amax(1).log() + log_det / model.dim + slope.log()).exp()
+        return at_prior[:, 0].abs() + log_det.abs() + stretched
+
+    state = slice(1, 1 + model.dim)
     with torch.no_grad():
         # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
-        solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
+        together = slice(0, 1 + model.dim)
+        solved = _refined(solve, len(x), solver, together, compare, summed, smallest(x))
     value, z, each = torch.split(solved.value, [1, model.dim, columns], 1)
     stderr = each.std(1) / columns**0.5 if columns > 1 else None
-    return LogProb(value[:, 0], solved.error, z, stderr, solved.converged, solved.evaluations)
+    return LogProb(value[:, 0], solved.error, solved.rounding, z, stderr, solved.converged, solved.evaluations)
 
 
 def trajectory(
@@ -122,7 +221,7 @@ def trajectory(
 def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
     """z(t_k) at every one of K times, (B, K d), from z (B, d) at the first; each row's error is the largest of all."""
 
-    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         def one(part: Tensor) -> Path:
             paths = [Path(z[part], z.new_zeros(len(part), 0), 0)]
             for before, after in itertools.pairwise(times):
@@ -134,8 +233,11 @@ def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
         found = _by_blocks(one, rows)
         return torch.cat([path.state for path in found]), sum(path.evaluations for path in found)
 
+    def summed(states: Tensor, rows: Tensor) -> Tensor:
+        return states.abs().amax(1)
+
     with torch.no_grad():
-        return _refined(solve, len(z), solver, slice(None))
+        return _refined(solve, len(z), solver, slice(None), True, summed, smallest(z))
 
 
 def drift(model: Model, x: Tensor, solver: Solver) -> Tensor:
@@ -158,8 +260,9 @@ def round_trip(model: Model, x: Tensor, solver: Solver) -> Solved:
     t_prior, t_data = model.dynamics.times()
     there = transport(model, x, t_data, t_prior, solver)
     back = transport(model, there.value, t_prior, t_data, solver)
+    error, rounding = there.error.maximum(back.error), there.rounding.maximum(back.rounding)
     evaluations = there.evaluations + back.evaluations
-    return Solved(back.value, there.error.maximum(back.error), there.converged & back.converged, evaluations)
+    return Solved(back.value, error, rounding, there.converged & back.converged, evaluations)
 
 
 def differentiable_log_prob(
@@ -172,11 +275,14 @@ def differentiable_log_prob(
     return _differentiable(model, x, trace, solver or trace.solver, steps)[0]
 
 
-def _differentiable(model: Model, x: Tensor, trace: Trace, solver: Solver, steps: int | None) -> tuple[Tensor, Path]:
+def _differentiable(
+    model: Model, x: Tensor, trace: Trace, solver: Integrator, steps: int | None
+) -> tuple[Tensor, Path]:
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    path = solver.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
     if path.status != "non_finite" or solver.start_steps() is None:
         path.require("the log density")
     return model.prior().log_prob(path.state) + path.integrals[:, 0], path
@@ -196,7 +302,7 @@ def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, co
     if x.device.type != "mps":
         model, x = model.double(), x.double()
 
-    def solve(using: Solver, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         def one(part: Tensor) -> Path:
             with torch.enable_grad():
                 at = x[part].detach().requires_grad_()
@@ -208,7 +314,7 @@ def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, co
         slope, value = torch.cat([p.state for p in paths]), torch.cat([p.integrals for p in paths])
         return torch.cat([value, slope.asinh(), slope], 1), sum(p.evaluations for p in paths)
 
-    solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare)
+    solved = _refined(solve, len(x), solver, slice(0, 1 + model.dim), compare, size=smallest(x))
     value, _, slope = torch.split(solved.value, [1, model.dim, model.dim], 1)
     error = solved.error.expm1() * slope.abs().amax(1).square().add(1).sqrt()
     return replace(solved, value=torch.cat([value, slope], 1), error=error)
@@ -340,37 +446,89 @@ def _by_blocks(solve: Callable[[Tensor], Path], rows: Tensor, block: int = BLOCK
     return paths
 
 
+Solve = Callable[[Integrator, Tensor, int | None], tuple[Tensor, int]]
+"""(solver, rows, steps) -> the value of these rows (n, k), and the evaluations it took."""
+
+
 def _refined(
-    solve: Callable[[Solver, Tensor, int | None], tuple[Tensor, int]],
+    solve: Solve,
     n: int,
-    solver: Solver,
+    solver: Integrator,
     compared: slice,
     compare: bool = True,
+    summed: Callable[[Tensor, Tensor], Tensor] = lambda value, rows: value.new_zeros(len(rows)),
+    size: float = math.inf,
 ) -> Solved:
-    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and a finer one."""
-    rows = torch.arange(n)
-    steps = solver.start_steps()
+    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and a finer one.
+
+    `summed` gives the size (n,) of what was summed to a value (n, k) of certain rows; `size` is that of the smallest
+    state that is given.
+    """
+    steps, rows = solver.start_steps(), torch.arange(n)
     value, evaluations = solve(solver, rows, steps)
-    error = value.new_full((n,), torch.inf)
-    converged = torch.zeros(n, dtype=torch.bool)
-    if steps is None:
-        finer = solver.finer() if compare else None
-        if finer is not None:
-            other, more = solve(finer, rows, None)
-            error, evaluations = (other - value)[:, compared].abs().amax(1), evaluations + more
-        converged[:] = True
-    while steps is not None and compare and len(rows):
-        steps *= 2
-        finer_value, more = solve(solver, rows, steps)
-        evaluations += more
-        error[rows] = (finer_value - value[rows])[:, compared].abs().amax(1).nan_to_num(nan=torch.inf)
-        value[rows] = finer_value
-        converged[rows] = error[rows] <= getattr(solver, "tolerance", torch.inf)
-        if 2 * steps > getattr(solver, "max_steps", 2 * steps):
-            break
-        rows = rows[~converged[rows]]
-    bad = (~value.isfinite().all(1)).nonzero().flatten().tolist()
+
+    def rounding(value: Tensor, rows: Tensor, evaluations: int) -> Tensor:
+        each = evaluations / max(1, len(rows))
+        return torch.finfo(value.dtype).eps / 2 * math.sqrt(each) * summed(value, rows)
+
+    error, converged = value.new_full((n,), torch.inf), torch.full((n,), steps is None)
+    found = Solved(value, error, rounding(value, rows, evaluations), converged, evaluations)
+    if compare and isinstance(solver, Solver):
+        found = (
+            _against_finer(solve, solver, found, compared, size)
+            if steps is None
+            else _doubled(solve, solver, steps, found, compared, rounding)
+        )
+    bad = (~found.value.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:  # a solver that chooses its steps gives up a whole block for one of its points
         text = f"the ODE solve of {len(bad)} of {n} points ended with status non_finite"
         raise SolveFailed(text, "non_finite", rows=() if steps is None and n > 1 else bad)
-    return Solved(value, error, converged, evaluations)
+    return found
+
+
+def _against_finer(solve: Solve, solver: Solver, found: Solved, compared: slice, size: float) -> Solved:
+    """With the difference to a finer solver for the error; inf where that one cannot reach the end."""
+    finer = solver.finer()
+    if finer is None:
+        return found
+    try:
+        other, more = solve(resolving(finer, size), torch.arange(len(found.value)), None)
+    except SolveFailed:
+        return replace(found, converged=torch.zeros_like(found.converged))
+    apart = _apart(found.value, other, compared)
+    allowed = solver.allowed(found.value)[:, compared].maximum(found.rounding[:, None])
+    converged = ((apart <= allowed) & apart.isfinite()).all(1).cpu()
+    return replace(found, error=apart.amax(1), converged=converged, evaluations=found.evaluations + more)
+
+
+def _doubled(
+    solve: Solve,
+    solver: Solver,
+    steps: int,
+    found: Solved,
+    compared: slice,
+    rounding: Callable[[Tensor, Tensor, int], Tensor],
+) -> Solved:
+    """With twice the steps, and twice those for each row whose last two differences do not show that it converged."""
+    value, error, rounded, converged = found.value, found.error, found.rounding, found.converged
+    rows, evaluations = torch.arange(len(value)), found.evaluations
+    half, more = solve(solver, rows, max(1, steps // 2))
+    before, evaluations = _apart(half, value, compared).amax(1), evaluations + more
+    while len(rows):
+        steps *= 2
+        finer_value, more = solve(solver, rows, steps)
+        apart = _apart(finer_value, value[rows], compared).amax(1)
+        error[rows], before[rows] = apart.maximum(before[rows] / BY_CHANCE), apart
+        value[rows], rounded[rows] = finer_value, rounding(finer_value, rows, more)
+        allowed = solver.allowed(finer_value)[:, compared].amin(1)
+        converged[rows] = ((error[rows] <= allowed.maximum(rounded[rows])) & error[rows].isfinite()).cpu()
+        evaluations += more
+        if 2 * steps > getattr(solver, "max_steps", 2 * steps):
+            break
+        rows = rows[~converged[rows]]
+    return Solved(value, error, rounded, converged, evaluations)
+
+
+def _apart(one: Tensor, other: Tensor, compared: slice) -> Tensor:
+    """|one - other| of the columns that are compared; inf for NaN."""
+    return (one - other)[:, compared].abs().nan_to_num(nan=torch.inf)

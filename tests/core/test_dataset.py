@@ -71,6 +71,23 @@ def test_rows_to_be_measured_need_no_training_rows() -> None:
     assert len(made.train) == 0 and len(made.test) == 3 and made.transform is given
 
 
+def test_columns_are_bound_by_name_or_without_names_by_position() -> None:
+    """What holds for data that cannot choose columns themselves."""
+    table = Table(skewed(5), ("a", "b", "c"))
+    for names, order in ((("c", "a"), [2, 0]), (("b", "c", "a"), [1, 2, 0])):
+        bound = table.with_columns(names)
+        assert bound.columns == names and torch.equal(bound.values, table.values[:, order])
+    numbered = replace(table, named=False).with_columns(("c", "a", "b"))
+    assert numbered.columns == ("c", "a", "b") and torch.equal(numbered.values, table.values)
+    with pytest.raises(SpecError) as caught:
+        table.with_columns(("a", "B", "d"))
+    assert [problem.message for problem in caught.value.problems] == [
+        "no column 'B' (did you mean 'b'?): the data have a, b, c", "no column 'd': the data have a, b, c",
+    ]  # fmt: skip
+    with pytest.raises(SpecError, match="the data have 3 columns, the model was trained on 2: 'a', 'b'"):
+        replace(table, named=False).with_columns(("a", "b"))
+
+
 def test_rows_that_stand_in_training_and_test_are_counted() -> None:
     made = prepare(Rows(), FILES, STREAMS)
     assert made.repeated() == 0
@@ -204,3 +221,19 @@ def test_a_density_in_the_datas_units_integrates_to_one(how: str) -> None:
     density = (log_p + made.transform.log_det()).exp().reshape(121, 121)
     mass = torch.trapezoid(torch.trapezoid(density, sides[1]), sides[0])
     assert float(mass) == pytest.approx(1, abs=2e-3)
+
+
+def test_gradients_and_errors_change_units_as_the_rows_do() -> None:
+    """By the chain rule; and an error's bound is reached by the worst direction."""
+    matrix = torch.tensor([[2.0, -0.7], [0.3, 0.5]], dtype=torch.float64)
+    change = Transform(torch.tensor([1.0, -2.0], dtype=torch.float64), matrix)
+    x = torch.tensor([[0.4, 1.5], [-2.0, 0.1]], dtype=torch.float64, requires_grad=True)
+    u = change.to_model(x)
+    (expected,) = torch.autograd.grad(u.pow(3).sum(), x)
+    slope, _ = change.gradient_to_data(3 * u.detach() ** 2, torch.zeros(2))
+    torch.testing.assert_close(slope, expected)
+    worst = [torch.tensor(signs, dtype=torch.float64)[None] for signs in ([1.0, 1.0], [1.0, -1.0])]
+    reached = max(float(change.gradient_to_data(w, torch.zeros(1))[0].abs().max()) for w in worst)
+    assert reached == pytest.approx(float(change.gradient_to_data(worst[0], torch.ones(1))[1]))
+    reached = max(float((change.to_data(w) - change.shift).abs().max()) for w in worst)
+    assert reached == pytest.approx(float(change.error_to_data(torch.ones(1))))

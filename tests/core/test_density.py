@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -62,16 +61,15 @@ def test_a_score_that_few_steps_miss_is_refined_point_by_point() -> None:
     assert float(solved.error.median()) < 1e4 * float(off.median()), "the bound says something"
 
 
-def test_an_error_beyond_the_tolerance_is_stated_whatever_the_size_of_the_score() -> None:
-    """In one dimension the directions of two large scores agree, however far apart they are."""
-    model = replace(random_flow([12], 1, torch.float64, gain=9.0), trace=EXACT)
-    x = points(100, 1, scale=3.0)
+def test_the_stated_error_covers_what_twice_the_steps_change_in_log_p_and_score() -> None:
+    """In one dimension the directions of two large scores agree, and some points agree in log p, by chance."""
     few = Solver.make({"type": "lobatto", "steps": 2, "max_steps": 4})
+    model = replace(random_flow([12], 1, torch.float64, gain=9.0), trace=EXACT, solver=few)
+    x = torch.linspace(-6, 6, 1000, dtype=torch.float64)[:, None]
     solved = flow.log_prob_and_score(model, x, few, EXACT)
-    off = (solved.value[:, 1:] - truth(replace(model, solver=few), x)[1]).abs().amax(1)
-    bad = off > 1e-2 * (1 + off)
-    assert int(bad.sum()) > 10 and not bool(solved.converged[bad].any())
-    assert bool((solved.error[bad] > off[bad] / 10).all())
+    apart = [(a - b).view(1000) for a, b in zip(truth(model, x, 4), truth(model, x, 2), strict=True)]
+    assert bool((solved.error >= 0.999 * torch.stack(apart).abs().amax(0)).all())
+    assert bool((apart[0].abs() < apart[1].abs() / 100).any()) and solved.not_converged == 1000
 
 
 def test_a_score_has_the_same_bits_in_any_company_and_however_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +79,13 @@ def test_a_score_has_the_same_bits_in_any_company_and_however_many_rows_fit(monk
     for i in (hard, 259):
         alone = flow.log_prob_and_score(model, x[i : i + 1], Solver.make("lobatto"), EXACT)
         assert torch.equal(alone.value, every.value[i : i + 1]) and torch.equal(alone.error, every.error[i : i + 1])
-    monkeypatch.setattr(flow, "AT_ONCE", 16 * 20)
-    again = flow.log_prob_and_score(model, x[:40], Solver.make("lobatto"), EXACT)
-    assert torch.equal(again.value, every.value[:40])
+    few = x[:40].float()
+    wide = replace(random_flow([64, 64], 2, gain=3.0), trace=EXACT, solver=model.solver, pilot=few)
+    with torch.no_grad():
+        every = wide.log_density_and_score(few)
+        monkeypatch.setattr(flow, "AT_ONCE", 16 * 20)
+        again = wide.log_density_and_score(few)
+    assert torch.equal(again[0], every[0]) and torch.equal(again[1], every[1])
 
 
 def test_a_model_answers_for_its_density_with_an_error_below_the_tolerance() -> None:
@@ -92,6 +94,7 @@ def test_a_model_answers_for_its_density_with_an_error_below_the_tolerance() -> 
     with torch.no_grad():
         both = model.log_density_and_score(x)
         assert float((model.log_density(x) - log_p).abs().max()) < 1e-4
+        assert torch.equal(model.log_density(x[:1]), model.log_density(x)[:1])
     for found in (both[1], model.score(x.new_tensor(1.0), x).detach(), model.score_and_error(x)[0]):
         assert bool(((found - score).abs().amax(1) <= 1e-4 * (1 + score.abs().amax(1))).all())
     assert float((both[0] - log_p).abs().max()) < 1e-4
@@ -136,17 +139,18 @@ def test_a_density_that_few_steps_miss_is_a_bad_verdict_with_the_error() -> None
     off = float((pairs[0] - pairs[1]).abs().max())
     (verdict,) = (one for one in drawn.verdicts if one.subject == "solver")
     assert (verdict.outcome, verdict.severity) == ("chain_density_inaccurate", "bad")
-    assert "more than 0.0001: raise the solver's max_steps" in verdict.reason
+    assert "more than its tolerance: raise the solver's max_steps" in verdict.reason
     assert drawn.stats["density_error"] == pytest.approx(off, rel=0.3) and off > 1e-2
 
 
 def test_in_chains_the_gradient_is_that_of_the_log_p_used() -> None:
     """Even where N is far too small: else a Metropolis ratio and its proposal would be of two densities."""
     x = points(20, 2)
-    model = replace(wavy({"type": "lobatto", "max_steps": 20}), pilot=x)
+    model = replace(wavy(), pilot=x)
+    vars(model)["steps"] = 20
     with torch.no_grad():
         value, slope = model.log_density_and_score(x)
-        assert torch.equal(value, model.log_density(x)) and model.steps == 20
+        assert torch.equal(value, model.log_density(x))
         for j, step in enumerate(1e-5 * torch.eye(2, dtype=torch.float64)):
             difference = (model.log_density(x + step) - model.log_density(x - step)) / 2e-5
             assert float((slope[:, j] - difference).abs().max()) < 1e-6 * float(slope.abs().max())
@@ -166,12 +170,22 @@ def test_chains_on_a_known_density_state_no_solver() -> None:
     assert "density_error" not in drawn.stats and not [one for one in drawn.verdicts if one.subject == "solver"]
 
 
-def test_steps_are_doubled_until_log_p_and_its_gradient_hold_at_the_pilot() -> None:
-    model, x = wavy(), points(32, 2)
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_steps_are_doubled_until_log_p_and_its_gradient_hold_at_the_pilot(tolerance: float) -> None:
+    """The gradient is the harder of the two: at 1e-2 log p alone would take half the steps."""
+    model, x = wavy({"type": "lobatto", "tolerance": tolerance}), points(32, 2)
     steps = density.enough_steps(model, x)
-    assert steps is not None and math.log2(steps / 10).is_integer()
-    tolerance = Solver.make("lobatto").tolerance  # type: ignore[attr-defined]
-    for n, enough in ((steps, True), (steps // 2, False)):
+    assert steps == 80
+    for n, enough in ((80, True), (40, False)):
         both = [torch.cat([v[:, None], s.asinh()], 1) for v, s in (truth(model, x, n), truth(model, x, n // 2))]
         assert (float((both[0] - both[1]).abs().max()) <= tolerance) == enough
-    assert float((truth(model, x, steps)[0] - truth(model, x)[0]).abs().max()) < tolerance
+
+
+def test_steps_are_found_at_one_block_of_starts_whatever_the_number_of_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    pilots: list[Tensor] = []
+    monkeypatch.setattr(density, "enough_steps", lambda model, x: pilots.append(x) or 20)
+    sampler = Sampler.make({"type": "langevin", "step": 0.05, "steps": 1, "start": "prior"})
+    for count in (1, 300):
+        sampler.draw(wavy(), count, STREAMS)
+        sampler.states(wavy(), count, STREAMS, [1])
+    assert [len(pilot) for pilot in pilots] == [256] * 4 and len(torch.cat(pilots).unique(dim=0)) == 256

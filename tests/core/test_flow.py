@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from tiny import flow_of, known, random_flow, z_score
 from torch import Tensor
 
 from driftspec import flow
-from driftspec.components import Estimator, Loss, Sampler, Solver, Trace
+from driftspec.components import Data, Estimator, Loss, Sampler, Solver, Trace
 from driftspec.errors import SolveFailed
 from driftspec.model import Model
 from driftspec.streams import Streams
@@ -55,6 +57,161 @@ def test_the_stated_error_bounds_the_error_made() -> None:
     assert float(made.error.max()) < 1e4 * float(truth.max())  # and it is no empty bound
 
 
+def understated(made: flow.LogProb, truth: Tensor) -> int:
+    """Points whose error is more than three times what is stated."""
+    return int(((made.log_prob.double() - truth).abs() > 3 * (made.error + made.rounding)).sum())
+
+
+@pytest.mark.parametrize(
+    "name, solver",
+    [("sine", "lobatto"), ("driven_sine", "lobatto"), ("linear_1", "lobatto"), ("driven_sine", "dopri5")],
+)
+def test_the_stated_error_holds_near_and_far(name: str, solver: str) -> None:
+    """float32 at 1, 30 and 1,000: far away rounding is most of the error, and no finer solve shows it.
+
+    Of 768 points none by N steps, and less than 1 % by dopri5, are off by more than three times what is stated.
+    """
+    problem = regular()[name]
+    field, time = problem, (0.0, 1.0)
+    if isinstance(problem, Linear):
+        field, time = Linear(problem.a.float()), (1.0, 0.0)
+        problem = Linear(field.a.double())
+    x = points(256, 1).repeat(3, 1) * torch.tensor([1.0, 30.0, 1000.0]).repeat_interleave(256)[:, None]
+    made = scored(known(field, time, torch.float32), x.float(), solver)
+    truth = problem.log_p(x, *time)
+    wrong = (made.log_prob - truth).abs()
+    assert understated(made, truth) <= (0 if solver == "lobatto" else 7) and made.not_converged == 0
+    assert int((wrong > 3 * made.error).sum()) > 7  # without the rounding
+    assert float((made.error + made.rounding).mean()) < 20 * float(wrong.mean())  # and it is no empty bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d, hidden, gain", [(1, [16], 8.0), (2, [64, 64], 3.0), (2, [32, 32], 6.0), (2, [16], 10.0),
+                                             (5, [30, 17], 4.0), (8, [64], 5.0)], ids=str)  # fmt: skip
+def test_the_stated_error_holds_on_fields_of_every_stiffness(d: int, hidden: list[int], gain: float) -> None:
+    """float32 at 1, 4 and 10 to 1,000: 99.9 % of 3,072 points are off by at most three times what is stated."""
+    model = random_flow(hidden, d, torch.float32, gain)
+    far = 10 ** (1 + 2 * torch.rand(1024, 1, generator=torch.Generator().manual_seed(9), dtype=torch.float64))
+    x = torch.cat([points(1024, d, seed=1), 4 * points(1024, d, seed=2), far * points(1024, d, seed=3)])
+    finely = {"type": "lobatto", "tolerance": 1e-7, "max_steps": 4096}
+    truth = scored(model.double(), x, finely).log_prob
+    assert understated(scored(model, x.float()), truth) <= 3
+
+
+def test_rounding_is_stretched_as_the_state_is() -> None:
+    """Data of spread 1e-3 at 100, which the flow takes to N(0, 1): the rounding of 100 grows a thousandfold."""
+    centre, spread = 100.0, 1e-3
+    x = centre + spread * points(512, 1, seed=3)
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return math.log(spread) * (y - centre * t.to(y)[..., None]) + centre
+
+    made = scored(flow_of(f, 1, dtype=torch.float32), x.float())
+    truth = normal_log_prob((x - centre) / spread) - math.log(spread)
+    assert understated(made, truth) == 0
+    assert float((made.log_prob - truth).abs().max()) > 1e-3 and float(made.rounding.max()) < 1
+
+
+def test_rounding_is_that_of_the_dtype_and_of_the_prior() -> None:
+    """ε/2 √E (|log p_prior| + |∫ tr| + ‖x‖ e^{∫ tr/d} ‖∇log p_prior‖) for a linear field at one point."""
+    rate, std, steps = 0.5, 0.1, 20
+    prior = {"type": "gaussian", "std": std}
+    for dtype in (torch.float32, torch.float64):
+        model = flow_of(lambda t, y: rate * y, 2, dtype=dtype)
+        model = replace(model, dynamics=model.dynamics.model_copy(update={"prior": Data.make(prior)}))
+        x = torch.tensor([[0.3, -0.2]], dtype=dtype)
+        z = x * math.exp(-rate)
+        at_prior = -float(z.square().sum()) / (2 * std**2) - math.log(2 * math.pi * std**2)
+        sizes = abs(at_prior) + 2 * rate + 0.3 * math.exp(-rate) * float(z.norm()) / std**2
+        expected = torch.finfo(dtype).eps / 2 * math.sqrt(4 * steps + steps + 1) * sizes
+        made = scored(model, x, {"type": "lobatto", "tolerance": 1e3})
+        assert float(made.rounding) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_difference_within_its_rounding_counts_as_converged() -> None:
+    """At 1e4 float32 holds log p to a few nats: 2,048 steps agree no better than 20, and fewer are asked for."""
+    model, x = known(regular()["sine"], dtype=torch.float32), torch.full((4, 1), 1e4)
+    made = scored(model, x)
+    assert made.not_converged == 0 and made.evaluations / 4 < 500 and float(made.rounding.min()) > 1e-2
+    assert float(made.error.max()) > 1e-4  # the tolerance
+
+
+def test_a_difference_that_is_small_by_chance_is_not_believed() -> None:
+    """A field that acts about t = 0.636 alone: 10 and 20 steps miss it and agree to the tolerance, 5 do not."""
+    height, width = 30.0, 3.5e-3
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return height * torch.exp(-(((t - 0.636) / width) ** 2))[..., None] * y
+
+    model, x = flow_of(f, 1), points(20, 1)
+    growth = height * width * math.sqrt(math.pi)
+    truth = normal_log_prob(x * math.exp(-growth)) - growth
+    few, more = (flow_values(model, x, steps) for steps in (10, 20))
+    assert float((few - more).abs().max()) < 1e-4 and float((more - truth).abs().max()) > 0.1
+    made = scored(model, x, {"type": "lobatto", "max_steps": 80})
+    assert understated(made, truth) == 0 and made.not_converged == 20
+
+
+# A solver that chooses its own steps --------------------------------------------------------------------------------
+
+
+def test_an_error_below_the_absolute_tolerance_is_seen() -> None:
+    """Data of size e^-18 lie below every atol: dopri5 is far off, and so is a dopri5 ten times finer."""
+    rate, z = 18.0, points(20, 1)
+    model, x, truth = flow_of(lambda t, y: -rate * y, 1), z * math.exp(-rate), normal_log_prob(z) + rate
+    made = scored(model, x, "dopri5")
+    assert float((made.log_prob - truth).abs().max()) > 0.3
+    assert made.not_converged == 20 and understated(made, truth) == 0
+    there = flow.transport(model, z, 0.0, 1.0, Solver.make("dopri5"))
+    wrong = (there.value - x).abs()[:, 0]
+    assert bool((wrong <= 3 * (there.error + there.rounding)).all()) and float(wrong.max()) > float(x.abs().max())
+    resolved = flow.resolving(Solver.make("dopri5"), flow.smallest(x))
+    other = flow.log_prob(model, x, resolved, EXACT, STREAMS, compare=False)
+    assert float((other.log_prob - truth).abs().max()) < 1e-2
+
+
+def test_units_of_the_state_change_nothing_else() -> None:
+    """dy/dt = f(t, u y)/u with u a power of two: of a solver without an absolute tolerance the bits are the same."""
+    model, x = random_flow([16], 2, torch.float64, gain=3.0), points(20, 2)
+    steps, adaptive = Solver.make("lobatto"), Solver.make("dopri5")
+    plain, scaled = (
+        flow.log_prob(model, x, solver, EXACT, STREAMS, compare=False)
+        for solver in (steps, flow.Resolving(steps, 0.25))
+    )
+    assert torch.equal(plain.log_prob, scaled.log_prob) and torch.equal(plain.latent, scaled.latent)
+    for solver, size in ((steps, 1e-9), (adaptive, 1.0), (adaptive, math.inf)):
+        assert flow.resolving(solver, size) is solver
+    assert flow.resolving(adaptive, 3e-4) == flow.Resolving(adaptive, 2.0**-12)
+    assert flow.smallest(torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, -0.25], [math.nan, 0.1]])) == 0.25
+    assert flow.smallest(torch.zeros(2, 1)) == flow.smallest(torch.zeros(0, 1)) == math.inf
+
+
+def test_whether_an_adaptive_solver_converged_is_decided() -> None:
+    model, x = random_flow([16], 2, torch.float64, gain=3.0), points(50, 2)
+    good = scored(model, x, {"type": "dopri5", "rtol": 1e-8, "atol": 1e-8})
+    assert good.not_converged == 0 and float(good.error.max()) < 1e-5
+    solver = Solver.make("dopri5")
+    allowed = solver.allowed(torch.tensor([0.0, -50.0], dtype=torch.float64))
+    assert allowed.tolist() == pytest.approx([1e-4, 5.1e-3])
+
+    class Lax(type(solver)):  # type: ignore[misc]
+        """Tolerances a hundred thousand times what the keys say."""
+
+        def solve(self, *given: Any, **keys: Any) -> Any:
+            loose = {"type": "dopri5", "rtol": 1e5 * self.rtol, "atol": 1e5 * self.atol}
+            return Solver.make(loose).solve(*given, **keys)
+
+    assert flow.log_prob(model, x, Lax(), EXACT, STREAMS).not_converged > 10
+
+
+def test_a_comparison_that_fails_leaves_the_error_open() -> None:
+    """A tenth of the tolerance takes more evaluations than the budget: the value is given, its error is not known."""
+    model, x = random_flow([16], 2, torch.float64, gain=3.0), points(20, 2)
+    once = flow.log_prob(model, x, Solver.make("bosh3"), EXACT, STREAMS, compare=False)
+    made = scored(model, x, {"type": "bosh3", "max_evaluations": once.evaluations // 20 + 10})
+    assert bool(made.log_prob.isfinite().all()) and bool(made.error.isinf().all()) and made.not_converged == 20
+
+
 def test_transport_and_back() -> None:
     problem = regular()["planar"]
     model, x = known(problem), points(300, problem.d)
@@ -64,6 +221,17 @@ def test_transport_and_back() -> None:
     back = flow.round_trip(model, x, solver)
     torch.testing.assert_close(back.value, x, rtol=0, atol=1e-8)
     assert back.not_converged == 0 and back.evaluations > there.evaluations > 0
+    again = flow.transport(model, there.value, 0.0, 1.0, solver)
+    assert torch.equal(back.error, there.error.maximum(again.error)) and bool((back.error > there.error).any())
+    assert torch.equal(back.rounding, there.rounding.maximum(again.rounding))
+
+
+def test_the_rounding_of_a_transport_is_that_of_its_larger_end() -> None:
+    model, x = flow_of(lambda t, y: -y, 1, dtype=torch.float32), torch.tensor([[3.0], [-0.5]])
+    made = flow.transport(model, x, 0.0, 1.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
+    expected = 2.0**-24 * math.sqrt(4 * 20) * x.abs()[:, 0]
+    torch.testing.assert_close(made.rounding, expected)
+    torch.testing.assert_close(flow.transport(model, made.value, 1.0, 0.0, Solver.make("rk4")).rounding, expected)
 
 
 # A point and its company -------------------------------------------------------------------------------------------

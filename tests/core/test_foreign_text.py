@@ -141,7 +141,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("dynamics.network=bad_network", "dynamics 'neural_ode' failed: RuntimeError: ", False),
         ("train.optimizer=bad_optimizer", "optimizer 'bad_optimizer' failed: ValueError: Input X contains NaN.", False),
         ("train.schedule=bad_schedule", "schedule 'bad_schedule' failed: KeyError: 'lr'", False),
-        ("estimator=bad_estimator", "estimator 'bad_estimator' failed: RuntimeError: ", True),
+        ("estimator=bad_estimator", "step 1: estimator 'bad_estimator' failed: RuntimeError: ", True),
         ("evaluate=[bad_metric]", "metric 'bad_metric' failed: ValueError: Input X contains NaN.", True),
         ("sampler=bad_sampler", "sampler 'bad_sampler' failed: RuntimeError", True),
     ],

@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from driftspec.checkpoint import decode, encode
+from driftspec.components import Loss, Solver, Verdict
 from driftspec.components import Path as SolvedPath
-from driftspec.components import Solver, Verdict
 from driftspec.errors import SolveFailed
-from driftspec.gradients import DECADE
+from driftspec.gradients import DECADE, watched
 from driftspec.observers import Record
 from driftspec.registry import Registry, discover
 from driftspec.train import Training, train
@@ -150,3 +150,12 @@ def test_a_solver_that_solves_nothing_back_leaves_the_state_alone(registry: Regi
     made = training("trajectory", registry)
     (record,) = stepped(made, 1e9)
     assert made.state == {} and record.verdicts == () and "missed_start" not in record.terms
+
+
+def test_the_worst_of_several_solves_counts() -> None:
+    x = torch.zeros(2, 1)
+    misses = (torch.tensor([5.0, 1.0]), torch.tensor([2.0, 50.0]), None)
+    paths = [SolvedPath(x, x, 1, stats={"rejected": 2}, missed_start=lambda one=one: one) for one in misses]
+    made = tiny.experiment("data.samples=100")
+    loss = watched(Loss(x.sum(), {}, {}), paths, made.model, OneStep(), x, lambda solver, rows: rows.sum())
+    assert loss.stats() == {"rejected": 6, "missed_start": 50.0}

@@ -102,8 +102,8 @@ def test_a_loss_that_is_no_number_fails_the_run(write: Write, capsys: pytest.Cap
     ("old", "new", "said"),
     [
         ("exact_trace", "failing",
-         "a.yaml:6:12: error[X305] estimator: estimator 'failing' failed: KeyError: 'no such thing' (-v shows where)"
-         "\n"),
+         "a.yaml:6:12: error[X305] estimator: step 1: estimator 'failing' failed: KeyError: 'no such thing' (-v shows "
+         "where)\n"),
         ("evaluate:", "sampler: nowhere\nevaluate:",
          "a.yaml:13:10: error[X305] sampler: sampler 'nowhere': draws that are not finite\n"),
     ],

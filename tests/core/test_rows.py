@@ -198,3 +198,5 @@ def test_checking_asks_nothing_of_a_default_batch() -> None:
     fitted = fits.fitted_to(spec, 80)
     assert fitted.train is not None and fitted.train.batch_size == 80
     assert fits.fitted_to(spec, 256) is spec
+    written = small_spec.loaded().spec
+    assert fits.fitted_to(written, 10) is written, "what is written stays, and is refused"

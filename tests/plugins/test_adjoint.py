@@ -257,13 +257,14 @@ def test_the_missed_start_is_in_tolerances_row_by_row(name, keys, rtol, atol):
     torch.testing.assert_close(path.missed_start(), expected)
 
 
-def test_a_way_back_that_overflows_misses_by_infinitely_many_tolerances():
+@over("speed, missed", [(-1e300, [math.inf, 0.0]), (math.nan, [math.inf, math.inf])])
+def test_a_way_back_that_leads_nowhere_misses_by_infinitely_many_tolerances(speed, missed):
     x, field = tensor([1.0], [0.0]).requires_grad_(), Forgetful()
     path = made("euler", "adjoint", steps=50).solve(field, x, 0.0, 1.0)
-    field.speed = -1e300
+    field.speed = speed
     with pytest.raises(SolveFailed, match="non_finite"):
         path.state.sum().backward()
-    assert path.missed_start().tolist() == [math.inf, 0.0]
+    assert path.missed_start().tolist() == missed
 
 
 # -------------------------------------------------------------------------------------------- contraction, and verdicts
@@ -370,6 +371,23 @@ def test_a_run_with_a_wrong_adjoint_ends(tmp_path, capsys):
     assert "step 1: solving the adjoint ODE ended with status adjoint_unreliable" in text and "Traceback" not in text
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (told["status"], told["error"]["status"], told["error"]["step"]) == ("failed", "adjoint_unreliable", 1)
+
+
+def test_a_score_is_the_gradient_of_its_steps_whatever_trains_the_flow():
+    """The adjoint's would be wrong along a fast contraction, with nothing to say so, and lose what the field holds."""
+
+    def f(t, y):
+        return torch.stack([-30 * y[:, 0], torch.sin(y[:, 0] + y[:, 1]) - y[:, 1] / 5], 1)
+
+    model, x = tiny.flow_of(f, 2, (1.0, 0.0)), points(4, 2)
+    found = []
+    for by in ("backprop", "adjoint"):
+        solver = made("dopri5", by, rtol=1e-5, atol=1e-5)
+        scored = flow.log_prob_and_score(model, x, solver, ExactTrace()).value
+        value = flow.differentiable_log_prob(model, x, ExactTrace(), solver).sum()
+        found.append((scored, *torch.autograd.grad(value, model.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+    assert found[0][1].abs() > 1
 
 
 def test_trajectories_are_differentiated_through_their_steps_unless_the_spec_says_otherwise():

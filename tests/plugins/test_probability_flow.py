@@ -110,7 +110,40 @@ def test_the_mismatch_of_a_normal_prior_is_the_divergence_of_two_normal_laws() -
     ratio = (s**2 + sigma_max**2) / sigma_max**2
     expected = ratio - 1 - math.log(ratio)  # d/2 (r - 1 - log r) with d = 2
     assert abs(told["prior_mismatch"] - expected) < 4 * told["prior_mismatch_stderr"] + 0.01 * expected
+    assert "prior_mismatch_max" not in told  # without the points that were scored
     assert told["t_data"] == 1e-3 and told["sigma_at_t_data"] == pytest.approx(0.01 * 300 ** (1e-3))
+
+
+@pytest.mark.parametrize("family, keys", [(VPSDE, {}), (VPSDE, {"beta_max": 12.0}), (VESDE, {})], ids=str)
+def test_the_largest_mismatch_of_a_point_is_stated(family: type[Any], keys: dict[str, Any]) -> None:
+    """max |log p_T(z) - log p_prior(z)| over the points' z, far above the mean; p_T a mixture, taken for normal."""
+    from driftspec_plugins.metrics._likelihood import ends_of_time
+
+    model = exact(family, true_prior=False, **keys)
+    means = f"means: {MEANS}, std: {STD}, weights: {WEIGHTS}"
+    made = tiny.experiment(
+        f"data={{type: gaussian_mixture, {means}, samples: 20000, standardize: none}}", "evaluate=[]"
+    )
+    alpha, sigma = model.dynamics.kernel(torch.tensor(1.0, dtype=torch.float64))
+    p_t = noised(float(alpha), float(sigma))
+    latent = p_t.sample(2000, torch.Generator().manual_seed(0), 2)
+    found = ends_of_time(tiny.evaluation(made, model), latent)
+    largest = float((p_t.log_prob(latent) - model.prior().log_prob(latent)).abs().max())
+    assert found["prior_mismatch_max"] == pytest.approx(largest, rel=0.15)
+    assert found["prior_mismatch_max"] > 50 * abs(found["prior_mismatch"])
+
+
+def test_a_prior_far_from_p_t_is_a_warning() -> None:
+    """VE up to σ = 1.5 from data of deviation 1: its prior leaves out the data's own variance."""
+    sets = ["dynamics={type: ve_sde, sigma_max: 1.5, predicts: score, network: {type: mlp, hidden: [8]}}"]
+    solver = "{type: dopri5, rtol: 1e-5, atol: 1e-5}"
+    made = tiny.experiment(*sets, "estimator=denoising", f"evaluate=[{{type: nll, points: 20, solver: {solver}}}]")
+    (metric,) = made.spec.evaluate or ()
+    measured = metric.measure(tiny.evaluation(made, made.model))
+    (one,) = [verdict for verdict in measured.verdicts if verdict.subject == "prior"]
+    ends = measured.details["ends_of_time"]
+    assert (one.outcome, one.severity) == ("far_from_p_t", "warning")
+    assert 0.01 < ends["prior_mismatch"] < 0.2 < ends["prior_mismatch_max"] and "at a single point" in one.reason
 
 
 def test_nll_reads_an_sde_where_it_is_told() -> None:

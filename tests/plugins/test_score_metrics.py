@@ -187,10 +187,10 @@ def test_ksd_and_its_standard_error() -> None:
         results = [ksd.ksd(x, m - x, 1.0) for x in (problems.points(150, 2, seed=s) for s in range(100))]
         values, errors, chances = torch.tensor(results, dtype=torch.float64).unbind(1)
         assert abs(tiny.z_score(values, expected if m is shift else 0.0)) < 4
-        spread = float(values.std() / errors.square().mean().sqrt())
-        assert abs(spread - 1) < 4 / math.sqrt(2 * 100)
-        if m is not shift:
-            assert abs(float(values.std() / chances.mean()) - 1) < 4 / math.sqrt(2 * 100)
+        stated = errors.square().mean().sqrt() if m is shift else chances.mean()
+        assert abs(float(values.std() / stated) - 1) < 4 / math.sqrt(2 * 100)
+        if m is not shift:  # twice the spread, so that bars do not collapse where the value is small
+            assert abs(float(errors.mean() / chances.mean()) - 2) < 0.3
 
 
 def test_ksd_of_draws_and_of_data() -> None:
@@ -391,7 +391,7 @@ def test_a_classifier_tells_two_laws_apart_as_well_as_they_can_be(classifier: st
         value, stderr = c2st.accuracy(x * tensor(10, 1), y, classifier, 5, seed)
         best = 0.5 + 0.5 * math.erf(delta / 2 / math.sqrt(2))
         assert best - 0.03 - 4 * stderr < value < best + 4 * stderr
-        assert stderr == pytest.approx(math.sqrt(value * (1 - value) / 1600))
+        assert stderr == pytest.approx(math.sqrt(2 * value * (1 - value) / 1600))
     experiment = made(metric=f"{{type: c2st, samples: 300, classifier: {classifier}}}")
     result = measured(experiment, quadratic.model(K), problems.points(500, 2) + 5)
     assert result.value is not None and result.value > 0.95 and result.details["z"] > 10 and result.n == 300

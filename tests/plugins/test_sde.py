@@ -23,6 +23,7 @@ from driftspec.chains import Noise, noise
 from driftspec.components import Draws, Dynamics, Sampler
 from driftspec.errors import RunFailed
 from driftspec.model import Model
+from driftspec.paths import noised, simulated
 from driftspec.streams import Streams
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -377,6 +378,18 @@ def test_heun_is_of_second_order(name: str) -> None:
         errors.append(math.hypot(mean - m1, variance**0.5 - v1**0.5))
     assert abs(slope(steps, errors) - 2) < 0.3
     assert errors[-1] < 1e-3
+
+
+def test_the_variance_exploding_sde_begins_at_data_with_its_least_noise() -> None:
+    """Run forward from x + σ_min ε it ends with the kernel's variance σ(1)²; from x itself with σ_min² less."""
+    dynamics = {"type": "ve_sde", "sigma_min": 0.6, "sigma_max": 2.0, "t_data": 0.0}
+    model = Model(Dynamics.make(dynamics), torch.nn.Module(), 1)
+    x, t = torch.zeros(20000, 1, dtype=torch.float64), torch.ones(20000, dtype=torch.float64)
+    begun, least = torch.Generator().manual_seed(0), 0.6**2
+    for start, variance in ((x, 4.0 - least), (noised(model, x, 0 * t, begun), 4.0)):
+        end, _ = simulated(model, start, t, 100, torch.Generator().manual_seed(1))
+        z = (float(end.square().mean()) - variance) / (variance * math.sqrt(2 / len(x)))
+        assert abs(z) < 4
 
 
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve", "ou"])

@@ -95,7 +95,7 @@ def test_mmd_of_gaussians_is_its_closed_form(scales: tuple[float, ...]) -> None:
     truth = sum(gaussian_mmd(ROOT @ ROOT.T, OTHER @ OTHER.T, SHIFT, 0.8 * s) for s in scales) / len(scales)
 
     def one(g: torch.Generator) -> tuple[float, float]:
-        return mmd(normal(150, 2, g) @ ROOT.T, normal(200, 2, g) @ OTHER.T + SHIFT, 0.8, scales)
+        return mmd(normal(150, 2, g) @ ROOT.T, normal(200, 2, g) @ OTHER.T + SHIFT, 0.8, scales)[:2]
 
     values, errors = repeated(one, 100, 1)
     assert abs(values.mean() - truth) < 4 * values.std() / 10
@@ -104,15 +104,19 @@ def test_mmd_of_gaussians_is_its_closed_form(scales: tuple[float, ...]) -> None:
 
 
 def test_mmd_at_the_null_is_zero_on_average_and_its_error_bar_is_safe() -> None:
-    values, errors = repeated(lambda g: mmd(normal(100, 2, g), normal(150, 2, g), 1.0), 200, 2)
+    found = [mmd(normal(100, 2, g), normal(150, 2, g), 1.0) for g in map(generator, range(200))]
+    values, errors, chances = torch.tensor(found, dtype=torch.float64).unbind(1)
     assert abs(values.mean()) < 4 * values.std() / math.sqrt(200)
     assert values.min() < 0 < values.max()
-    assert safe(values, errors, 1.3)  # the plain jackknife is too large by 1.4 and more
+    assert agrees(values, chances)
+    assert safe(values, errors, 2.2)  # no less than √3 times the spread at P = Q
+    assert bool((errors >= math.sqrt(3) * chances * (1 - 1e-9)).all())
 
 
-def test_mmd_by_brute_force() -> None:
+@pytest.mark.parametrize("shift", [0.5, 2.0])
+def test_mmd_by_brute_force(shift: float) -> None:
     g = generator(3)
-    x, y = normal(6, 3, g), normal(5, 3, g) + 0.5
+    x, y = normal(6, 3, g), normal(5, 3, g) + shift
 
     def k(a: Tensor, b: Tensor) -> float:
         return sum(math.exp(-float((a - b).square().sum()) / (2 * (0.9 * s) ** 2)) for s in (1.0, 2.0)) / 2
@@ -123,7 +127,7 @@ def test_mmd_by_brute_force() -> None:
         within_y = sum(k(a, b) for a, b in itertools.permutations(y, 2)) / (m * (m - 1))
         return within_x + within_y - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
 
-    value, stderr = mmd(x, y, 0.9, (1.0, 2.0))
+    value, stderr, chance = mmd(x, y, 0.9, (1.0, 2.0))
     assert value == pytest.approx(plain(list(x), list(y)), rel=1e-12)
 
     def second_order(rows: Tensor, columns: Tensor, same: bool) -> float:
@@ -143,13 +147,15 @@ def test_mmd_by_brute_force() -> None:
         n, mean = len(left_out), sum(left_out) / len(left_out)
         jackknife += (n - 1) / n * sum((v - mean) ** 2 for v in left_out)
     second = 2 * second_order(x, x, True) / 30 + 2 * second_order(y, y, True) / 20 + 4 * second_order(x, y, False) / 30
-    assert stderr == pytest.approx(math.sqrt(max(jackknife - second, second)), rel=1e-10)
+    assert chance == pytest.approx(math.sqrt(second), rel=1e-10)
+    assert stderr == pytest.approx(math.sqrt(max(jackknife, 3 * second)), rel=1e-10)
+    assert (jackknife > 3 * second) == (shift > 1)  # either is seen
 
 
 def test_mmd_moves_with_the_data_and_scales_with_the_bandwidth() -> None:
     g = generator(4)
     x, y = normal(80, 2, g), normal(70, 2, g) * 1.5
-    value, stderr = mmd(x, y, 0.7)
+    value, stderr, chance = mmd(x, y, 0.7)
     for other in (
         mmd(y, x, 0.7),
         mmd(x @ rotation(0.4), y @ rotation(0.4), 0.7),
@@ -158,7 +164,7 @@ def test_mmd_moves_with_the_data_and_scales_with_the_bandwidth() -> None:
         mmd(x * 1e-8, y * 1e-8, 0.35e-8, (2.0,)),
         mmd(x.flip(0), y.flip(0), 0.7),
     ):
-        assert other == pytest.approx((value, stderr), rel=1e-7)
+        assert other == pytest.approx((value, stderr, chance), rel=1e-7)
     assert mmd(x, y, 1.4)[0] != pytest.approx(value, rel=0.1)
 
 

@@ -77,6 +77,10 @@ class Solver(Component):
         """The same solver ten times as accurate, for an error estimate; None where `steps` serves that purpose."""
         return None
 
+    def allowed(self, value: Tensor) -> Tensor:
+        """The largest difference to a finer solve with which a result `value` counts as converged, in its shape."""
+        return value.abs().clamp(min=1) / 1000
+
     def differentiated(self, by: Gradient) -> Solver | None:
         """The same solver with its gradient taken in that way; None for a solver that leaves no choice.
 
@@ -116,6 +120,10 @@ class FixedSteps(Solver):
 
     def start_steps(self) -> int | None:
         return self.steps
+
+    def allowed(self, value: Tensor) -> Tensor:
+        """The tolerance."""
+        return value.new_full(value.shape, self.tolerance)
 
     def adapt(self, steps: int, difference: float) -> int:
         """The next N of training: up by half above twice the tolerance, down by 15 % below a quarter of it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from driftspec.components import Distribution, Dynamics, Network
+from driftspec_plugins.dynamics._smooth import smooth
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -50,9 +51,8 @@ class Langevin(Dynamics):
     def offers(self) -> frozenset[str]:
         if self.target is not None:
             return frozenset({"drift", "score"}) | (self.target.offers() & {"log_prob", "energy"})
-        # A trace differentiates the score once more, and an energy's score is already a derivative.
-        smooth = self.network is not None and self.network.smoothness() >= (2 if self.predicts == "energy" else 1)
-        return frozenset({"drift", "score", "trainable", self.predicts, *(["smooth"] if smooth else [])})
+        own = frozenset({"drift", "score", "trainable", self.predicts})
+        return own if self.network is None else own | smooth(self.network, self.predicts)
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
         """The network; of a target nothing but what says dtype and device."""

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from driftspec.component import Need, default
 from driftspec.components import Distribution, Dynamics, Network
+from driftspec_plugins.dynamics._smooth import smooth
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -39,12 +40,8 @@ class NeuralODE(Dynamics):
         return time
 
     def offers(self) -> frozenset[str]:
-        offered = {"velocity", "trainable"}
-        if self.network.smoothness() >= 1:
-            offered.add("smooth")
-        if "log_prob" in self.prior.offers():
-            offered.add("prior")
-        return frozenset(offered)
+        prior = {"prior"} if "log_prob" in self.prior.offers() else set[str]()
+        return frozenset({"velocity", "trainable"}) | prior | smooth(self.network, self.predicts)
 
     def needs(self) -> tuple[Need, ...]:
         return ()

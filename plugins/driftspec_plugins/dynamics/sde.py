@@ -13,6 +13,7 @@ from pydantic import Field
 
 from driftspec.component import default
 from driftspec.components import Distribution, Dynamics, Network
+from driftspec_plugins.dynamics._smooth import smooth
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -30,8 +31,7 @@ class Scored(Dynamics):
     )
 
     def offers(self) -> frozenset[str]:
-        smooth = self.network.smoothness() >= (2 if self.predicts == "energy" else 1)
-        return frozenset({"drift", "score", "trainable", *(["smooth"] if smooth else [])})
+        return frozenset({"drift", "score", "trainable"}) | smooth(self.network, self.predicts)
 
     def times(self) -> tuple[float, float]:
         return 1.0, self.t_data

@@ -2,9 +2,10 @@
 
     α(t) = 1,   p(x_t | x_0) = N(x_0, σ(t)² I),   prior N(0, σ_max² I)
 
-At t = 0 it has the noise σ_min: the data themselves are never reached. Its ladder of σ is σ(t) at equal steps of t, a
-geometric sequence. Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019; Song et
-al. 2021.
+At t = 0 it has the noise σ_min: the data themselves are never reached, and x_0 above is not where the SDE begins. It
+begins at x_0 + σ_min ε; begun at x_0 itself it would lead to N(x_0, (σ(t)² - σ_min²) I). Its ladder of σ is σ(t) at
+equal steps of t, a geometric sequence. Song, Ermon, *Generative Modeling by Estimating Gradients of the Data
+Distribution*, 2019; Song et al. 2021.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class VESDE(NoisingSDE):
 
     type = "ve_sde"
 
-    sigma_min: float = Field(0.01, gt=0, description="σ at t = 0, model units")
+    sigma_min: float = Field(
+        0.01, gt=0, description="σ at t = 0, model units: noise that the data get before the SDE adds σ(t)² - σ_min²"
+    )
     sigma_max: float = Field(10.0, gt=0, description="σ at t = 1, model units")
     levels: int | None = Field(None, ge=2, description="rungs of the ladder; null: every t")
 

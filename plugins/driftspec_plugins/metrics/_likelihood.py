@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from driftspec.component import Need, default
-from driftspec.components import Metric, Setting, Solver, Trace
+from driftspec.components import Metric, Setting, Solver, Trace, Verdict
 from driftspec.errors import SolveFailed
+from driftspec_plugins.metrics import _likelihood_verdicts as verdicts
+from driftspec_plugins.metrics._likelihood_verdicts import AGREES, short
 from driftspec_plugins.metrics._log_z import Integral
+from driftspec_plugins.metrics._round_trip import distances
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 
 STEPS = 100
 """Euler-Maruyama steps from the data to p_T, for an SDE without a noise kernel."""
-AGREES = 1e-3
-"""Nats within which the confirming solver counts as agreeing: a tenth of what a KL of 0.01 would show."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Scored:
     error: Tensor
     details: dict[str, Any]
     told: str  # the end of a line
+    verdicts: tuple[Verdict, ...] = ()
     common: float = 0.0  # a standard error that all rows share: that of log Z
 
     def mean(self, values: Tensor) -> tuple[float, float]:
@@ -96,8 +98,7 @@ class Likelihood(Metric):
         if "energy" in evaluation.model.own:
             return self._by_energy(evaluation, x, u)
         with evaluation.naming_rows():
-            scored = self._solved(evaluation, u)
-            return self._vouched_for(evaluation, x, u, scored)
+            return self._vouched_for(evaluation, x, self._solved(evaluation, u))
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         evaluation = self._read_at(evaluation)
@@ -106,7 +107,7 @@ class Likelihood(Metric):
             found = self._by_energy(evaluation, x, u)
             return found.log_p, found.error
         scored = self._solved(evaluation, u)
-        return _in_data_units(evaluation, scored), scored.error.double().cpu()
+        return _in_data_units(evaluation, scored), _numerical_error(scored)
 
     def log_prob_gradient(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         """By differentiating the solve, or the energy; in place of a random trace an exact one is differentiated."""
@@ -149,7 +150,7 @@ class Likelihood(Metric):
         log_p = log_p - log_z.value + evaluation.transform.log_det()
         details = {"log_z": {"value": log_z.value, "stderr": log_z.stderr, **log_z.details}}
         error = torch.full_like(log_p, log_z.stderr or log_z.details.get("error", math.nan))
-        return Scored(x, log_p, error, details, log_z.told(), log_z.stderr or 0.0)
+        return Scored(x, log_p, error, details, log_z.told(), common=log_z.stderr or 0.0)
 
     def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
         """By the instantaneous change of variables."""
@@ -157,44 +158,44 @@ class Likelihood(Metric):
 
         return flow.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
 
-    def _vouched_for(self, evaluation: Evaluation, x: Tensor, u: Tensor, scored: LogProb) -> Scored:
+    def _vouched_for(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> Scored:
         """With what says how far a solve can be trusted."""
-        import torch
-
-        from driftspec import flow
-
-        model = evaluation.model
-        t_prior, t_data = model.dynamics.times()
-        back = flow.transport(model, scored.latent[:1000], t_prior, t_data, self.solver).value
-        trip = torch.linalg.vector_norm(evaluation.transform.to_data(back.cpu()) - x[:1000], dim=1)
+        log_p = _in_data_units(evaluation, scored)
+        trip, _ = distances(evaluation, x[:1000], self.solver)
         details: dict[str, Any] = {
             "solver_error": {"mean": _known(scored.error.mean()), "max": _known(scored.error.max())},
+            "rounding": {"mean": _known(scored.rounding.mean()), "max": _known(scored.rounding.max())},
             "not_converged": scored.not_converged,
             "evaluations_per_point": scored.evaluations / len(x),
-            "confirmed": self._confirmed(evaluation, u, scored),
+            "confirmed": self._confirmed(evaluation, x, scored),
             "round_trip": {"mean": float(trip.mean()), "max": float(trip.max())},
         }
         if scored.probe_stderr is not None:
             details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
-        if "drift" in model.own:
-            details["ends_of_time"] = ends_of_time(evaluation)
-        log_p = _in_data_units(evaluation, scored)
-        return Scored(x, log_p, scored.error.double().cpu(), details, _told(details, self.confirm.type))
+        if "drift" in evaluation.model.own:
+            details["ends_of_time"] = ends_of_time(evaluation, scored.latent)
+        dtype = evaluation.experiment.spec.runtime.dtype
+        judged = verdicts.of_solve(details, mean(log_p)[1], evaluation.transform.to_model(x), dtype, self.confirm.type)
+        return Scored(x, log_p, _numerical_error(scored), details, _told(details, self.confirm.type), tuple(judged))
 
-    def _confirmed(self, evaluation: Evaluation, u: Tensor, scored: LogProb) -> dict[str, Any]:
+    def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
         from driftspec import flow
 
         if not self.trace.exact():  # other probes would differ by chance
             return {"points": 0, "difference": None, "status": "random trace"}
-        hardest = scored.error.argsort(descending=True, stable=True)[: math.ceil(len(u) / 100)]
-        model, rows = evaluation.model.double(), u[hardest].double()
+        order = _numerical_error(scored).argsort(descending=True, stable=True)
+        hardest = order[: math.ceil(len(x) / 100)]
+        # From the data as they are: that float32 rounds them before it starts is a part of its error.
+        model, rows = evaluation.model.double(), evaluation.transform.to_model(x[hardest]).to(scored.latent.device)
+        solver = flow.resolving(self.confirm, flow.smallest(rows))
+        checked = {"points": len(hardest), "rounding": _known(scored.rounding[hardest].max())}
         try:
-            other = flow.log_prob(model, rows, self.confirm, self.trace, evaluation.streams, compare=False)
+            other = flow.log_prob(model, rows, solver, self.trace, evaluation.streams, compare=False)
         except SolveFailed as error:
-            return {"points": len(hardest), "difference": None, "status": error.status}
+            return {**checked, "difference": None, "status": error.status}
         difference = (other.log_prob - scored.log_prob[hardest].double()).abs().max()
-        return {"points": len(hardest), "difference": float(difference), "status": "ok"}
+        return {**checked, "difference": float(difference), "status": "ok"}
 
 
 def _in_data_units(evaluation: Evaluation, scored: LogProb) -> Tensor:
@@ -202,19 +203,26 @@ def _in_data_units(evaluation: Evaluation, scored: LogProb) -> Tensor:
     return scored.log_prob.double().cpu() + evaluation.transform.log_det()
 
 
-def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
+def _numerical_error(scored: LogProb) -> Tensor:
+    """(n,) float64: the solver's error and the rounding."""
+    return (scored.error + scored.rounding).double().cpu()
+
+
+def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[str, float]:
     """What an SDE's likelihood leaves out at its two ends, model units.
 
     At t_data the model is read as the law of α x + σ ε, not of x. At t_prior the prior stands for the law p_T:
     KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S its moments, over a noised copy of the rows;
-    without a kernel over a copy carried there in steps, whose own moments are taken and whose error is told.
+    without a kernel over a copy carried there in steps, whose own moments are taken and whose error is told. What the
+    mean hides of a single point, |log N(z; m, S) - log p_prior(z)|, is given as its largest over `latent` z (n, d),
+    where the scored rows arrive; a normal law in the place of p_T gives it to about a tenth.
     """
     import torch
 
     model = evaluation.model
     u = evaluation.experiment.rows(evaluation.dataset.rows()).double()
     if "noise_kernel" not in model.own:
-        return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"))
+        return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"), latent)
     ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]
     (alpha, sigma), (alpha_data, sigma_data) = ends
     normal = torch.randn(u.shape, generator=evaluation.streams.generator("p_T"), dtype=torch.float64)
@@ -223,28 +231,32 @@ def ends_of_time(evaluation: Evaluation) -> dict[str, float]:
     return {
         "t_prior": model.dynamics.times()[0], "t_data": model.dynamics.times()[1],
         "alpha_at_t_data": float(alpha_data), "sigma_at_t_data": float(sigma_data),
-        **_mismatch(model, alpha * u + sigma * normal.to(u.device), alpha * u.mean(0), covariance),
+        **_mismatch(model, alpha * u + sigma * normal.to(u.device), alpha * u.mean(0), covariance, latent),
     }  # fmt: skip
 
 
-def _simulated_end(model: Model, u: Tensor, generator: Generator) -> dict[str, float]:
+def _simulated_end(model: Model, u: Tensor, generator: Generator, latent: Tensor | None) -> dict[str, float]:
     """The same of an SDE without a kernel: its data go as they are into the first of the steps."""
     from driftspec.paths import simulated
 
     t_prior, t_data = model.dynamics.times()
     x, error = simulated(model, u, u.new_full((len(u),), t_prior), STEPS, generator, compare=True)
-    told = _mismatch(model, x, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
+    told = _mismatch(model, x, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)) / len(x), latent)
     return {"t_prior": t_prior, "t_data": t_data, **told, "path_steps": STEPS, "path_error": error}
 
 
-def _mismatch(model: Model, x: Tensor, m: Tensor, covariance: Tensor) -> dict[str, float]:
-    """E[log N(x; m, S) - log p_prior(x)] over x (n, d), and its standard error."""
+def _mismatch(model: Model, x: Tensor, m: Tensor, covariance: Tensor, latent: Tensor | None) -> dict[str, float]:
+    """E[log N(x; m, S) - log p_prior(x)] over x (n, d), its standard error, and the largest size over `latent`."""
     import torch
 
-    solved = torch.linalg.solve(covariance, (x - m).T).T
-    log_normal = -((x - m) * solved).sum(1) / 2 - torch.logdet(2 * math.pi * covariance) / 2
-    gap, stderr = mean(log_normal - model.prior().log_prob(x))
-    return {"prior_mismatch": gap, "prior_mismatch_stderr": stderr}
+    def gap(z: Tensor) -> Tensor:
+        solved = torch.linalg.solve(covariance, (z - m).T).T
+        log_normal = -((z - m) * solved).sum(1) / 2 - torch.logdet(2 * math.pi * covariance) / 2
+        return log_normal - model.prior().log_prob(z)
+
+    value, stderr = mean(gap(x))
+    told = {"prior_mismatch": value, "prior_mismatch_stderr": stderr}
+    return told if latent is None else {**told, "prior_mismatch_max": float(gap(latent.double()).abs().max())}
 
 
 def mean(values: Tensor) -> tuple[float, float]:
@@ -253,20 +265,22 @@ def mean(values: Tensor) -> tuple[float, float]:
 
 
 def _known(error: Tensor) -> float | None:
-    """A solver's error; null for a solver that has no finer one to be compared with."""
+    """A numerical error; null where it is not known, or beyond all numbers."""
     return float(error) if bool(error.isfinite()) else None
 
 
 def _told(details: dict[str, Any], confirm: str) -> str:
-    """Probes; solver error; round trip."""
+    """Probes; solver error; rounding where it is the larger one and counts; round trip."""
     text = f"probes ± {short(details['probe_stderr'])}; " if "probe_stderr" in details else ""
-    error, check = details["solver_error"], details["confirmed"]
+    error, check, rounding = details["solver_error"], details["confirmed"], details["rounding"]
     if error["max"] is None:
         text += "solver error unknown"
     else:
         text += f"solver error {short(error['mean'])} (max {short(error['max'])}{_verdict(confirm, check)})"
     if details["not_converged"]:
         text += f", {details['not_converged']} points not converged"
+    if verdicts.size(rounding["mean"]) > max(AGREES, error["mean"] or 0.0):
+        text += f"; rounding {short(verdicts.size(rounding['mean']))} (max {short(verdicts.size(rounding['max']))})"
     return text + f"; round trip {short(details['round_trip']['mean'])}"
 
 
@@ -274,9 +288,3 @@ def _verdict(confirm: str, check: dict[str, Any]) -> str:
     if check["difference"] is None:
         return "" if not check["points"] else f", {confirm} ended with {check['status']}"
     return f", {confirm} {'agrees' if check['difference'] <= AGREES else 'differs by ' + short(check['difference'])}"
-
-
-def short(value: float) -> str:
-    """One digit and the power of ten: 4e-6."""
-    digit, power = f"{value:.0e}".split("e")
-    return f"{digit}e{int(power)}" if value else "0"

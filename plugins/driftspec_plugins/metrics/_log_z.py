@@ -10,8 +10,12 @@ Annealed importance sampling, for any d: chains start in p_0 = N(m, S) and pass 
     log w = Σ_k (β_k - β_(k-1)) (-E(u_k) - log p_0(u_k)),   Z = E[w].
 
 Neal, *Annealed importance sampling*, 2001. The steps' sizes are those that a pilot run of its own chains came to, so
-that nothing adapts and the estimate of Z has no bias; that of log Z is low by about half its variance. Weights of which
-few count (`ess`) make the standard error too small as well: a mode that no chain found is missing from both.
+that nothing adapts and the estimate of Z has no bias; that of log Z is low by about half its variance. A mode that no
+chain found is missing from both. Weights with a heavy tail make the standard error too small as well: after a short
+schedule 1.96 of it cover 82 % and less. `tail_index` is the index k of the generalised Pareto law fitted to the largest
+weights (Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto Smoothed Importance Sampling*, 2024; fit by Zhang, Stephens,
+2009): their variance is infinite from k = 1/2 on. Of 1,000 weights the bars cover 91 to 98 % for k < 0.4, 86 to 91 %
+for k about 0.5 and 46 to 81 % from 0.6 on: above 0.5 the verdict is a warning, above 0.7 it is bad.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from driftspec.components import Dynamics, Setting
+from driftspec.components import Dynamics, Setting, Verdict
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ BEYOND = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # boxes, ti
 ROWS = 32768  # evaluated at a time
 PILOTS = 128
 RATE = 0.574  # of acceptance, best for MALA
+HEAVY, HEAVIER = 0.5, 0.7  # tail indices of weights above which their standard error is doubtful, and worth nothing
+FEW = 10  # effective weights below which it is worth nothing either
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,19 @@ class Estimate:
         if self.stderr is None:
             return f"log Z {self.value:.4f} by quadrature (error {self.details['error']:.0e})"
         return f"log Z {self.value:.4f} ± {self.stderr:.4f} by ais (ess {self.details['ess']:.0f})"
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Whether the weights' standard error can be believed; nothing where it can."""
+        if self.stderr is None:
+            return ()
+        ess, k = self.details["ess"], self.details["tail_index"]
+        if ess >= FEW and (k is None or k <= HEAVY):
+            return ()
+        tail = "" if k is None else f" and the tail index {k:.2f} (their variance is infinite above {HEAVY})"
+        reason = f"the weights of {self.details['chains']} annealed chains are worth {ess:.0f}{tail}"
+        reason += ": log Z may be further off than its standard error says; take more temperatures"
+        bad = ess < FEW or (k is not None and k > HEAVIER)
+        return (Verdict("weights", "heavy_tailed", reason, "bad" if bad else "warning"),)
 
 
 class Integral(BaseModel):
@@ -205,9 +224,32 @@ def ais(log_f: LogDensity, mean: Tensor, root: Tensor, how: Integral, streams: S
     value = float(top + w.mean().log())
     details = {
         "method": "ais", "ess": float(w.sum() ** 2 / w.square().sum()), "chains": how.chains,
-        "temperatures": how.temperatures, "base": how.base, "acceptance": rate,
+        "tail_index": tail_index(log_w), "temperatures": how.temperatures, "base": how.base, "acceptance": rate,
     }  # fmt: skip
     return Estimate(value, float(w.std() / w.mean()) / how.chains**0.5, details)
+
+
+def tail_index(log_w: Tensor) -> float | None:
+    """k of the generalised Pareto law of the largest of n weights, min(n/5, 3 √n) of them.
+
+    By Zhang and Stephens' mean over a grid of the other parameter, drawn a little towards 1/2. None where these are
+    fewer than 5 or do not vary.
+    """
+    import numpy as np
+
+    w, n = np.sort((log_w - log_w.max()).exp().numpy()), len(log_w)
+    m = int(3 * n**0.5 if n > 225 else n / 5)
+    tail = w[-m:] - w[-m - 1]
+    quarter = tail[int(m / 4 + 0.5) - 1]
+    if m < 5 or not quarter > 0:
+        return None
+    size = 30 + int(m**0.5)
+    b = (1 - np.sqrt(size / (np.arange(1, size + 1) - 0.5))) / (3 * quarter) + 1 / tail[-1]
+    k = np.log1p(-b[:, None] * tail).mean(1)
+    log_likelihood = m * (np.log(-b / k) - k - 1)
+    share = np.exp(log_likelihood - log_likelihood.max())
+    best = float(np.log1p(-(share @ b / share.sum()) * tail).mean())
+    return (m * best + 10 * 0.5) / (m + 10)
 
 
 def _anneal(

@@ -2,6 +2,10 @@
 
 Draws of one chain depend on each other, chains do not. So a chain counts as one row: what a standard error is made of
 is averaged over its draws first, and a kernel between two chains is the mean over the pairs of their draws.
+
+A standard error from few chains is uncertain itself: it is stated times t/1.96, t the 97.5 % quantile of Student's law
+with one degree of freedom less than there are chains, so that 1.96 of it cover what 95 % should. Measured for chains of
+N(m, I): 95 to 99 % with 4, 93 to 97 % with 8, 94 to 96 % with 16 or 50; without the factor 84 to 91 % with 4.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from driftspec.evaluate import Evaluation
 
 FEWEST = 4  # rows, or chains, below which no standard error can be had
+QUANTILE = 0.975  # at 1.96 standard errors
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,19 @@ class Compared:
         """Into how many independent parts x falls; where there are too few, into its rows, as if these were."""
         return self.chains if self.chains >= FEWEST else len(self.x)
 
+    def stated(self, stderr: float) -> float:
+        """The standard error times t/1.96, which is 1 for many parts."""
+        from scipy.special import ndtri, stdtrit
+
+        return stderr * float(stdtrit(self.parts - 1, QUANTILE) / ndtri(QUANTILE))
+
     def measured(
         self, value: float, stderr: float, unit: str, details: Mapping[str, Any], line: str | None = None
     ) -> Measured:
-        """The result, its standard error withheld where the chains are too few for it."""
+        """The result, its standard error as stated, and withheld where the chains are too few for it."""
         details = {"against": len(self.y), "chains": self.chains, **details}
         if self.parts == self.chains:
-            return Measured(value, stderr, unit, len(self.x), details, line=line)
+            return Measured(value, self.stated(stderr), unit, len(self.x), details, line=line)
         reason = f"draws of one chain depend on each other, and {self.chains} chains are too few: it takes {FEWEST}"
         return Measured(value, None, unit, len(self.x), details, reason)
 

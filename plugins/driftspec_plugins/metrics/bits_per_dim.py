@@ -79,4 +79,4 @@ class BitsPerDim(Likelihood):
         value = nll / unit - math.log2(h)
         details = {**scored.details, "nll": nll, "bin": h}
         line = f"{value:.3f} ± {stderr / unit:.3f} bits/dim at {self.levels} levels; {scored.told}"
-        return Measured(value, stderr / unit, "bits/dim", len(x), details, line=line)
+        return Measured(value, stderr / unit, "bits/dim", len(x), details, line=line, verdicts=scored.verdicts)

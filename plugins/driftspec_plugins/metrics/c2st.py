@@ -4,8 +4,13 @@
 
 Lopez-Paz, Oquab, *Revisiting Classifier Two-Sample Tests*, 2017. No classifier passes the best one, for which it is
 ½ + ½ TV(P, Q): a value above ½ shows a difference, one at ½ shows that this classifier found none. The draws of one
-chain stand in one fold. The standard error is that of a share of independent rows, or of the chains' shares; folds
-share most of what they are fitted to, which it leaves out.
+chain stand in one fold.
+
+The standard error is √2 times that of a share of independent rows, or of the chains' shares. Rows that are guessed are
+also fitted to in the other folds, and no estimate of the variance of cross-validation is without bias (Bengio,
+Grandvalet, *No Unbiased Estimator of the Variance of K-Fold Cross-Validation*, 2004). As if a row counted once, the
+standard error was measured to be too small by 0.7 to 0.9, for either classifier, 2 to 20 folds, 2 and 10 dimensions:
+1.96 of it covered 82 to 92 %. As if a row counted twice, once as tested and once as learnt, they cover 97 %.
 """
 
 from __future__ import annotations
@@ -40,8 +45,9 @@ class C2ST(TwoSamples):
         both = self.paired(evaluation)
         seed = evaluation.streams.number("classifier") % 2**32
         value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
-        details = {"floor": 0.5, "z": (value - 0.5) / stderr}
-        line = f"a classifier tells draws from data in {value:.1%} ± {stderr:.1%} of cases (50% is chance)"
+        stated = both.stated(stderr)
+        details = {"floor": 0.5, "z": (value - 0.5) / stated}
+        line = f"a classifier tells draws from data in {value:.1%} ± {stated:.1%} of cases (50% is chance)"
         return both.measured(value, stderr, "", details, line)
 
 
@@ -78,10 +84,18 @@ def accuracy(
         )
     hits = torch.zeros(len(rows), dtype=torch.float64)
     hits[torch.as_tensor(order)] = torch.as_tensor(guessed == classes[order]).double()
-    right = float(hits.mean())
-    binomial = max(right * (1 - right), 1 / len(rows)) / len(rows)
-    if n == len(x):
-        return right, math.sqrt(binomial)
-    of_chains, of_data = by_chain(hits[: len(x)], n).var() / n, hits[len(x) :].var() / len(y)
-    share = len(x) / len(rows)
-    return right, math.sqrt(max(float(share**2 * of_chains + (1 - share) ** 2 * of_data), binomial))
+    return float(hits.mean()), standard_error(hits, len(x), n)
+
+
+def standard_error(hits: Tensor, draws: int, parts: int) -> float:
+    """Of the mean of hits: of so many draws in so many independent parts, then of rows of data.
+
+    With q the share of draws among the rows, Var = 2 (q² Var(mean of draws) + (1 - q)² Var(mean of data)).
+    """
+    right, rows, data = float(hits.mean()), len(hits), hits[draws:]
+    variance = max(right * (1 - right), 1 / rows) / rows
+    if parts < draws:
+        share = draws / rows
+        of_draws, of_data = by_chain(hits[:draws], parts).var() / parts, data.var() / len(data)
+        variance = max(float(share**2 * of_draws + (1 - share) ** 2 * of_data), variance)
+    return math.sqrt(2 * variance)

@@ -6,14 +6,14 @@ zero only for the law itself. With this kernel, the inverse multiquadric, it als
 Liu, Lee, Jordan, *A Kernelized Stein Discrepancy for Goodness-of-fit Tests*, 2016; Gorham, Mackey, *Measuring Sample
 Quality with Kernels*, 2017. It sees little of the shares of modes that lie far apart, as the score does.
 
-The value is the U-statistic of KSD², without bias, so it may come out below zero. Its variance is that of a U-statistic
-(Hoeffding 1948), 4 (n - 2)/(n (n - 1)) ζ₁ + 2/(n (n - 1)) ζ₂, with ζ₁ = Var E[u | x] and ζ₂ = Var u; for rows that are
-draws of the law itself ζ₁ = 0, and the rest is `chance`. Draws of one chain are one row: u between two chains is the
-mean over pairs of their draws. In model units.
+The value is the U-statistic of KSD², without bias, so it may come out below zero; its standard error is in
+`_u_statistics`. For rows that are draws of the law itself it is 1.8 times the spread of the value, which is `chance`.
+Draws of one chain are one row: u between two chains is the mean over pairs of their draws. In model units.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from driftspec.component import Need
 from driftspec.components import Metric
 from driftspec_plugins.metrics._scores import finite, score_at
 from driftspec_plugins.metrics._two_samples import Compared, checked
+from driftspec_plugins.metrics._u_statistics import Pairs, jackknife, standard_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ class KSD(Metric):
         s = finite(self, score, "the score")
         rows = Compared(u, u[:0], len(chains))
         value, stderr, chance = ksd(u, s, self.width, rows.parts)
-        line = f"KSD² {value:.4g} ± {stderr:.2g} ({self.of}); by chance alone ± {chance:.2g}"
+        line = f"KSD² {value:.4g} ± {rows.stated(stderr):.2g} ({self.of}); by chance alone ± {chance:.2g}"
         return rows.measured(value, stderr, "1/model units³", {"of": self.of, "chance": chance, **stated}, line)
 
 
@@ -84,12 +85,9 @@ def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[f
         u[at, first + at] = 0
         sums.append(u.sum(1))
         squares = squares + u.square().sum()
-    each, pairs = torch.cat(sums), n * (n - 1)
-    value = float(each.sum()) / pairs
-    second = max(0.0, float(squares) / pairs - value**2)
-    first_order = max(0.0, float(each.square().sum() - squares) / (pairs * (n - 2)) - value**2)
-    chance = 2 * second / pairs
-    return value, (4 * (n - 2) / pairs * first_order + chance) ** 0.5, (2 * float(squares)) ** 0.5 / pairs
+    pairs = Pairs(torch.cat(sums), squares)
+    chance = math.sqrt(2 * float(squares)) / (n * (n - 1))
+    return float(pairs.mean), standard_error(jackknife(pairs.without), pairs.second), chance
 
 
 def stein(x: Tensor, sx: Tensor, y: Tensor, sy: Tensor, width: float) -> Tensor:

@@ -31,4 +31,4 @@ class LogZ(Metric, Integral):
         found = self.of(evaluation.model, evaluation.streams)
         n = found.details.get("chains", 0)
         reason = "quadrature: no chance in it, its error is in details"
-        return Measured(found.value, found.stderr, "nats", n, found.details, reason, found.told())
+        return Measured(found.value, found.stderr, "nats", n, found.details, reason, found.told(), found.verdicts())

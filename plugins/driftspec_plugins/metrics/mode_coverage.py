@@ -63,7 +63,8 @@ class ModeCoverage(TwoSamples):
             "floor": evaluation.floor(lambda a, _: float((shares(law, a, len(expected)) / expected).min()), n),
         }  # fmt: skip
         value = float(ratio[worst])
-        line = f"{covered} of {len(expected)} modes covered; the least has {value:.3f} ± {stderr:.3f} of its share"
+        bar = f"{value:.3f} ± {drawn.stated(stderr):.3f}"
+        line = f"{covered} of {len(expected)} modes covered; the least has {bar} of its share"
         return drawn.measured(value, stderr, "", details, line)
 
 

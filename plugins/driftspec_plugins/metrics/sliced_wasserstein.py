@@ -7,8 +7,8 @@ W_p^p is the mean of |u_(i) - v_(i)|^p.
 The standard error covers the draws, the data and the directions. Moving mass by a little changes SW_p^p by the dual
 potentials f, g averaged over the directions, so Var = Var f/n + Var g/n + Var_θ(W_p^p)/L (del Barrio, Loubes, *Central
 limit theorems for empirical transportation cost in general dimension*, 2019). Near the floor, where the potentials are
-themselves chance, it is too large, by about 1.4. It does not cover the bias: two finite sets of one law are not at
-distance 0, but at the floor.
+themselves chance, it is too large, by about 1.4 (1.96 of it cover 98 %, elsewhere 95 %). It does not cover the bias:
+two finite sets of one law are not at distance 0, but at the floor.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SlicedWasserstein(TwoSamples):
         details = {
             "floor": evaluation.floor(lambda a, b: sliced_wasserstein(a, b, theta, self.p).value, len(both.x)),
             "directions": len(theta),
-            "stderr_points": sliced.stderr_points,
-            "stderr_directions": sliced.stderr_directions,
+            "stderr_points": both.stated(sliced.stderr_points),
+            "stderr_directions": both.stated(sliced.stderr_directions),
         }
         stderr = math.hypot(sliced.stderr_points, sliced.stderr_directions)
         return both.measured(sliced.value, stderr, "data units", details)

@@ -46,7 +46,7 @@ class TrajectoryError(Metric):
         each = squared.mean(1)
         details = {
             "at_end": float(squared[:, -1].mean()), "evaluations_per_point": solved.evaluations / len(each),
-            "solver_error": stated(evaluation.transform.error_to_data(solved.error.cpu())),
+            "solver_error": stated(evaluation.transform.error_to_data((solved.error + solved.rounding).cpu())),
             "not_converged": solved.not_converged,
         }  # fmt: skip
         known = getattr(evaluation.experiment.spec.data, "noise_floor", None)  # where the data know their own path

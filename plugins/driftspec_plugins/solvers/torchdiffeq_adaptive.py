@@ -36,6 +36,8 @@ class Adaptive(Solver):
 
     method: ClassVar[str]
     """The pair's name in torchdiffeq."""
+    STEPS: ClassVar[int] = 100
+    """Tolerances of a step within which a whole solve is expected to stay."""
 
     rtol: float = Field(1e-6, gt=0, description="error of a step, relative to |y|; float32 gains nothing below 1e-6")
     atol: float = Field(1e-6, gt=0, description="error of a step, absolute; float32 gains nothing below 1e-6")
@@ -59,6 +61,10 @@ class Adaptive(Solver):
         finer = self.model_copy(update={n: value / 10 for n in names if (value := getattr(self, n)) is not None})
         type(self).model_validate(finer.model_dump())
         return finer
+
+    def allowed(self, value: Tensor) -> Tensor:
+        """The errors of 100 steps, 100 (atol + rtol |value|)."""
+        return self.STEPS * (self.atol + self.rtol * value.abs())
 
     def differentiated(self, by: Gradient) -> Self:
         return self.model_copy(update={"gradient": by})

@@ -1,0 +1,116 @@
+"""How far a log p from a solve can be trusted: its solver, its rounding, its prior, and the sign of a KL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from driftspec.components import Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AGREES = 1e-3
+"""Nats within which the confirming solver counts as agreeing, and below which an error changes no digit of a line that
+gives three: a tenth of what a KL of 0.01 would show."""
+FAR = 0.01
+"""Nats between the law that the prior stands for and the prior, in the mean, that are worth a warning."""
+TOLERABLE = 100.0
+"""How far from 0, in deviations, and by which factor from a deviation of 1, data may lie as a model sees them."""
+
+
+def of_solve(details: Mapping[str, Any], stderr: float, u: Tensor, dtype: str, confirm: str) -> Iterator[Verdict]:
+    """The verdicts that `details` ask for: rows u (n, d) float64, model units, scored in `dtype`; `stderr` of NLL."""
+    yield from _solver(details, u, confirm)
+    yield from _rounding(details, stderr, u, dtype)
+    yield from _prior(details)
+
+
+def _solver(details: Mapping[str, Any], u: Tensor, confirm: str) -> Iterator[Verdict]:
+    """Bad where the mean error or the confirming solver shows in a third digit, a warning for single points."""
+    error, lost, check = details["solver_error"]["mean"], details["not_converged"], details["confirmed"]
+    differs = check["difference"] is not None and check["difference"] > max(AGREES, size(check["rounding"]))
+    wrong = [f"{confirm} in float64 differs by {short(check['difference'])} nats"] if differs else []
+    if error is not None and error > max(AGREES, size(details["rounding"]["mean"])):
+        wrong.append(f"the mean error of log p is {short(error)} nats, more than {AGREES:g}")
+    if lost:
+        found = [*wrong, f"{lost} of {len(u)} points did not converge"]
+        severe = wrong or error is None
+        cure = off_scale(u) or "allow the solver more steps, or smaller tolerances"
+        yield Verdict("solver", "above_tolerance", f"{', '.join(found)}; {cure}", "bad" if severe else "warning")
+    elif wrong:
+        cure = off_scale(u) or "make the solver's tolerances smaller"
+        yield Verdict("solver", "above_tolerance", f"{', '.join(wrong)}; {cure}", "bad")
+    elif error is None:
+        yield Verdict("solver", "unknown", "the solver has no finer one that would show its error", "unknown")
+
+
+def _rounding(details: Mapping[str, Any], stderr: float, u: Tensor, dtype: str) -> Iterator[Verdict]:
+    """Where rounding is the largest numerical error, changes a third digit and is not small beside the standard error.
+
+    A warning from a tenth of the standard error on, bad above it: then it is the largest error of the number.
+    """
+    mean, largest = (size(details["rounding"][name]) for name in ("mean", "max"))
+    if mean <= max(AGREES, details["solver_error"]["mean"] or 0.0, stderr / 10):
+        return
+    cure = off_scale(u) or ("set runtime.dtype: float64" if dtype == "float32" else "take the data nearer to 0")
+    much = f"up to {short(mean)} nats in the mean and {short(largest)} at a point"
+    reason = f"{dtype} rounds log p by {much}, where the standard error of the NLL is {short(stderr)}; {cure}"
+    yield Verdict("rounding", "rounding_dominates", reason, "bad" if mean > stderr else "warning")
+
+
+def _prior(details: Mapping[str, Any]) -> Iterator[Verdict]:
+    """A warning where the prior is far from the law p_T that it stands for."""
+    ends = details.get("ends_of_time")
+    if ends is None or ends["prior_mismatch"] - 3 * ends["prior_mismatch_stderr"] <= FAR:
+        return
+    gap, largest = short(ends["prior_mismatch"]), short(ends["prior_mismatch_max"])
+    reason = f"the law at t = {ends['t_prior']:g} is {gap} nats from the prior in the mean, {largest} at a single point"
+    yield Verdict("prior", "far_from_p_t", f"{reason}: add more noise by then, or widen the prior", "warning")
+
+
+def below_zero(details: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """A bad verdict where KL lies more than 3 of its errors below 0, which no density does; else none.
+
+    The error is √(stderr² + solver error² + rounding² + prior mismatch²), as far as each is known.
+    """
+    of_energy = "log_z" in details
+    solver = details.get("solver_error", {}).get("mean") or 0.0
+    rounding = size(details.get("rounding", {}).get("mean", 0.0))
+    mismatch = details.get("ends_of_time", {}).get("prior_mismatch", 0.0)
+    bar, kl = math.hypot(details["kl_stderr"], solver, rounding, mismatch), details["kl"]
+    if kl >= -3 * bar:
+        return ()
+    doubtful = "log Z" if of_energy else "the log determinant"
+    subject = "log_z" if of_energy else "log_det"
+    reason = f"KL is {kl:.3g} with an error of {short(bar)}, and no KL is below 0: {doubtful} is in doubt"
+    return (Verdict(subject, f"{subject}_suspect", reason, "bad"),)
+
+
+def off_scale(u: Tensor) -> str:
+    """What to do about rows u (n, d) that are far from 0 or from a deviation of 1 as a model sees them; else empty."""
+    varies = u.std(0) > 0
+    spread, middle = u.std(0)[varies], u.mean(0)[varies].abs()
+    if not len(spread):
+        return ""
+    cure, far = "set standardize: scale in data", float((middle / spread).max())
+    if far > TOLERABLE:
+        return f"the data lie up to {far:.0e} deviations from 0: {cure}"
+    for one in (float(spread.min()), float(spread.max())):
+        if not 1 / TOLERABLE <= one <= TOLERABLE:
+            return f"the data's deviation is {one:.0e}, where solvers and networks are made for 1: {cure}"
+    return ""
+
+
+def size(error: float | None) -> float:
+    """A rounding error; infinite where `details` have null for what no number can hold."""
+    return math.inf if error is None else error
+
+
+def short(value: float) -> str:
+    """One digit and the power of ten: 4e-6."""
+    if not math.isfinite(value):
+        return str(value)
+    digit, power = f"{value:.0e}".split("e")
+    return f"{digit}e{int(power)}" if value else "0"

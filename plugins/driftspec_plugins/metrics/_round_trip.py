@@ -1,0 +1,21 @@
+"""How far data are from themselves after a round trip to the prior and back: one quantity, for every metric."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.components import Solver
+    from driftspec.evaluate import Evaluation
+
+
+def distances(evaluation: Evaluation, x: Tensor, solver: Solver) -> tuple[Tensor, int]:
+    """‖x' - x‖ (n,) for x (n, d), x' = decode(encode(x)), data units; and how many points did not converge."""
+    import torch
+
+    from driftspec import flow
+
+    solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), solver)
+    return torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1), solved.not_converged
