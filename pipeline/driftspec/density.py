@@ -81,8 +81,8 @@ def with_error(model: Model, draws: Draws) -> Draws:
     error, accurate = _against_finer(model, draws.values[:, -1])
     known = {"density_error": error, "density_steps": model.steps}
     stats = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
-    verdict = _verdict(solving(model)[0], model.steps, error, accurate)
-    return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, verdict))
+    doubts = () if accurate else (_doubt(solving(model)[0], model.steps, error),)
+    return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, *doubts))
 
 
 def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
@@ -100,8 +100,8 @@ def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
     return error, bool(_agree(solver, one, other).all())
 
 
-def _verdict(solver: Solver, steps: int | None, error: float | None, accurate: bool) -> Verdict:
-    """Whether the chains moved by the model's own density."""
+def _doubt(solver: Solver, steps: int | None, error: float | None) -> Verdict:
+    """That the chains moved by another density than the model's, or that nobody knows."""
     by, cure = f"by {solver.label}", "lower the solver's tolerances"
     if steps is not None:
         by, cure = f"in {steps} steps", "raise the solver's max_steps, or make the field smoother"
@@ -109,9 +109,7 @@ def _verdict(solver: Solver, steps: int | None, error: float | None, accurate: b
         reason = f"log p {by} moved the chains, and nothing finer is there to compare it with"
         return Verdict("solver", "chain_density_unknown", reason, "unknown")
     found = f"log p and its gradient {by} are off by up to {error:.1e} where the chains end"
-    if accurate:
-        return Verdict("solver", "chain_density_accurate", f"{found}, within the solver's tolerance", "good")
-    return Verdict("solver", "chain_density_inaccurate", f"{found}, more than its tolerance: {cure}", "bad")
+    return Verdict("solver", "chain_density_inaccurate", f"{found}, more than the solver allows: {cure}", "bad")
 
 
 def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> Tensor:

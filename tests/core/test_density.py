@@ -126,8 +126,7 @@ def test_chains_move_by_an_accurate_density_whatever_their_number() -> None:
     few, more = (chained(wavy(), count, {"type": "langevin", "step": 0.05}) for count in (5, 40))
     assert torch.equal(few.values, more.values[:5])
     assert few.stats["density_steps"] == more.stats["density_steps"] > 20
-    (verdict,) = (one for one in more.verdicts if one.subject == "solver")
-    assert (verdict.outcome, verdict.severity) == ("chain_density_accurate", "good")
+    assert not [one for one in more.verdicts if one.subject == "solver"]
     assert 0 < more.stats["density_error"] < 1e-4
 
 
@@ -139,7 +138,7 @@ def test_a_density_that_few_steps_miss_is_a_bad_verdict_with_the_error() -> None
     off = float((pairs[0] - pairs[1]).abs().max())
     (verdict,) = (one for one in drawn.verdicts if one.subject == "solver")
     assert (verdict.outcome, verdict.severity) == ("chain_density_inaccurate", "bad")
-    assert "more than its tolerance: raise the solver's max_steps" in verdict.reason
+    assert "in 20 steps are off" in verdict.reason and "raise the solver's max_steps" in verdict.reason
     assert drawn.stats["density_error"] == pytest.approx(off, rel=0.3) and off > 1e-2
 
 
@@ -160,7 +159,7 @@ def test_in_chains_the_gradient_is_that_of_the_log_p_used() -> None:
 def test_a_solver_that_chooses_its_steps_states_the_error_of_a_finer_one() -> None:
     drawn = chained(wavy({"type": "dopri5", "rtol": 1e-6, "atol": 1e-6}), 5, {"type": "langevin", "step": 0.05})
     assert 0 < drawn.stats["density_error"] < 1e-3 and "density_steps" not in drawn.stats
-    assert [one.outcome for one in drawn.verdicts if one.subject == "solver"] == ["chain_density_accurate"]
+    assert not [one for one in drawn.verdicts if one.subject == "solver"]
 
 
 def test_chains_on_a_known_density_state_no_solver() -> None:
