@@ -20,7 +20,7 @@ from driftspec_plugins.metrics._likelihood import Scored
 def scored(x: Tensor, log_p: Tensor | None = None, common: float = 0.0) -> Scored:
     """Test rows as a model scores them: with log p = 0 unless one is given."""
     log_p = torch.zeros(len(x), dtype=torch.float64) if log_p is None else log_p
-    return Scored(x, log_p, torch.zeros_like(log_p), {}, "", common)
+    return Scored(x, log_p, torch.zeros_like(log_p), {}, "", common=common)
 
 
 def one(name: Any, train: Tensor, test: Tensor, **keys: Any) -> dict[str, Any]:

@@ -51,13 +51,14 @@ def finer(solver: Solver, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", installed().names("solver"))
 def test_the_error_of_a_solve_is_that_of_its_worst_coordinate(name: str) -> None:
-    """The whole difference from the finer solve, in the one coordinate that has any."""
+    """At least the difference from the finer solve, in the one coordinate that has any; more where it agrees by chance."""
     solver, x = coarse(name), points(flow.BLOCK, 5)
     first, second = finer(solver, x)
     apart = (second - first).abs()
     assert float(apart[:, 2].max()) > 1e-7 and not bool(apart[:, [0, 1, 3, 4]].any())
     solved = flow.transport(flow_of(one_hard, 5), x, 0.0, 1.0, solver)
-    torch.testing.assert_close(solved.error, apart[:, 2], rtol=1e-6, atol=1e-12)
+    assert bool((solved.error >= apart[:, 2] - 1e-9).all())
+    assert float(solved.error.max()) <= 1.01 * float(apart.max())
     if solver.start_steps() is None:
         truth = Solver.make({"type": "dopri8", "rtol": 1e-11, "atol": 1e-11})
         exact = truth.solve(flow_of(one_hard, 5).velocity, x, 0.0, 1.0).state.detach()

@@ -296,11 +296,11 @@ def test_a_path_that_is_no_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     for path in ("loop.csv", "x" * 1000 + ".csv", "a\0b.csv"):
         assert "data file" in the_one(read, path)
     Path("t.csv").write_text(GOOD)
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     assert the_one(read) == "data file 't.csv' cannot be read: Permission denied"
 
 
-def denied(path: Path) -> bytes:
+def denied(path: Path, mode: str = "r") -> bytes:
     raise PermissionError(13, "Permission denied")
 
 
