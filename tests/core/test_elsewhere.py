@@ -127,6 +127,7 @@ def test_a_word_of_other_libraries_is_told_ours(old: str, new: str, told: str) -
         ("eta: 0.1, temp: 1", ["(did you mean 'step'?)", "(did you mean 'temperature'?)"]),
         ("stepss: 500", ["missing key 'step'", "(did you mean 'steps'?)"]),
         ("n_steps: 500", ["missing key 'step'", "(did you mean 'steps'?)"]),
+        ("temp: 1, temperature: 1", ["missing key 'step'", "'temperature' is there already"]),
     ],
 )
 def test_a_missing_key_is_meant_before_an_optional_one_and_is_never_hidden(keys: str, told: list[str]) -> None:

@@ -156,11 +156,11 @@ def test_a_difference_that_is_small_by_chance_is_not_believed() -> None:
 
 
 def test_an_error_below_the_absolute_tolerance_is_seen() -> None:
-    """Data of size e^-25 lie below every atol: dopri5 is wrong by nats, and so is a dopri5 ten times finer."""
-    rate, z = 25.0, points(20, 1)
+    """Data of size e^-18 lie below every atol: dopri5 is far off, and so is a dopri5 ten times finer."""
+    rate, z = 18.0, points(20, 1)
     model, x, truth = flow_of(lambda t, y: -rate * y, 1), z * math.exp(-rate), normal_log_prob(z) + rate
     made = scored(model, x, "dopri5")
-    assert float((made.log_prob - truth).abs().max()) > 1
+    assert float((made.log_prob - truth).abs().max()) > 0.3
     assert made.not_converged == 20 and understated(made, truth) == 0
     there = flow.transport(model, z, 0.0, 1.0, Solver.make("dopri5"))
     wrong = (there.value - x).abs()[:, 0]
@@ -230,8 +230,9 @@ def test_the_rounding_of_a_transport_is_that_of_its_larger_end() -> None:
     model, x = flow_of(lambda t, y: -y, 1, dtype=torch.float32), torch.tensor([[3.0], [-0.5]])
     made = flow.transport(model, x, 0.0, 1.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
     expected = 2.0**-24 * math.sqrt(4 * 20) * x.abs()[:, 0]
-    torch.testing.assert_close(made.rounding, expected)
-    torch.testing.assert_close(flow.transport(model, made.value, 1.0, 0.0, Solver.make("rk4")).rounding, expected)
+    back = flow.transport(model, made.value, 1.0, 0.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
+    for one in (made, back):
+        torch.testing.assert_close(one.rounding, expected, rtol=1e-4, atol=0)
 
 
 # A point and its company -------------------------------------------------------------------------------------------

@@ -65,14 +65,17 @@ def test_rounding_is_compared_with_the_standard_error() -> None:
 
 
 def test_data_below_a_solvers_tolerance_are_said_with_their_cure() -> None:
-    """Data of size e^-25, the exact model, dopri5: it misses z, its finer self misses it too, and nll says so."""
-    made = normal(0.0, math.exp(-25), FLOAT64, metric="{type: nll, solver: dopri5, points: 50}")
-    result = measured(made, tiny.flow_of(lambda t, x: -25 * x, 1))
+    """Data of size e^-20, the exact model, dopri5: it misses z, its finer self misses it too, and nll says so."""
+    confirm = "{type: dopri5, rtol: 1e-4, atol: 1e-4}"
+    made = normal(0.0, math.exp(-20), FLOAT64, metric=f"{{type: nll, solver: dopri5, points: 50, confirm: {confirm}}}")
+    result = measured(made, tiny.flow_of(lambda t, x: -20 * x, 1))
     outcome, severity, reason = judged(result)["solver"]
     assert (outcome, severity) == ("above_tolerance", "bad") and result.details["not_converged"] == 50
     assert "50 of 50 points did not converge" in reason and "set standardize: scale in data" in reason
-    assert "dopri8 in float64 differs by" in reason and result.details["confirmed"]["difference"] > 0.1
-    assert result.details["solver_error"]["mean"] > 0.01
+    assert "dopri5 in float64 differs by" in reason and result.details["solver_error"]["mean"] > 0.01
+    # The confirming solver sees the same as the finer one, in units of the state too.
+    difference, largest = result.details["confirmed"]["difference"], result.details["solver_error"]["max"]
+    assert difference == pytest.approx(largest, rel=0.2)
 
 
 def test_single_points_above_the_tolerance_are_a_warning() -> None:
@@ -84,6 +87,19 @@ def test_single_points_above_the_tolerance_are_a_warning() -> None:
     )
     assert slight[:2] == ("above_tolerance", "warning") and "points did not converge; allow" in slight[2]
     assert severe[:2] == ("above_tolerance", "bad") and "the mean error of log p is" in severe[2]
+
+
+def test_a_solvers_error_is_bad_where_it_is_not_rounding_and_where_it_is_open() -> None:
+    """The mean error or the confirming difference above a third digit and above rounding; or an error of no size."""
+
+    def found(error: float | None, lost: int = 0, difference: float | None = None, rounding: float = 0.0) -> list[str]:
+        check = {"difference": difference, "rounding": rounding}
+        details = {"solver_error": {"mean": error}, "rounding": {"mean": rounding}, "not_converged": lost}
+        return [one.severity for one in verdicts._solver({**details, "confirmed": check}, points(50, 2), "dopri8")]
+
+    assert found(1e-5, difference=1e-5) == found(2e-3, difference=2e-3, rounding=1e-2) == []
+    assert found(2e-3) == found(1e-5, difference=2e-3) == found(2e-3, lost=1) == found(None, lost=50) == ["bad"]
+    assert found(2e-3, rounding=1e-3) == ["bad"] and found(1e-5, lost=1) == ["warning"] and found(None) == ["unknown"]
 
 
 def test_a_solver_without_a_finer_one_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +140,7 @@ def test_off_scale_says_what_to_do() -> None:
     assert verdicts.off_scale(torch.stack([u[:, 0], 0 * u[:, 1] + 7], 1)) == ""  # a constant is another's matter
     for rows, text in ((1e4 + u, "1e+04 deviations from 0"), (1e-3 * u, "is 1e-03"), (1e3 * u, "is 1e+03")):
         assert text in verdicts.off_scale(rows) and verdicts.off_scale(rows).endswith("set standardize: scale in data")
+    assert "is 1e+03" in verdicts.off_scale(u * torch.tensor([1.0, 1e3])) != verdicts.off_scale(u)
 
 
 def test_bits_per_dim_says_what_nll_says() -> None:
