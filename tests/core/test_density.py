@@ -38,14 +38,14 @@ def truth(model: Model, x: Tensor, steps: int = 320) -> tuple[Tensor, Tensor]:
 # Each point by its own N ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["lobatto", "rk4", {"type": "dopri5", "rtol": 1e-9, "atol": 1e-9}], ids=str)
-def test_the_score_is_the_closed_form_and_states_its_error(solver: Any) -> None:
+@pytest.mark.parametrize("solver", ["lobatto", "rk4"])
+def test_the_score_is_the_closed_form_and_states_its_error(solver: str) -> None:
     problem = regular()["planar"]
-    x = problem.flow(points(40, problem.d, seed=1), *TIME)
+    x = problem.flow(points(16, problem.d, seed=1), *TIME)
     log_p, score = (value.detach() for value in gradient(lambda y: problem.log_p(y, *TIME), x))
     solved = flow.log_prob_and_score(known(problem, TIME), x, Solver.make(solver), EXACT)
     off = (solved.value - torch.cat([log_p[:, None], score], 1)).abs().amax(1)
-    assert bool((off <= 1.2 * solved.error + 1e-12).all()) and float(off.max()) < 1e-5
+    assert bool((off <= solved.error).all()) and float(off.max()) < 1e-5
     assert float(solved.error.max()) < 1e-3 * float(score.abs().max()) and bool(solved.converged.all())
 
 
@@ -73,13 +73,13 @@ def test_the_stated_error_covers_what_twice_the_steps_change_in_log_p_and_score(
 
 
 def test_a_score_has_the_same_bits_in_any_company_and_however_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = wavy(), points(260, 2)
+    model, x = wavy(), points(20, 2)
     every = flow.log_prob_and_score(model, x, Solver.make("lobatto"), EXACT)
     hard = int(every.error.argmax())
-    for i in (hard, 259):
+    for i in (hard, 19):
         alone = flow.log_prob_and_score(model, x[i : i + 1], Solver.make("lobatto"), EXACT)
         assert torch.equal(alone.value, every.value[i : i + 1]) and torch.equal(alone.error, every.error[i : i + 1])
-    few = x[:40].float()
+    few = points(40, 2).float()
     wide = replace(random_flow([64, 64], 2, gain=3.0), trace=EXACT, solver=model.solver, pilot=few)
     with torch.no_grad():
         every = wide.log_density_and_score(few)
@@ -95,7 +95,7 @@ def test_a_model_answers_for_its_density_with_an_error_below_the_tolerance() -> 
         both = model.log_density_and_score(x)
         assert float((model.log_density(x) - log_p).abs().max()) < 1e-4
         assert torch.equal(model.log_density(x[:1]), model.log_density(x)[:1])
-    for found in (both[1], model.score(x.new_tensor(1.0), x).detach(), model.score_and_error(x)[0]):
+    for found in (both[1], model.score(x.new_tensor(1.0), x).detach()):
         assert bool(((found - score).abs().amax(1) <= 1e-4 * (1 + score.abs().amax(1))).all())
     assert float((both[0] - log_p).abs().max()) < 1e-4
 
