@@ -126,7 +126,8 @@ def test_github_has_a_line_for_every_problem(write: Write) -> None:
         "unknown key 'nosie' in data (did you mean 'noise'?)",
         "::error file=a.yaml,line=9,col=10,title=S113 a value out of range::"
         "'steps' in train is 0: it must be at least 1",
-        "::error file=c.yaml,title=Y001 the file cannot be read%2C or may not be::cannot be read: no such file (did you mean 'a.yaml'?)",
+        "::error file=c.yaml,title=Y001 the file cannot be read%2C or may not be::"
+        "cannot be read: no such file (did you mean 'a.yaml'?)",
     ]  # fmt: skip
 
 

@@ -302,6 +302,16 @@ def test_log_z_of_a_quadratic_energy_by_annealing(base: str) -> None:
     assert result.stderr < 0.1 and 20 < result.details["ess"] < 200 and 0.4 < result.details["acceptance"] < 0.75
 
 
+def test_weights_that_cannot_be_trusted_show_in_the_likelihood_too() -> None:
+    """A base far wider than the law and two temperatures: a handful of 300 weights count."""
+    keys = "method: ais, temperatures: 2, chains: 300, base: confine"
+    bits = "type: bits_per_dim, levels: 9, range: [-99, 99]"
+    for metric in (f"{{type: log_z, {keys}}}", f"{{type: nll, log_z: {{{keys}}}}}", f"{{{bits}, log_z: {{{keys}}}}}"):
+        model, _ = energies(40 * quadratic.symmetric(2))
+        verdicts = measured(made(ENERGY, metric=metric), model).verdicts
+        assert [one.severity for one in verdicts if one.subject == "weights"] == ["bad"]
+
+
 @pytest.mark.parametrize(
     ("standardize", "method"), [("none", "quadrature"), ("whiten", "quadrature"), ("scale", "ais")]
 )

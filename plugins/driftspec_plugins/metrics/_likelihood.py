@@ -150,7 +150,7 @@ class Likelihood(Metric):
         log_p = log_p - log_z.value + evaluation.transform.log_det()
         details = {"log_z": {"value": log_z.value, "stderr": log_z.stderr, **log_z.details}}
         error = torch.full_like(log_p, log_z.stderr or log_z.details.get("error", math.nan))
-        return Scored(x, log_p, error, details, log_z.told(), common=log_z.stderr or 0.0)
+        return Scored(x, log_p, error, details, log_z.told(), log_z.verdicts(), log_z.stderr or 0.0)
 
     def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
         """By the instantaneous change of variables."""
