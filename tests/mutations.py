@@ -40,7 +40,7 @@ COPIED = ("pipeline", "plugins", "specs", "tests", "pyproject.toml", "README.md"
 MODULES = {
     "flow": (
         "pipeline/driftspec/flow.py",
-        "core/test_flow plugins/test_stated_errors plugins/test_metrics plugins/test_trajectory "
+        "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
         "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
         "plugins/test_probability_flow test_distinct_sets",
     ),
@@ -194,7 +194,10 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/_fokker_planck.py",
         "plugins/test_fokker_planck plugins/test_stated_errors",
     ),
-    "score_fp": ("plugins/driftspec_plugins/metrics/score_fokker_planck.py", "plugins/test_fokker_planck"),
+    "score_fp": (
+        "plugins/driftspec_plugins/metrics/score_fokker_planck.py",
+        "plugins/test_one_rule plugins/test_fokker_planck",
+    ),
     "moments": (
         "plugins/driftspec_plugins/metrics/moments.py",
         "plugins/test_two_sample_metrics plugins/test_chain_metrics",

@@ -2,7 +2,7 @@
 
 Seeds 0 to N-1, N = 2,000 where a run is cheap and 400 elsewhere. A bar that is right is held to 95 ± 2 % (± 4 %); one
 whose metric says in its docstring that it falls short, or is wide on purpose, is held to what is said there. Run them
-with their figures by `pytest tests/test_coverage.py -m slow -n 0 -s`: 6 minutes of one core.
+with their figures by `pytest tests/test_coverage.py -m slow -n 0 -s`: 2 to 3 minutes of one core.
 
 The functions that compute estimate and error are called as they are, on small sets of draws in float64.
 """

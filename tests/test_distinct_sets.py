@@ -59,7 +59,8 @@ dynamics: {type: vp_sde, network: {type: mlp, hidden: [8], activation: silu}}
 estimator: denoising
 sampler: {type: euler_maruyama, steps: 20}
 train: {steps: 4, batch_size: 32}
-evaluate: [{type: nll, points: 20}, {type: score_fokker_planck, points: 20}, {type: fisher_divergence, of: noised}]
+evaluate: [{type: nll, points: 8, confirm: {type: rk4, steps: 20}}, {type: score_fokker_planck, points: 20},
+  {type: fisher_divergence, of: noised}]
 sample: {count: 600}
 """
 ENERGY = """
@@ -88,8 +89,8 @@ COMPARED = ", ".join([f"{{type: {name}, samples: 60}}" for name in TWO_SAMPLES] 
 EARLY = "train.early_stopping={every: 3, patience: 9}"
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flow": (FLOW, ("estimator={type: hutchinson, jacobian: 0.1}", "evaluate=[{type: nll, trace: {type: hutchinson, "
-                    "probes: 2}, points: 300}]", EARLY)),
-    "two samples": (FLOW, (f"evaluate=[{COMPARED}]",)),
+                    "probes: 2}, points: 60}]", "data.samples=600", EARLY)),
+    "two samples": (FLOW, (f"evaluate=[{COMPARED}]", "data.samples=600")),
     "denoising": (SCORES, (EARLY,)),
     "sliced": (SCORES, ("estimator={type: score_matching, trace: hutchinson, form: sliced}", "evaluate=[]", EARLY)),
     "paths": (SCORES, ("estimator={type: score_matching, paths: {steps: 3, check_every: 2}}", "evaluate=[]", EARLY)),

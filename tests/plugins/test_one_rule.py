@@ -10,7 +10,7 @@ import torch
 from small_spec import TEXT, said
 
 from driftspec.components import Dynamics, Network
-from driftspec.registry import installed
+from driftspec.registry import discover, installed
 from driftspec.streams import Streams
 from driftspec_plugins.networks._activations import SMOOTHNESS
 
@@ -54,6 +54,26 @@ def test_a_loss_that_differentiates_an_elus_energy_is_refused(name: str, trace: 
     for predicts, refused in (("energy", True), ("score", False)):
         found = said(TEXT, f"dynamics={{type: {name}, {network}, predicts: {predicts}}}", *sets)
         assert any("needs a smooth dynamics" in one for one in found) == refused, found
+
+
+class Twice(Network):
+    """A stranger's network of two continuous derivatives, which no activation here has."""
+
+    type = "twice"
+
+    def smoothness(self) -> float:
+        return 2
+
+
+def test_a_residual_of_the_score_needs_one_derivative_more_still() -> None:
+    known = discover()
+    known.add_component(Twice)
+    evaluated = ("estimator=denoising", "sampler=euler_maruyama", "evaluate=[score_fokker_planck]")
+    for predicts, refused in (("energy", True), ("score", False)):
+        found = said(
+            TEXT, f"dynamics={{type: vp_sde, network: twice, predicts: {predicts}}}", *evaluated, registry=known
+        )
+        assert any("2 continuous derivatives, 3 are needed" in one for one in found) == refused, found
 
 
 def test_a_linear_network_has_every_derivative() -> None:
