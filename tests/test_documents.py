@@ -156,6 +156,14 @@ def test_a_row_of_the_lectures_table_holds(row: list[str], registry: Registry) -
     assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), test
 
 
+def walked(spec: Path) -> list[str]:
+    """The keys that say how long the spec's Langevin chains are, each with a draw of its own; of its base too."""
+    text = spec.read_text()
+    base = re.search(r"^extends: (\S+)", text, re.MULTILINE)
+    whole = f"{text}{(spec.parent / base[1]).read_text() if base else ''}"
+    return re.findall(r"sampler: \{type: (?:annealed_)?langevin,.*?\b(steps|steps_per_level):", whole)
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_spec_says_what_it_shows_and_runs(words: tuple[str, ...], tmp_path: Path) -> None:
     spec = ROOT / "specs" / f"{words[0]}.yaml"
@@ -165,6 +173,7 @@ def test_a_spec_says_what_it_shows_and_runs(words: tuple[str, ...], tmp_path: Pa
     assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
     few = ["--set", "data.samples=3000"] if "samples:" in spec.read_text() else []
     trained = re.search("^(train|extends):", spec.read_text(), re.MULTILINE)
+    few += [word for key in walked(spec) if trained for word in ("--set", f"sampler.{key}=10")]
     if chains := re.search(r"chains: (\d+), burn_in|chains: (\d+)\n", spec.read_text()):  # as many draws of each chain
         count = int(chains[1] or chains[2]) * (2000 // int(chains[1] or chains[2]))
         few += ["--set", f"sample.count={count}"]
