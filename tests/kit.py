@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 from driftspec.registry import Registry, discover
 from driftspec.testing.component import ComponentTests
 

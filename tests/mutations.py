@@ -39,38 +39,38 @@ COPIED = ("pipeline", "plugins", "specs", "tests", "pyproject.toml", "README.md"
 
 MODULES = {
     "flow": (
-        "pipeline/driftspec/flow.py",
+        "pipeline/driftspec/numerics/flow.py",
         "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
         "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
         "plugins/test_probability_flow test_distinct_sets",
     ),
     "model": (
-        "pipeline/driftspec/model.py",
+        "pipeline/driftspec/numerics/model.py",
         "core/test_flow plugins/test_probability_flow plugins/test_sde plugins/test_one_rule "
         "plugins/test_chains core/test_density plugins/test_neural_ode plugins/test_traces "
         "plugins/test_score_matching core/test_run test_distinct_sets",
     ),
     "chains": (
-        "pipeline/driftspec/chains.py",
+        "pipeline/driftspec/numerics/chains.py",
         "plugins/test_chains plugins/test_one_rule core/test_verdicts plugins/test_contrastive_divergence "
         "plugins/test_fokker_planck core/test_chain_verdict plugins/test_chain_metrics test_distinct_sets",
     ),
     "convergence": (
-        "pipeline/driftspec/convergence.py",
+        "pipeline/driftspec/numerics/convergence.py",
         "plugins/test_chain_metrics core/test_chain_verdict plugins/test_chains",
     ),
-    "chain_verdict": ("pipeline/driftspec/chain_verdict.py", "core/test_chain_verdict plugins/test_chains"),
+    "chain_verdict": ("pipeline/driftspec/numerics/chain_verdict.py", "core/test_chain_verdict plugins/test_chains"),
     "paths": (
-        "pipeline/driftspec/paths.py",
+        "pipeline/driftspec/numerics/sde.py",
         "plugins/test_general_sde plugins/test_score_matching plugins/test_sde plugins/test_fokker_planck",
     ),
     "dataset": (
-        "pipeline/driftspec/dataset.py",
+        "pipeline/driftspec/experiment/dataset.py",
         "core/test_dataset test_distinct_sets plugins/test_table core/test_other_rows plugins/test_metrics "
         "plugins/test_score_metrics test_api",
     ),
     "streams": ("pipeline/driftspec/streams.py", "core/test_streams test_distinct_sets"),
-    "train": ("pipeline/driftspec/train.py", "core/test_train test_distinct_sets"),
+    "train": ("pipeline/driftspec/experiment/train.py", "core/test_train test_distinct_sets"),
     "lobatto": ("plugins/driftspec_plugins/solvers/lobatto.py", "plugins/test_solvers core/test_flow"),
     "rk4": ("plugins/driftspec_plugins/solvers/rk4.py", "plugins/test_solvers core/test_flow"),
     "adjoint": (
@@ -213,7 +213,7 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/mode_coverage.py",
         "plugins/test_dependent_draws plugins/test_score_metrics",
     ),
-    "evaluate": ("pipeline/driftspec/evaluate.py", "test_distinct_sets plugins/test_metrics"),
+    "evaluate": ("pipeline/driftspec/experiment/evaluate.py", "test_distinct_sets plugins/test_metrics"),
 }
 """Each module's file, and the test files that should notice, those that notice most of it first."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from driftspec.components import Dynamics, Estimator
-from driftspec.model import Model
+from driftspec.numerics.model import Model
 from driftspec.streams import Streams
 
 STREAMS = Streams(5).under("test").at(1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from driftspec import fits, source, spec
+from driftspec import source, spec
 from driftspec.errors import PluginError, SpecError
 from driftspec.registry import Registry, installed
+from driftspec.spec import fits
 
 TEXT = """\
 version: 1

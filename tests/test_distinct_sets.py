@@ -14,10 +14,10 @@ from problems import points
 from torch import Generator, Tensor
 
 from driftspec.components import Data, Draws, Metric
-from driftspec.dataset import Dataset, Transform
-from driftspec.evaluate import Evaluation, evaluate, once, sample
+from driftspec.experiment.dataset import Dataset, Transform
+from driftspec.experiment.evaluate import Evaluation, evaluate, once, sample
+from driftspec.experiment.train import Training, train
 from driftspec.streams import Streams
-from driftspec.train import Training, train
 
 Asked = dict[tuple[str, str, int], list[Generator | None]]
 

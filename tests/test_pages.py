@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from driftspec import plots, source
+from driftspec import source
 from driftspec.cli import VERBS, main
+from driftspec.report import plots
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -21,12 +21,12 @@ from strangers import install
 from tiny import flow_of, random_flow, z_score
 
 from driftspec import components
-from driftspec.chains import ChainSampler
 from driftspec.cli import main
 from driftspec.components import Data, Solver, Trace
-from driftspec.fits import FOLLOWS
-from driftspec.flow import log_prob
+from driftspec.numerics.chains import ChainSampler
+from driftspec.numerics.flow import log_prob
 from driftspec.registry import Registry, discover
+from driftspec.spec.fits import FOLLOWS
 from driftspec.streams import Streams
 
 ROOT = Path(__file__).parent.parent

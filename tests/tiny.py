@@ -10,12 +10,13 @@ import torch
 from problems import Problem
 from torch import Tensor, nn
 
-from driftspec import build, source, spec
+from driftspec import source, spec
 from driftspec.components import Draws, Dynamics
-from driftspec.evaluate import Evaluation
-from driftspec.files import Files
-from driftspec.model import Model, build_model
+from driftspec.experiment import build
+from driftspec.experiment.evaluate import Evaluation
+from driftspec.numerics.model import Model, build_model
 from driftspec.registry import Registry, installed
+from driftspec.source.files import Files
 
 TEXT = """\
 version: 1

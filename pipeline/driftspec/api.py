@@ -15,16 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from driftspec import arguments, runs, source, spec
+from driftspec import arguments, source, spec
 from driftspec.arguments import Plugin
-from driftspec.build import Experiment, build
 from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.errors import RunFailed
-from driftspec.files import Files
-from driftspec.fits import capabilities
-from driftspec.run_dir import meant
-from driftspec.session import Run as Session
-from driftspec.stages import evaluated_tree, fitted
+from driftspec.experiment.build import Experiment, build
+from driftspec.runs import lifecycle as runs
+from driftspec.runs.run_dir import meant
+from driftspec.runs.session import Run as Session
+from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.source.files import Files
+from driftspec.spec.fits import capabilities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from driftspec.arguments import Array
-    from driftspec.evaluate import Evaluation
-    from driftspec.model import Model
-    from driftspec.pointwise import Answer
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.model import Model
+    from driftspec.numerics.pointwise import Answer
 
 
 def run(
@@ -182,7 +183,7 @@ class Run:
 
         With `error` also the numerical error (B,) of each: the difference to the next finer solve, and the rounding.
         """
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         self._offering("velocity")
         t_prior, t_data = self.spec.dynamics.times()
@@ -199,7 +200,7 @@ class Run:
         With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve and the
         rounding.
         """
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         self._offering("velocity")
         t_prior, t_data = self.spec.dynamics.times()
@@ -214,7 +215,7 @@ class Run:
 
     def _number(self, x: Array, value: Answer, gradient: Answer) -> tuple[Any, Any]:
         """A number a point (B,) and its error (B,), with a graph that leads to x where x asks for one."""
-        from driftspec import pointwise
+        from driftspec.numerics import pointwise
 
         points, answer = self._points(x), arguments.like(x)
         found, error = pointwise.each(value, points)
@@ -225,7 +226,7 @@ class Run:
 
     def _vector(self, what: str, x: Array, answer: Answer, error: bool, named: bool = True) -> Any:
         """A vector a point (B, d), and with `error` each one's error (B,); RunFailed where a graph would be lost."""
-        from driftspec import pointwise
+        from driftspec.numerics import pointwise
 
         if arguments.asking_for_gradient(x) is not None:
             raise RunFailed(f"{what} cannot be differentiated: pass x.detach()")
@@ -266,7 +267,7 @@ class Run:
 
     def _evaluation(self, measure: Metric) -> Evaluation:
         """What the metric sees when it is measured, with its own random streams."""
-        from driftspec.evaluate import Evaluation
+        from driftspec.experiment.evaluate import Evaluation
 
         streams = self._experiment.streams.under("evaluate").under(measure.key())
         return Evaluation(self._experiment, self._model, streams, _no_draws)

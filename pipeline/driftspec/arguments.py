@@ -9,8 +9,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from driftspec.component import Component
 from driftspec.components import KINDS
+from driftspec.components.component import Component
 from driftspec.errors import PluginError, Problem, RunFailed, SpecError, UsageError, shown
 from driftspec.registry import Registry, discover
 

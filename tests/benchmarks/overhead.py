@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tiny
 
-from driftspec.audience import Audience, members
-from driftspec.observers import Observer, RunInfo
+from driftspec.components.observer import Observer, RunInfo
+from driftspec.experiment.train import Training, train
 from driftspec.registry import Registry, hookimpl, installed
-from driftspec.run_dir import RunDir
-from driftspec.train import Training, train
+from driftspec.runs.dispatch import Audience, members
+from driftspec.runs.run_dir import RunDir
 from driftspec_plugins.networks._trace import chain_trace
 from driftspec_plugins.solvers.lobatto import gauss_lobatto
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as schedules
 
-from driftspec.checkpoint import DTYPES, decode, encode, flatten, unflatten
 from driftspec.errors import DriftspecError
+from driftspec.runs.checkpoint import DTYPES, decode, encode, flatten, unflatten
 
 
 def same(a: Any, b: Any) -> bool:
@@ -200,7 +200,7 @@ def test_damage_is_a_message_not_a_traceback(name: str) -> None:
 def test_the_same_tree_is_the_same_bytes_in_every_process() -> None:
     script = """
 import hashlib, torch
-from driftspec.checkpoint import encode
+from driftspec.runs.checkpoint import encode
 tree = {name: {i: torch.full((i, 2), 0.5, dtype=d) for i, d in enumerate((torch.bfloat16, torch.float64, torch.bool))}
         for name in ("weights", "ema", "a", "zeta")}
 data, note = encode({**tree, "betas": (0.9, float("inf"))})

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from torch.nn.functional import pad
 
-from driftspec import flow
 from driftspec.components import Data, Distribution, Sampler, Solver, Table, Trace
-from driftspec.dataset import Transform, prepare
 from driftspec.errors import SpecError
-from driftspec.files import Files
+from driftspec.experiment.dataset import Transform, prepare
+from driftspec.numerics import flow
+from driftspec.source.files import Files
 from driftspec.streams import Streams
 
 FILES, STREAMS = Files(Path()), Streams(4).under("data")

@@ -12,11 +12,11 @@ from problems import points, regular
 from tiny import known, random_flow
 from torch import Tensor
 
-from driftspec import density, flow
 from driftspec.components import Draws, Dynamics, Sampler, Solver, Trace
 from driftspec.errors import RunFailed
-from driftspec.evaluate import evaluate
-from driftspec.model import Model, build_model, gradient
+from driftspec.experiment.evaluate import evaluate
+from driftspec.numerics import density, flow
+from driftspec.numerics.model import Model, build_model, gradient
 from driftspec.streams import Streams
 
 EXACT = Trace.make("exact_trace")

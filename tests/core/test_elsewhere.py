@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from small_spec import TEXT, edited, said
 
 from driftspec.cli import VERBS, main
-from driftspec.elsewhere import WORDS, Words, word_of
 from driftspec.registry import Registry, discover, installed
+from driftspec.registry.elsewhere import WORDS, Words, word_of
 from driftspec.spec import Spec
 from driftspec_plugins import _elsewhere
 

@@ -15,7 +15,7 @@ from small_spec import TEXT
 
 from driftspec.cli import main
 from driftspec.errors import CODES
-from driftspec.explanations import EXPLANATIONS, Explanation
+from driftspec.spec.explanations import EXPLANATIONS, Explanation
 
 Said = tuple[int, str]
 

@@ -13,12 +13,14 @@ import small_spec
 from pydantic import Field
 from small_spec import TEXT, edited, loaded, said
 
-from driftspec import build, fits, source, spec
-from driftspec.component import Component, Need
+from driftspec import source, spec
 from driftspec.components import Dynamics, Estimator, Metric, Sampler
+from driftspec.components.component import Component, Need
 from driftspec.errors import Place, SpecError
-from driftspec.files import Files
+from driftspec.experiment import build
 from driftspec.registry import Registry, installed
+from driftspec.source.files import Files
+from driftspec.spec import fits
 
 ENERGY = "[{type: energy_distance, samples: 50}]"
 

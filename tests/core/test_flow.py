@@ -14,10 +14,10 @@ from problems import BlowUp, Linear, Problem, normal_log_prob, points, regular
 from tiny import flow_of, known, random_flow, z_score
 from torch import Tensor
 
-from driftspec import flow
 from driftspec.components import Data, Estimator, Loss, Sampler, Solver, Trace
 from driftspec.errors import SolveFailed
-from driftspec.model import Model
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model
 from driftspec.streams import Streams
 
 STREAMS = Streams(0).under("test")

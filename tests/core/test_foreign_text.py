@@ -127,7 +127,7 @@ sample: {count: 5}
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     Path("mine.py").write_text(PLUGIN)
     Path("s.yaml").write_text(SPEC)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
 from small_spec import TEXT, edited
 
-from driftspec import fits
 from driftspec.cli import main
 from driftspec.errors import CODES, Place, Problem
+from driftspec.spec import fits
 
 Write = Callable[..., str]
 FORMATS = ("text", "json", "sarif", "github")

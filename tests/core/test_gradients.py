@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from driftspec.checkpoint import decode, encode
 from driftspec.components import Loss, Solver, Verdict
 from driftspec.components import Path as SolvedPath
+from driftspec.components.observer import Record
 from driftspec.errors import SolveFailed
-from driftspec.gradients import DECADE, watched
-from driftspec.observers import Record
+from driftspec.experiment.train import Training, train
+from driftspec.numerics.gradients import DECADE, watched
 from driftspec.registry import Registry, discover
-from driftspec.train import Training, train
+from driftspec.runs.checkpoint import decode, encode
 
 
 class OneStep(Solver):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from driftspec import fits, source, spec
+from driftspec import source, spec
 from driftspec.cli import main
 from driftspec.cli.init import EDITORS
 from driftspec.registry import Registry
-from driftspec.shipped import HEADER, begin, shipped
+from driftspec.spec import fits
+from driftspec.spec.shipped import HEADER, begin, shipped
 
 SPECS = Path(__file__).parents[2] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))

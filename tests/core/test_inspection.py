@@ -11,11 +11,11 @@ import torch
 from problems import points
 from torch import Tensor
 
-from driftspec import inspection
 from driftspec.cli import main
 from driftspec.components import Verdict
-from driftspec.dataset import Dataset, Transform
-from driftspec.inspection import Use, faults
+from driftspec.experiment import inspection
+from driftspec.experiment.dataset import Dataset, Transform
+from driftspec.experiment.inspection import Use, faults
 from driftspec.streams import Streams
 
 SPEC = """\
@@ -33,7 +33,7 @@ NOISING = ("dynamics={type: ve_sde, network: {type: mlp, hidden: [4]}}", "estima
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     Path("a.yaml").write_text(SPEC)
 
 

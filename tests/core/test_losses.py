@@ -13,12 +13,12 @@ from torch import Tensor
 
 from driftspec.components import Estimator, Loss
 from driftspec.errors import RunFailed, SolveFailed
-from driftspec.losses import Losses
-from driftspec.model import Model
+from driftspec.experiment.losses import Losses
+from driftspec.experiment.train import Training, train
+from driftspec.numerics.model import Model
 from driftspec.registry import Registry, discover
-from driftspec.runs import start
+from driftspec.runs.lifecycle import start
 from driftspec.streams import Streams
-from driftspec.train import Training, train
 
 
 def risen(*losses: float) -> str:

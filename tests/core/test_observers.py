@@ -16,11 +16,11 @@ import pytest
 import tiny
 
 from driftspec.cli import main
+from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.errors import Interrupted, RunFailed
-from driftspec.observers import Observer, Record, RunInfo
 from driftspec.registry import HOOKS, Plugin, Registry, hookimpl, installed
-from driftspec.runs import again, resume, start
-from driftspec.session import Run
+from driftspec.runs.lifecycle import again, resume, start
+from driftspec.runs.session import Run
 from driftspec.spec import Changes
 
 EVENTS = [name for name in HOOKS if name != "driftspec_components"]
@@ -30,7 +30,7 @@ BARE = ("train.steps=6", "train.checkpoint_every=3", "evaluate=[]", "sample=null
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
 
 
 def registry_with(*plugins: tuple[str, dict[str, Callable[..., Any]]]) -> Registry:
@@ -94,7 +94,7 @@ def outcome(path: Path) -> dict[str, bytes]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The results of a run that nobody watches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return outcome(made(tmp_path_factory.mktemp("alone"), installed(), *FEW).path)
 
 

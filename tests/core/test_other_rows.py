@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import driftspec
 from driftspec.cli import main
 from driftspec.registry import Registry
-from driftspec.runs import resume
+from driftspec.runs.lifecycle import resume
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other_rows")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         write("t.csv", ("a", "b", "n"), ROWS)
         Path("a.yaml").write_text(SPEC)
         tiny.write(folder, tiny.TEXT.replace("steps: 40", "steps: 1"))
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
 
 
 def evaluate(run: Path, *words: str, out: str = "out") -> dict[str, Any]:

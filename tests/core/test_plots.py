@@ -18,14 +18,16 @@ import torch
 from matplotlib.figure import Figure
 from problems import points
 
-from driftspec import plots, plots_chains, report
-from driftspec.build import Experiment
 from driftspec.components import Dynamics, Measured, Verdict
 from driftspec.errors import SolveFailed
-from driftspec.model import Model
+from driftspec.experiment.build import Experiment
+from driftspec.numerics.model import Model
 from driftspec.registry import Registry
-from driftspec.runs import start
-from driftspec.scalars import with_error
+from driftspec.report import chain_plots as plots_chains
+from driftspec.report import page as report
+from driftspec.report import plots
+from driftspec.runs.lifecycle import start
+from driftspec.source.scalars import with_error
 
 ALL = ("train", "evaluate", "sample")
 RECORDS = [{"step": step, "loss": 1 / step, "validation": 2 / step} for step in range(10, 60, 10)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from driftspec import rehearsal
 from driftspec.cli import main
+from driftspec.runs import rehearsal
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
@@ -72,7 +72,7 @@ def test_what_runs_is_valid_and_leaves_nothing(write: Write, capsys: pytest.Capt
 
 
 def test_one_step_is_taken_and_a_few_samples_drawn(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    from driftspec import train as training
+    from driftspec.experiment import train as training
     from driftspec_plugins.samplers.ode import ODE
 
     steps: list[int] = []

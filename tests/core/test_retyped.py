@@ -8,9 +8,10 @@ import pytest
 from small_spec import TEXT, edited
 
 from driftspec import source, spec
-from driftspec.document import filled_in, written
 from driftspec.errors import SpecError
 from driftspec.registry import installed
+from driftspec.source.document import filled_in, written
+from driftspec.spec import envelope
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 
@@ -74,7 +75,7 @@ def test_what_somebody_wrote_for_the_old_type_is_named(text: str, sets: list[str
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_the_keys_that_a_spec_writes_are_told_from_defaults(path: Path) -> None:
     document = source.read(path)
-    document = spec._extended(document, path.parent) if "extends" in document.data else document
+    document = envelope._extended(document, path.parent) if "extends" in document.data else document
     whole = source.parse(source.dump(spec.validate(document, installed()).resolved()), "r.yaml")
     marks = filled_in(whole, set(written(document))).marks
     assert {path for path, one in marks.items() if one.filled} == {

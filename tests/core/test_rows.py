@@ -10,10 +10,10 @@ import pytest
 import small_spec
 import yaml
 
-from driftspec import fits
 from driftspec.cli import main
 from driftspec.components import Data, Metric
 from driftspec.registry import Registry, discover
+from driftspec.spec import fits
 
 PLUGIN = '''
 from typing import Literal
@@ -106,7 +106,7 @@ TABLE = BLOBS.replace("{type: blobs}", "{type: table, path: t.csv, split: [1.0, 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     Path("mine.py").write_text(PLUGIN)
     Path("t.csv").write_text("a,b\n" + "".join(f"{i % 17},{i * i % 23}\n" for i in range(100)))
     return ["--plugin", "mine.py"]

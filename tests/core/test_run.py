@@ -20,16 +20,16 @@ import tiny
 import torch
 
 from driftspec import __version__
-from driftspec.build import build
+from driftspec.components.observer import Observer
 from driftspec.errors import Interrupted, RunFailed, SpecError, UsageError
-from driftspec.files import Files
-from driftspec.observers import Observer
+from driftspec.experiment.build import build
 from driftspec.registry import Registry, discover
-from driftspec.run_dir import RunDir
-from driftspec.runs import again, opened, resume, start
-from driftspec.session import Run
+from driftspec.runs.lifecycle import again, opened, resume, start
+from driftspec.runs.run_dir import RunDir
+from driftspec.runs.session import Run
+from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.source.files import Files
 from driftspec.spec import Changes
-from driftspec.stages import evaluated_tree, fitted
 
 PLUGIN = '''
 """Rows saved as .npy, and a velocity that leaves every bound."""
@@ -78,7 +78,7 @@ BARE = ("evaluate=[]", "sample=null")
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures have their own tests, and take longer than these runs."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def with_plugin(plugin: Path) -> Registry:
 def whole(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
     """The tiny spec run from end to end, undisturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return start(tiny.loaded(), registry, out=tmp_path_factory.mktemp("whole") / "run")
 
 
@@ -374,7 +374,7 @@ LONG = ("train.steps=200", "train.checkpoint_every=50", "train.ema=0.9", "evalua
 @pytest.fixture(scope="session")
 def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return made(tmp_path_factory.mktemp("long"), registry, *LONG)
 
 

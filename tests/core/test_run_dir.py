@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from driftspec.errors import DriftspecError, RunFailed, UsageError
-from driftspec.run_dir import RunDir
+from driftspec.runs.run_dir import RunDir
 
 NOW = datetime(2026, 11, 22, 9, 52, tzinfo=UTC)
 DIGEST = "0123456789abcdef" * 4
@@ -311,7 +311,7 @@ def test_a_process_killed_at_its_worst_leaves_the_checkpoint_before(run: RunDir)
     run.save_checkpoint(100, {"step": 100})
     script = """
 import os, pathlib, signal, sys
-from driftspec import run_dir
+from driftspec.runs import run_dir
 replace = os.replace
 os.replace = lambda a, b: os.kill(os.getpid(), signal.SIGKILL) if str(b).endswith(".json") else replace(a, b)
 run_dir.RunDir.open(sys.argv[1]).save_checkpoint(200, {"step": 200})
@@ -415,7 +415,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(tmp_path: Path) -> None
 def test_two_processes_do_not_work_on_one_run_and_a_killed_one_lets_go(run: RunDir) -> None:
     script = """
 import sys
-from driftspec.run_dir import RunDir
+from driftspec.runs.run_dir import RunDir
 with RunDir.open(sys.argv[1]).lock():
     print("locked", flush=True)
     sys.stdin.read()
@@ -451,7 +451,9 @@ def test_a_lock_that_cannot_be_taken_is_a_message(tmp_path: Path) -> None:
 
 
 def test_importing_the_module_does_not_import_torch() -> None:
-    script = "import sys, driftspec.run_dir; print(json.dumps(sorted(sys.modules)))".replace("sys,", "sys, json,", 1)
+    script = "import sys, driftspec.runs.run_dir; print(json.dumps(sorted(sys.modules)))".replace(
+        "sys,", "sys, json,", 1
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout
     assert {"torch", "numpy", "safetensors"}.isdisjoint(json.loads(out))

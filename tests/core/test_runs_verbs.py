@@ -18,8 +18,8 @@ import tiny
 import driftspec
 from driftspec.cli import main
 from driftspec.registry import Registry
-from driftspec.run_dir import RunDir
-from driftspec.runs import start
+from driftspec.runs.lifecycle import start
+from driftspec.runs.run_dir import RunDir
 
 Told = Callable[..., Any]
 
@@ -29,9 +29,9 @@ def two(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
     """A folder with runs/tiny/a and b, which differ in a rate, and runs/other/c, of another name."""
     folder = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         moments = iter(f"2026-01-0{day}T00:00:00+00:00" for day in range(1, 10))
-        patch.setattr("driftspec.provenance.now", lambda: next(moments))
+        patch.setattr("driftspec.runs.provenance.now", lambda: next(moments))
         for place, sets in {
             "tiny/a": ["train.steps=4"],
             "tiny/b": ["train.steps=6", "train.optimizer.lr=0.1"],
@@ -112,7 +112,7 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed(here: Path, told: T
         change(here / "tiny" / name, status="running", pid=os.getpid(), finished=None)
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     holds = (
-        "import sys; from driftspec.run_dir import RunDir\n"
+        "import sys; from driftspec.runs.run_dir import RunDir\n"
         "with RunDir.open(sys.argv[1]).lock(): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import best_match
 
-from driftspec import fits, source, spec
+from driftspec import source, spec
 from driftspec.cli import main
-from driftspec.component import Component, default
 from driftspec.components import Distribution, Measured, Metric, Network, Solver
+from driftspec.components.component import Component, default
 from driftspec.errors import PluginError, Problem, SpecError
 from driftspec.registry import Provider, Registry, installed
-from driftspec.schema import differences, schema, text
+from driftspec.spec import envelope, fits
+from driftspec.spec.schema import differences, schema, text
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
@@ -42,7 +43,7 @@ def judged(data: Any, folder: Path = ROOT / "specs") -> list[Problem]:
     try:
         document = source.parse(source.dump(data), "a.yaml")
         if "extends" in document.data:
-            document = spec._extended(document, folder)
+            document = envelope._extended(document, folder)
         return fits.errors(fits.check(spec.Loaded(spec.validate(document, installed()), document, b"", folder)))
     except (SpecError, PluginError) as error:
         return error.problems

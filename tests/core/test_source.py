@@ -305,7 +305,7 @@ def test_the_python_parser_gives_the_same(monkeypatch):
             return [(p.code, p.place.line) for p in error.problems]
 
     expected = [outcome(text) for text in texts]
-    monkeypatch.setattr(source, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr("driftspec.source.text._LOADER", yaml.SafeLoader)
     got = [outcome(text) for text in texts]
     assert got[:-1] == expected[:-1]
     assert got[-1] == [("Y004", 1)]  # an escape beyond Unicode: the Python parser gives no place

@@ -14,9 +14,9 @@ from small_spec import TEXT
 from driftspec import spec
 from driftspec.cli import main
 from driftspec.errors import RunFailed, SpecError
-from driftspec.files import Files
 from driftspec.registry import Registry
-from driftspec.run_dir import RunDir
+from driftspec.runs.run_dir import RunDir
+from driftspec.source.files import Files
 
 SECRET = "hunter2"
 SECRETS = {

@@ -15,11 +15,12 @@ import pytest
 import small_spec
 
 import driftspec
-from driftspec import fits, source, spec
+from driftspec import source, spec
 from driftspec.cli import main
-from driftspec.errors import UsageError
+from driftspec.errors import PluginError, SpecError, UsageError
 from driftspec.registry import Registry
-from driftspec.sweep import POINTS
+from driftspec.spec import fits
+from driftspec.spec.points import POINTS
 
 SIX = "{grid: {train.optimizer.lr: [1e-3, 1e-2], seed: [0, 1, 2]}}"
 PROCESS = "import sys; from driftspec.cli import main; sys.exit(main())"
@@ -149,10 +150,10 @@ def test_the_command_line_changes_a_sweep(registry: Registry) -> None:
 )  # fmt: skip
 def test_what_is_wrong_with_a_sweep(sweep: str, said: dict[str, str], registry: Registry) -> None:
     """Each mistake once, at the text that is wrong."""
-    with pytest.raises((spec.SpecError, spec.PluginError)) as raised:
+    with pytest.raises((SpecError, PluginError)) as raised:
         loaded = load(sweep, registry)
         if found := fits.check(loaded):
-            raise spec.SpecError(found)
+            raise SpecError(found)
     line = f"sweep: {sweep}"
     assert len(raised.value.problems) == len(said)
     for problem, (at, message) in zip(raised.value.problems, said.items(), strict=True):
@@ -164,7 +165,7 @@ def test_what_is_wrong_with_a_sweep(sweep: str, said: dict[str, str], registry: 
 def test_a_mistake_of_the_spec_is_said_once_and_beside_those_of_the_sweep(registry: Registry) -> None:
     text = small_spec.edited(("noise: 0.05", "nois: 0.05"))
     for sweep, more in ((SIX, 0), ("{grid: {seed: [-1, -2]}}", 2), ("{gird: 3}", 1), ("{grid: {version: [1]}}", 1)):
-        with pytest.raises(spec.SpecError) as raised:
+        with pytest.raises(SpecError) as raised:
             load(sweep, registry, text)
         assert len(raised.value.problems) == 1 + more
         assert str(raised.value.problems[-1]).startswith("a.yaml:4:35: error[S111] unknown key 'nois'")
@@ -172,7 +173,7 @@ def test_a_mistake_of_the_spec_is_said_once_and_beside_those_of_the_sweep(regist
 
 @pytest.mark.parametrize("change", ["seed=3", "train.optimizer.lr=1e-3"])
 def test_what_is_swept_cannot_be_set(change: str, registry: Registry) -> None:
-    with pytest.raises(spec.SpecError) as raised:
+    with pytest.raises(SpecError) as raised:
         load(SIX, registry, sets=["data.noise=0.1", change])
     key = change.partition("=")[0]
     assert str(raised.value).startswith(f"--set[2]: error[S130] '{key}' is swept (a.yaml:2:")
@@ -182,10 +183,10 @@ def test_what_is_swept_cannot_be_set(change: str, registry: Registry) -> None:
 def test_a_sweep_has_a_thousand_points_at_most(registry: Registry) -> None:
     half = f"[{', '.join(map(str, range(POINTS // 2)))}]"
     assert POINTS == 1000
-    with pytest.raises(spec.SpecError, match=r"a.yaml:2:1: error\[S130\] the sweep has 1,500 points: at most 1,000"):
+    with pytest.raises(SpecError, match=r"a.yaml:2:1: error\[S130\] the sweep has 1,500 points: at most 1,000"):
         load(f"{{grid: {{seed: {half}, train.steps: [1, 2, 3]}}}}", registry)
     many = ", ".join(f"k{i}: {half}" for i in range(9))  # far too many to be counted one by one
-    with pytest.raises(spec.SpecError, match=r"at most 1,000"):
+    with pytest.raises(SpecError, match=r"at most 1,000"):
         load(f"{{grid: {{{many}}}}}", registry)
 
 
@@ -200,9 +201,9 @@ def test_a_thousand_points_are_checked_in_seconds(registry: Registry) -> None:
 
 def test_a_plugins_mistake_at_every_point_is_a_plugin_problem(registry: Registry) -> None:
     broken = Registry(registry.providers, [driftspec.errors.Problem("P201", "plugin 'x' failed", severity="warning")])
-    with pytest.raises(spec.PluginError):
+    with pytest.raises(PluginError):
         load("{grid: {estimator: [nobodys]}}", broken)
-    with pytest.raises(spec.SpecError):
+    with pytest.raises(SpecError):
         load("{grid: {estimator: [nobodys], seed: [-1]}}", broken)
 
 

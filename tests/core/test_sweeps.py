@@ -19,9 +19,9 @@ import tiny
 from driftspec.cli import main
 from driftspec.errors import RunFailed
 from driftspec.registry import discover
-from driftspec.run_dir import RunDir
-from driftspec.runs import start
-from driftspec.session import Run
+from driftspec.runs.lifecycle import start
+from driftspec.runs.run_dir import RunDir
+from driftspec.runs.session import Run
 
 PLUGIN = '''
 """A metric that talks, and that can end its process."""

@@ -13,10 +13,10 @@ from kit import checks, held, outcome
 from pydantic import ConfigDict, Field, field_validator
 from torch import Generator, Tensor
 
-from driftspec.component import Component
 from driftspec.components import (
     Network,
 )
+from driftspec.components.component import Component
 from driftspec.testing import (
     DataTests,
     NetworkTests,

@@ -11,10 +11,10 @@ from kit import checks, held, outcome
 from pydantic import Field
 from torch import Generator, Tensor
 
-from driftspec.component import Component
 from driftspec.components import (
     Distribution,
 )
+from driftspec.components.component import Component
 from driftspec.testing import (
     DataTests,
     checks_for,

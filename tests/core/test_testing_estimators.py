@@ -11,7 +11,6 @@ import torch
 from kit import held, outcome
 from torch import Generator, Tensor
 
-from driftspec.component import Component, Need
 from driftspec.components import (
     Estimator,
     Loss,
@@ -19,6 +18,7 @@ from driftspec.components import (
     Schedule,
     Trace,
 )
+from driftspec.components.component import Component, Need
 from driftspec.testing import (
     EstimatorTests,
     OptimizerTests,

@@ -15,8 +15,6 @@ from kit import held, outcome
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from driftspec.chains import Moved, Noise
-from driftspec.component import Component, Need
 from driftspec.components import (
     Distribution,
     Draws,
@@ -24,8 +22,10 @@ from driftspec.components import (
     Metric,
     Sampler,
 )
-from driftspec.evaluate import Evaluation
-from driftspec.model import gradient
+from driftspec.components.component import Component, Need
+from driftspec.experiment.evaluate import Evaluation
+from driftspec.numerics.chains import Moved, Noise
+from driftspec.numerics.model import gradient
 from driftspec.testing import (
     DynamicsTests,
     MetricTests,

@@ -12,7 +12,6 @@ from kit import held, outcome
 from pydantic import Field
 from torch import Tensor
 
-from driftspec.component import Component
 from driftspec.components import (
     FixedSteps,
     Solver,
@@ -20,6 +19,7 @@ from driftspec.components import (
 from driftspec.components import (
     Path as SolvedPath,
 )
+from driftspec.components.component import Component
 from driftspec.testing import (
     SolverTests,
 )

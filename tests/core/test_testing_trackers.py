@@ -10,7 +10,7 @@ import torch
 from kit import checks, held, outcome
 
 from driftspec.components import Measured, Tracker
-from driftspec.observers import Observer, Record, RunInfo
+from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.testing import TrackerTests
 
 WHOLE = "it_is_told_of_a_whole_run"

@@ -12,14 +12,15 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec import checkpoint, flow
 from driftspec.components import Estimator, Loss, Solver, Trace
+from driftspec.components.observer import Record
 from driftspec.errors import RunFailed, SolveFailed
-from driftspec.model import Model
-from driftspec.observers import Record
+from driftspec.experiment.train import Training, train
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model
 from driftspec.registry import Registry, discover
+from driftspec.runs import checkpoint
 from driftspec.streams import Streams
-from driftspec.train import Training, train
 
 
 def training(*sets: str, registry: Registry | None = None) -> Training:

@@ -15,9 +15,9 @@ from driftspec.cli.progress import number
 from driftspec.components import Measured, Verdict
 from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, Interrupted, RunFailed, UsageError
-from driftspec.facts import in_words
-from driftspec.scalars import with_error
-from driftspec.session import Run
+from driftspec.report.facts import in_words
+from driftspec.runs.session import Run
+from driftspec.source.scalars import with_error
 
 # --- numbers ---
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from driftspec import fits, source, spec
-from driftspec.document import Node, document_of, tree_of
+from driftspec import source, spec
 from driftspec.errors import PluginError, Problem, SpecError
 from driftspec.registry import Registry
+from driftspec.source.document import Node, document_of, tree_of
+from driftspec.spec import envelope, fits
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 WRONG: tuple[Any, ...] = (None, True, -3.5, "zzz", [], {})
@@ -19,7 +20,7 @@ WRONG: tuple[Any, ...] = (None, True, -3.5, "zzz", [], {})
 def shipped(path: Path) -> source.Document:
     """The spec's text, its base merged in."""
     document = source.read(path)
-    return spec._extended(document, path.parent) if "extends" in document.data else document
+    return envelope._extended(document, path.parent) if "extends" in document.data else document
 
 
 def said(document: source.Document, registry: Registry) -> list[Problem]:

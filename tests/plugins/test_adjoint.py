@@ -15,10 +15,10 @@ import torch
 from benchmarks.memory import gradient_step
 from problems import MATRICES, Cubic, DrivenSine, Linear, Planar, Problem, Sine, TimeAffine, points, tensor
 
-from driftspec import flow, gradients
 from driftspec.cli import main
 from driftspec.components import Estimator, Solver
 from driftspec.errors import SolveFailed
+from driftspec.numerics import flow, gradients
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 
 T0, T1 = 0.2, 1.5

@@ -16,13 +16,13 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from driftspec import convergence
 from driftspec.cli import main
 from driftspec.components import Distribution, Draws, Dynamics, Measured, Metric, Sampler
-from driftspec.dataset import Transform
 from driftspec.errors import RunFailed
-from driftspec.evaluate import Evaluation
-from driftspec.model import build_model
+from driftspec.experiment.dataset import Transform
+from driftspec.experiment.evaluate import Evaluation
+from driftspec.numerics import convergence
+from driftspec.numerics.model import build_model
 from driftspec.streams import Streams
 from driftspec_plugins.metrics.moments import chain_estimates
 

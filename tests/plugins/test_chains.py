@@ -15,11 +15,11 @@ from problems import points, tensor
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from driftspec.chains import Noise, noise
 from driftspec.components import Data, Distribution, Draws, Dynamics, Metric, Sampler, Setting
 from driftspec.errors import RunFailed
-from driftspec.evaluate import sample
-from driftspec.model import Model, build_model, gradient
+from driftspec.experiment.evaluate import sample
+from driftspec.numerics.chains import Noise, noise
+from driftspec.numerics.model import Model, build_model, gradient
 from driftspec.streams import Streams
 from driftspec_plugins.dynamics.langevin import Langevin as LangevinSDE
 

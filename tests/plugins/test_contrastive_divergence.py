@@ -12,12 +12,12 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec import checkpoint
 from driftspec.components import Estimator
 from driftspec.errors import RunFailed
-from driftspec.model import Model
+from driftspec.experiment.train import Training, train
+from driftspec.numerics.model import Model
+from driftspec.runs import checkpoint
 from driftspec.streams import Streams
-from driftspec.train import Training, train
 
 MALA = {"type": "mala", "step": 0.8, "steps": 40}
 SPEC = """\

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from driftspec.components import Dynamics, Estimator, Setting
 from driftspec.errors import SpecError
-from driftspec.model import Model
+from driftspec.numerics.model import Model
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.denoising import Denoising
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from driftspec.components import Data, Draws, Metric
-from driftspec.dataset import Dataset, Transform
-from driftspec.evaluate import Evaluation
+from driftspec.experiment.dataset import Dataset, Transform
+from driftspec.experiment.evaluate import Evaluation
 from driftspec.streams import Streams
 from driftspec_plugins.metrics.c2st import accuracy
 from driftspec_plugins.metrics.energy_distance import energy_distance

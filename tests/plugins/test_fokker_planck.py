@@ -18,14 +18,14 @@ from scipy.linalg import expm, solve_continuous_lyapunov
 from scipy.special import ndtr
 from torch import Tensor, nn
 
-from driftspec import plots
-from driftspec.chains import Noise
 from driftspec.cli import main
 from driftspec.components import Dynamics, Measured, Metric, Sampler, Setting
 from driftspec.errors import RunFailed
-from driftspec.evaluate import Evaluation, as_json, sample
-from driftspec.fits import check
-from driftspec.model import Model
+from driftspec.experiment.evaluate import Evaluation, as_json, sample
+from driftspec.numerics.chains import Noise
+from driftspec.numerics.model import Model
+from driftspec.report import plots
+from driftspec.spec.fits import check
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp
 from driftspec_plugins.metrics._fokker_planck import Grid

@@ -15,8 +15,8 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from driftspec.cli import main
-from driftspec.model import Model
-from driftspec.paths import simulated
+from driftspec.numerics.model import Model
+from driftspec.numerics.sde import simulated
 from driftspec.registry import Registry
 from driftspec_plugins.dynamics.sde import SDE
 from driftspec_plugins.metrics._likelihood import ends_of_time

@@ -9,9 +9,9 @@ import tiny
 import torch
 from problems import points
 
-from driftspec.build import Experiment
 from driftspec.components import Measured
-from driftspec.model import Model
+from driftspec.experiment.build import Experiment
+from driftspec.numerics.model import Model
 from driftspec_plugins.metrics import _likelihood_verdicts as verdicts
 from driftspec_plugins.solvers.torchdiffeq_adaptive import Dopri5
 

@@ -13,14 +13,14 @@ import torch
 from problems import Linear, Problem, points, tensor
 from torch import Tensor
 
-from driftspec import flow
-from driftspec.build import Experiment
 from driftspec.components import Data, Measured, Metric, Sampler, Table
 from driftspec.errors import RunFailed
-from driftspec.evaluate import as_json, evaluate
-from driftspec.files import Files
-from driftspec.model import Model
+from driftspec.experiment.build import Experiment
+from driftspec.experiment.evaluate import as_json, evaluate
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model
 from driftspec.registry import Registry, discover
+from driftspec.source.files import Files
 from driftspec_plugins.metrics import energy_distance as energy
 from driftspec_plugins.metrics._likelihood import short as _short
 

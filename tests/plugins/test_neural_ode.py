@@ -12,10 +12,10 @@ from problems import points
 from pydantic import ValidationError
 from torch import nn
 
-from driftspec import flow
 from driftspec.components import Dynamics, Network, Sampler, Solver, Trace
-from driftspec.fits import capabilities
-from driftspec.model import Bound, Model, build_model
+from driftspec.numerics import flow
+from driftspec.numerics.model import Bound, Model, build_model
+from driftspec.spec.fits import capabilities
 from driftspec.streams import Streams
 
 STREAMS = Streams(0).under("sample")

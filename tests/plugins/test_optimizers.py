@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from torch import nn
 from torch.optim import lr_scheduler
 
-from driftspec.checkpoint import decode, encode
 from driftspec.components import Optimizer, Schedule
+from driftspec.runs.checkpoint import decode, encode
 from driftspec_plugins import COMPONENTS
 from driftspec_plugins.optimizers import torch_optimizers
 

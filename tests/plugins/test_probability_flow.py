@@ -11,10 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from driftspec import fits, flow
 from driftspec.components import Distribution, Solver, Trace
 from driftspec.errors import SpecError
-from driftspec.model import Model, gradient
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model, gradient
+from driftspec.spec import fits
 from driftspec.streams import Streams
 from driftspec_plugins.dynamics.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from driftspec_plugins.dynamics.sub_vp_sde import SubVPSDE

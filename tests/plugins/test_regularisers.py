@@ -10,7 +10,7 @@ from problems import MATRICES, Linear, Sine, points
 from scipy.integrate import quad_vec
 
 from driftspec.components import Estimator, Solver
-from driftspec.model import Model
+from driftspec.numerics.model import Model
 from driftspec.streams import Streams
 from driftspec_plugins.solvers.rk4 import RK4
 

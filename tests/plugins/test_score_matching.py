@@ -12,10 +12,10 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec import fits
 from driftspec.cli import main
 from driftspec.components import Dynamics, Estimator
-from driftspec.model import Model
+from driftspec.numerics.model import Model
+from driftspec.spec import fits
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.hutchinson import Hutchinson
 

@@ -17,11 +17,11 @@ import torch
 from problems import tensor
 from torch import Tensor
 
-from driftspec.build import Experiment
 from driftspec.components import Measured
 from driftspec.errors import RunFailed
-from driftspec.files import Files
-from driftspec.model import Model, gradient
+from driftspec.experiment.build import Experiment
+from driftspec.numerics.model import Model, gradient
+from driftspec.source.files import Files
 from driftspec_plugins.metrics import _log_z, c2st, ksd
 
 COVARIANCE = [[1.5, 0.6], [0.6, 0.8]]

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
-from driftspec.chains import Noise, noise
 from driftspec.components import Draws, Dynamics, Sampler
 from driftspec.errors import RunFailed
-from driftspec.model import Model
-from driftspec.paths import noised, simulated
+from driftspec.numerics.chains import Noise, noise
+from driftspec.numerics.model import Model
+from driftspec.numerics.sde import noised, simulated
 from driftspec.streams import Streams
 
 BODIES: dict[str, dict[str, Any]] = {

@@ -10,9 +10,9 @@ import torch
 from problems import Planar, points, tensor
 from small_spec import edited, said
 
-from driftspec import flow
 from driftspec.components import FixedSteps, Solver
 from driftspec.errors import SolveFailed
+from driftspec.numerics import flow
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.exact_trace import ExactTrace

@@ -14,8 +14,8 @@ from scipy.special import ndtr
 from tiny import flow_of
 from torch import Tensor
 
-from driftspec import flow
 from driftspec.components import Metric, Solver, Trace
+from driftspec.numerics import flow
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from driftspec.cli import main
 from driftspec.components import Data, Table
 from driftspec.errors import SpecError
-from driftspec.files import Files
+from driftspec.source.files import Files
 
 PENGUINS = Path(__file__).parents[2] / "specs" / "penguins.csv"
 GOOD = "a,b,c\n1,2,3\n4.5,-6e-1,+7\n"

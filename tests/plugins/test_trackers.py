@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import tiny
 
-from driftspec import fits, load
+from driftspec import load
 from driftspec.cli import main
 from driftspec.components import Measured, Tracker
+from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.errors import Interrupted
-from driftspec.observers import Observer, Record, RunInfo
 from driftspec.registry import Registry, discover, installed
-from driftspec.runs import again, resume, start
-from driftspec.session import Run
-from driftspec.spec import Changes
+from driftspec.runs.lifecycle import again, resume, start
+from driftspec.runs.session import Run
+from driftspec.spec import Changes, fits
 from driftspec_plugins.trackers.mlflow import allowed
 
 FEW = ("train.steps=6", "train.checkpoint_every=3", "train.log_every=2", "evaluate=[{type: nll, points: 20}]")
@@ -31,7 +31,7 @@ BOTH = "trackers=[tensorboard, mlflow]"
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     monkeypatch.chdir(tmp_path)
 
 
@@ -143,7 +143,7 @@ def check_both(path: Path) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run without trackers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.plots.draw", lambda *_: iter(()))
+        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return made(str(tmp_path_factory.mktemp("alone") / "run"))
 
 
@@ -319,7 +319,7 @@ OWN = '''
 from pathlib import Path
 
 from driftspec.components import Tracker
-from driftspec.observers import Observer
+from driftspec.components.observer import Observer
 from driftspec.registry import hookimpl
 
 

@@ -11,11 +11,11 @@ import torch
 from problems import Sine, points, tensor
 from small_spec import edited, said
 
-from driftspec import flow
 from driftspec.components import Solver
-from driftspec.evaluate import evaluate
-from driftspec.model import Model
-from driftspec.train import Training, train
+from driftspec.experiment.evaluate import evaluate
+from driftspec.experiment.train import Training, train
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model
 
 TEXT = """\
 version: 1

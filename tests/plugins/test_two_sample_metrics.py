@@ -18,9 +18,9 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from driftspec.components import Data, Draws, Measured, Metric
-from driftspec.dataset import Dataset, Transform
 from driftspec.errors import RunFailed
-from driftspec.evaluate import Evaluation
+from driftspec.experiment.dataset import Dataset, Transform
+from driftspec.experiment.evaluate import Evaluation
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import sliced_wasserstein as sliced_module
 from driftspec_plugins.metrics import wasserstein as wasserstein_module

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from driftspec.cli import foreign, options
-from driftspec.elsewhere import WORDS, Words
 from driftspec.errors import DriftspecError, Interrupted, PluginError, Problem, SpecError, UsageError, cause, printable
+from driftspec.registry.elsewhere import WORDS, Words
 
 VERBS = {
     "validate": "check specs without running them",

@@ -17,7 +17,7 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.runs import again
+    from driftspec.runs.lifecycle import again
 
     done = again(
         options.run(args.run), registry, options.changes(args), ["evaluate"],

@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
         near = nearest(code, CODES)
         raise UsageError(f"unknown code {shown(args.code)}{near}; run-spec explain lists all of them")
 
-    from driftspec.explanations import EXPLANATIONS
+    from driftspec.spec.explanations import EXPLANATIONS
 
     found = EXPLANATIONS[code]
     told = {"code": code, "title": CODES[code], "why": found.why, "wrong": found.wrong, "mended": found.mended}

@@ -67,7 +67,7 @@ def _entry(spec: str | None, problem: Problem) -> dict[str, Any]:
 
 def as_sarif(findings: Findings) -> str:
     """One run, a rule for every code, a result for every problem. Columns count code points, from 1."""
-    from driftspec.explanations import EXPLANATIONS
+    from driftspec.spec.explanations import EXPLANATIONS
 
     codes = list(CODES)
     rules = [

@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     options.no_registry(args)
 
-    from driftspec.shipped import begin, shipped
+    from driftspec.spec.shipped import begin, shipped
 
     specs = shipped(args.no_plugins)
     if args.like not in specs:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from driftspec import __version__
-from driftspec.elsewhere import WORDS, Words
+from driftspec.components.observer import STAGES
 from driftspec.errors import PluginError, UsageError, nearest, printable, refusal, shown
-from driftspec.observers import STAGES
+from driftspec.registry.elsewhere import WORDS, Words
 
 if TYPE_CHECKING:
     from driftspec.components.verdict import Judged
@@ -147,7 +147,7 @@ def _stages(text: str) -> list[str]:
 
 def no_registry(args: argparse.Namespace) -> None:
     """Of a verb that loads no plugin: a file that --plugin names must be there all the same."""
-    from driftspec.entry_points import code_of
+    from driftspec.registry.entry_points import code_of
 
     for file in args.plugin:
         code_of(Path(file))
@@ -167,7 +167,8 @@ def registry(args: argparse.Namespace) -> Registry:
 
 def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
     """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
-    from driftspec import fits, spec
+    from driftspec import spec
+    from driftspec.spec import fits
 
     loaded = spec.read(path, known, changes(args), args.allow_outside)
     problems = fits.check(loaded, args.stages)
@@ -180,7 +181,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
 
 def run(path: str) -> Path:
     """The run that a path means; which one is said where that is not the path itself."""
-    from driftspec.run_dir import meant
+    from driftspec.runs.run_dir import meant
 
     chosen = meant(path)
     if chosen != Path(path):

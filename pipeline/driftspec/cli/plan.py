@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec.cli import options, tell
 
 if TYPE_CHECKING:
-    from driftspec.build import Experiment
+    from driftspec.experiment.build import Experiment
     from driftspec.registry import Registry
     from driftspec.source import Path
     from driftspec.spec import Loaded, Spec
@@ -24,8 +24,9 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
 
-    from driftspec import build, runs
-    from driftspec.files import Files
+    from driftspec.experiment import build
+    from driftspec.runs import lifecycle as runs
+    from driftspec.source.files import Files
 
     for point in loaded.points or (loaded,):
         runs.carried_out(point.spec, args.stages)
@@ -44,8 +45,8 @@ def main(words: list[str]) -> int:
 
 
 def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
-    from driftspec.document import dotted, leaves
-    from driftspec.provenance import identity
+    from driftspec.runs.provenance import identity
+    from driftspec.source.document import dotted, leaves
 
     given, written = experiment.spec, dict(leaves(loaded.spec.resolved()))
     parts = ("train", "validation", "test") if given.data is not None else ()

@@ -17,7 +17,7 @@ from driftspec.cli import foreign
 from driftspec.cli.progress import Progress
 from driftspec.errors import DriftspecError, Interrupted, cause
 from driftspec.registry import discover
-from driftspec.sweeps import Job, Outcome, work
+from driftspec.runs.sweeps import Job, Outcome, work
 
 
 def main() -> None:

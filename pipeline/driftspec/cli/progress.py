@@ -8,9 +8,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from driftspec.observers import Observer, Record, RunInfo
-from driftspec.scalars import with_error
-from driftspec.session import Run
+from driftspec.components.observer import Observer, Record, RunInfo
+from driftspec.runs.session import Run
+from driftspec.source.scalars import with_error
 
 if TYPE_CHECKING:
     from driftspec.components import Measured, Verdict
@@ -91,7 +91,7 @@ def number(measured: Measured) -> str:
 def result(run: Run, form: str) -> str:
     """What stdout carries: the directory and the lines the metrics end with, or one JSON object."""
     if form == "json":
-        from driftspec.evaluate import as_json
+        from driftspec.experiment.evaluate import as_json
 
         metrics = {name: as_json(measured) for name, measured in run.measured.items()}
         verdicts = run.info.get("verdicts", [])

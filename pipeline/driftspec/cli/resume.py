@@ -19,8 +19,8 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.runs import resume
-    from driftspec.sweeps import is_sweep
+    from driftspec.runs.lifecycle import resume
+    from driftspec.runs.sweeps import is_sweep
 
     if is_sweep(args.run):
         return _sweep(args)
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from driftspec import sweeps
+    from driftspec.runs import sweeps
 
     registry = options.registry(args)
     done = sweeps.resume(args.run, registry, settings(args, registry), watcher(args.quiet))

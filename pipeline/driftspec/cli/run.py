@@ -21,7 +21,7 @@ def main(words: list[str]) -> int:
     loaded = options.checked(args.spec, registry, args)
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.runs import start
+    from driftspec.runs.lifecycle import start
 
     done = start(
         loaded, registry, out=Path(args.out) if args.out else None, stages=args.stages,

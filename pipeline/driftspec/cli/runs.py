@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from driftspec.cli import options
 from driftspec.cli.tables import aligned, measured, standing, value, verdicts_of
 from driftspec.errors import UsageError, nearest, shown
-from driftspec.facts import in_words
+from driftspec.report.facts import in_words
 
 if TYPE_CHECKING:
-    from driftspec.history import Entry
+    from driftspec.runs.history import Entry
 
 TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": (2, 2, "two runs, A and B")}
 """Words after each action: how few, how many, and what they are."""
@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
     if args.root is not None and args.action != "list":
         raise UsageError(f"--root is for runs list: runs {args.action} takes directories")
 
-    from driftspec import history
+    from driftspec.runs import history
 
     told: dict[str, Any]
     if args.action == "list":
@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
 
 def _listed(root: str | None, name: str | None = None) -> list[Entry]:
     """The runs below a folder, those of one spec where its name is given. What is damaged is said on stderr."""
-    from driftspec.history import listed
+    from driftspec.runs.history import listed
 
     folder = Path(root or "runs")
     if root is not None and not folder.is_dir():

@@ -21,7 +21,7 @@ def main(words: list[str]) -> int:
         raise UsageError(f"-o {file}: a .npy or .csv file in an existing folder")
 
     from driftspec.cli.progress import Progress, result
-    from driftspec.runs import again
+    from driftspec.runs.lifecycle import again
 
     done = again(
         options.run(args.run), options.registry(args), options.changes(args), ["sample"],

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from driftspec import regular
 from driftspec.cli import options, tell
 from driftspec.errors import RunFailed, UsageError, printable, shown
+from driftspec.source import regular
 
 SHOWN = 5
 """Differences that --check tells one by one."""
@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
         raise UsageError(f"-o {shown(args.file)}: a file in an existing folder")
     registry = options.registry(args)
 
-    from driftspec.schema import schema, text
+    from driftspec.spec.schema import schema, text
 
     made, left_out = schema(registry)
     tell(replace(one, severity="warning", message=f"left out of the schema: {one.message}") for one in left_out)
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
         _check(args.check, made)
         print(f"{printable(args.check)}: up to date")
     elif file is not None:
-        from driftspec.run_dir import RunDir
+        from driftspec.runs.run_dir import RunDir
 
         RunDir(file.parent).write_text(file.name, text(made))
     else:
@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
 
 def _check(name: str, made: dict[str, Any]) -> None:
     """RunFailed unless the file holds this schema, however it is laid out."""
-    from driftspec.schema import differences
+    from driftspec.spec.schema import differences
 
     mend = f"write it anew: run-spec schema -o {name}"
     try:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
 from driftspec.cli.tables import aligned, measured, standing, value
+from driftspec.components.observer import STAGES
 from driftspec.errors import RunFailed, shown
-from driftspec.observers import STAGES
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
+    from driftspec.runs.sweeps import Settings, Sweep, Watcher
     from driftspec.spec import Loaded
-    from driftspec.sweeps import Settings, Sweep, Watcher
 
 
 def main(words: list[str]) -> int:
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     registry = options.registry(args)
     loaded = options.checked(args.spec, registry, args)
 
-    from driftspec import sweeps
+    from driftspec.runs import sweeps
 
     done = sweeps.start(
         loaded, settings(args, registry), out=Path(args.out) if args.out else None, stages=args.stages,
@@ -54,14 +54,14 @@ def _jobs(text: str) -> int:
 
 
 def settings(args: argparse.Namespace, registry: Registry) -> Settings:
-    from driftspec.sweeps import Settings
+    from driftspec.runs.sweeps import Settings
 
     return Settings(args.jobs, list(registry.files), args.no_plugins, args.quiet, args.verbose)
 
 
 def watcher(quiet: bool) -> Watcher:
     """Tells stderr how a sweep goes; of what fails also when quiet."""
-    from driftspec.sweeps import Point, Watcher
+    from driftspec.runs.sweeps import Point, Watcher
 
     def say(text: str) -> None:
         if not quiet:
@@ -95,7 +95,7 @@ def finished(sweep: Sweep, args: argparse.Namespace) -> int:
 
 
 def _result(sweep: Sweep) -> dict[str, Any]:
-    from driftspec.history import look
+    from driftspec.runs.history import look
 
     def metrics(status: str, path: Path) -> dict[str, Any]:
         return dict(look(path).metrics) if status == "finished" else {}
@@ -133,7 +133,7 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
 def planned(loaded: Loaded, args: argparse.Namespace) -> int:
     """What `plan` says of a spec with a sweep: its points. One of them alone is planned with --unset sweep --set ..."""
     from driftspec.cli.plan import stages
-    from driftspec.sweeps import digest_of
+    from driftspec.runs.sweeps import digest_of
 
     name = loaded.spec.name
     doing = {stage for point in loaded.points for stage in stages(point.spec, args.stages)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from driftspec.errors import RunFailed
-from driftspec.scalars import on_one_line, with_error
+from driftspec.source.scalars import on_one_line, with_error
 
 if TYPE_CHECKING:
     from driftspec.components.verdict import Judged

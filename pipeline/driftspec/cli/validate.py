@@ -69,9 +69,10 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict:
-    from driftspec import fits, spec
+    from driftspec import spec
     from driftspec.cli.formats import Verdict
-    from driftspec.files import Files
+    from driftspec.source.files import Files
+    from driftspec.spec import fits
 
     found: list[Problem] = []
     code = 0
@@ -83,7 +84,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
         if fits.errors(found):
             code = refusal(found).exit_code
         elif args.deep:
-            from driftspec.rehearsal import rehearse
+            from driftspec.runs.rehearsal import rehearse
 
             failed = [one for point in loaded.points or [loaded] for one in rehearse(point, args.allow_outside)]
             found, code = [*found, *failed], RunFailed.exit_code if fits.errors(failed) else 0

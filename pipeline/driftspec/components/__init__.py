@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from driftspec.component import Component, Finding, Need, default
+from driftspec.components.component import Component, Finding, Need, default
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 from driftspec.errors import Problem, SpecError, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.files import Files
+    from driftspec.source.files import Files
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Distribution(Data):
 
     def score(self, x: Tensor) -> Tensor:
         """∇log p(x) (B, d): by differentiating `log_prob`, until a law says it in closed form."""
-        from driftspec.model import gradient
+        from driftspec.numerics.model import gradient
 
         return gradient(self.log_prob, x)[1]
 

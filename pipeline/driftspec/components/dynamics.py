@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Component, Need, default
+from driftspec.components.component import Component, Need, default
 from driftspec.components.solver import TrainingSolver
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from driftspec.components.dynamics import Dynamics
     from driftspec.components.verdict import Verdict
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 
@@ -113,6 +113,6 @@ class Trace(Estimator):
         return {"steps": self.solver.start_steps()}
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        from driftspec.flow import negative_log_likelihood
+        from driftspec.numerics.flow import negative_log_likelihood
 
         return negative_log_likelihood(self, model, batch, state, streams)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Component, Finding
+from driftspec.components.component import Component, Finding
 from driftspec.components.data import Data, Distribution
 from driftspec.errors import RunFailed
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from driftspec.components.estimator import Trace
     from driftspec.components.solver import Solver
     from driftspec.components.verdict import Verdict
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -31,6 +31,6 @@ class Network(Component):
 
     def build(self, d_in: int, d_out: int, generator: Generator) -> nn.Module:
         """A module called as `module(t, x)`. By default `apply` bound to `parameters`; any nn.Module will do."""
-        from driftspec.model import Bound
+        from driftspec.numerics.model import Bound
 
         return Bound(self, self.parameters(d_in, d_out, generator))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from driftspec.components.setting import Setting
     from driftspec.components.solver import VectorField
     from driftspec.components.verdict import Verdict
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 

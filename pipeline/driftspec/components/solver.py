@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from driftspec.component import Component, Finding, registry_of
+from driftspec.components.component import Component, Finding, registry_of
 from driftspec.errors import SolveFailed
 
 if TYPE_CHECKING:

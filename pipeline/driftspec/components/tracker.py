@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 if TYPE_CHECKING:
-    from driftspec.observers import Observer
+    from driftspec.components.observer import Observer
 
 
 class Tracker(Component):

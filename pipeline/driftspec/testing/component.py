@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from driftspec.component import Component
 from driftspec.components import KINDS
+from driftspec.components.component import Component
 from driftspec.registry import Registry, discover, installed
 from driftspec.testing.checks import expect, unfit
 from driftspec.testing.importing import cost

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from driftspec.components import Distribution, Table
-from driftspec.files import Files
+from driftspec.source.files import Files
 from driftspec.testing.checks import (
     apart,
     expect,

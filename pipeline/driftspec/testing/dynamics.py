@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from driftspec.components import KINDS, Data, Distribution, Dynamics
-from driftspec.fits import capabilities
-from driftspec.model import Model
+from driftspec.numerics.model import Model
+from driftspec.spec.fits import capabilities
 from driftspec.testing.checks import apart, expect, normal, own_chance, rows_alone, same, slope, unfit
 from driftspec.testing.component import ComponentTests
 from driftspec.testing.network import kink, moved, reached, trace

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.checkpoint import decode, encode
 from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace, Verdict
 from driftspec.errors import DriftspecError
-from driftspec.files import Files
-from driftspec.model import Model, gradient
+from driftspec.numerics.model import Model, gradient
+from driftspec.runs.checkpoint import decode, encode
+from driftspec.source.files import Files
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unbiased, unfit
 from driftspec.testing.component import ComponentTests

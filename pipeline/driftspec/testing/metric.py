@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from driftspec.build import Experiment, build
 from driftspec.components import Measured, Metric, Setting
 from driftspec.errors import RunFailed
-from driftspec.evaluate import Evaluation, as_json, evaluate, once, sample
-from driftspec.files import Files
+from driftspec.experiment.build import Experiment, build
+from driftspec.experiment.evaluate import Evaluation, as_json, evaluate, once, sample
+from driftspec.source.files import Files
 from driftspec.spec import Sample, Spec
 from driftspec.testing.checks import apart, expect, own_chance, slope, unfit
 from driftspec.testing.component import ComponentTests

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from driftspec.checkpoint import decode, encode
 from driftspec.components import Optimizer
 from driftspec.errors import DriftspecError
+from driftspec.runs.checkpoint import decode, encode
 from driftspec.testing.checks import expect, normal, own_chance, same
 from driftspec.testing.component import ComponentTests
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.chains import ChainSampler
 from driftspec.components import Distribution, Draws, Dynamics, Sampler, Setting
 from driftspec.errors import RunFailed
-from driftspec.model import Model
+from driftspec.numerics.chains import ChainSampler
+from driftspec.numerics.model import Model
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, limit, own_chance, same, unfit
 from driftspec.testing.component import ComponentTests

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driftspec.components import Measured, Tracker
-from driftspec.observers import Record, RunInfo
+from driftspec.components.observer import Record, RunInfo
 from driftspec.spec import Spec
 from driftspec.testing.checks import expect, own_chance, unfit
 from driftspec.testing.component import ComponentTests

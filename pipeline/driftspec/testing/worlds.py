@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from driftspec.component import Component
 from driftspec.components import Data, Distribution, Dynamics, Network, Setting, Table
-from driftspec.fits import met
-from driftspec.model import Model, build_model
+from driftspec.components.component import Component
+from driftspec.numerics.model import Model, build_model
+from driftspec.spec.fits import met
 
 if TYPE_CHECKING:
-    from driftspec.files import Files
+    from driftspec.source.files import Files
 
 A = ((0.4, 1.3), (-0.6, 0.2))
 """A field's matrix: neither symmetric nor normal."""
@@ -201,7 +201,7 @@ class Energy(_Trained):
         return module(x.new_zeros(()), x)[:, 0] + x.square().sum(1) / 2
 
     def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        from driftspec.model import gradient
+        from driftspec.numerics.model import gradient
 
         return -gradient(lambda y: self.energy(module, y), x)[1] / 2
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from driftspec.component import Component
+from driftspec.components.component import Component
 
 NOTHING = "no such value"
 

@@ -18,7 +18,7 @@ from driftspec.components import Data, Table
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.files import Files
+    from driftspec.source.files import Files
 
 
 class SpiralTrajectories(Data):

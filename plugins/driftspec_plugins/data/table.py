@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Generator
 
-    from driftspec.files import Files
+    from driftspec.source.files import Files
 
     Array = NDArray[np.float64]
 

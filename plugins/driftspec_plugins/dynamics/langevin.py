@@ -82,7 +82,7 @@ class Langevin(Dynamics):
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """s(x) (B, d): the network's output, or -∇E. The law does not depend on t."""
-        from driftspec.model import gradient
+        from driftspec.numerics.model import gradient
 
         if self.target is not None:
             return self.target.score(x)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from driftspec.component import Need, default
 from driftspec.components import Distribution, Dynamics, Network
+from driftspec.components.component import Need, default
 from driftspec_plugins.dynamics._smooth import smooth
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from driftspec.component import default
 from driftspec.components import Distribution, Dynamics, Network
+from driftspec.components.component import default
 from driftspec_plugins.dynamics._smooth import smooth
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Scored(Dynamics):
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """s(x, t) (B, d), from what the network predicts."""
-        from driftspec.model import gradient
+        from driftspec.numerics.model import gradient
 
         if self.predicts == "score":
             return module(t, x)

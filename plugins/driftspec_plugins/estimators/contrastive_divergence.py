@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from driftspec.chains import ChainSampler, Start
-from driftspec.component import Need, default
 from driftspec.components import Estimator, Loss
+from driftspec.components.component import Need, default
+from driftspec.numerics.chains import ChainSampler, Start
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from driftspec.components import Dynamics
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 

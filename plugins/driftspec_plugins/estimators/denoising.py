@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from driftspec.component import Need
 from driftspec.components import Estimator, Loss, Setting
+from driftspec.components.component import Need
 from driftspec.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 CELLS = 4096

@@ -30,7 +30,7 @@ class ExactTrace(Trace):
         """(f(x) (B, d), tr(∂f/∂x) (B,)); asks `f.divergence(x)` where f has it, which returns the same pair."""
         import torch
 
-        from driftspec.model import pullback
+        from driftspec.numerics.model import pullback
 
         own = getattr(f, "divergence", None)
         if own is not None:

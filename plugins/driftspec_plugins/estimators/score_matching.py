@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from driftspec.component import Need, default
 from driftspec.components import Estimator, Loss, Setting, Trace
+from driftspec.components.component import Need, default
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Dynamics
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 
@@ -95,7 +95,7 @@ class ScoreMatching(Estimator):
         """(t () or (B,), x_t (B, d), terms): the data themselves where the dynamics has no time."""
         import torch
 
-        from driftspec.paths import noised, simulated
+        from driftspec.numerics.sde import noised, simulated
 
         t_prior, t_data = model.dynamics.times()
         if t_prior == t_data:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from driftspec.component import Need, default
 from driftspec.components import Estimator, Loss, Path, Solver
+from driftspec.components.component import Need, default
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 
@@ -47,7 +47,7 @@ class Trajectory(Estimator):
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         """The loss on trajectories (B, K, d) observed at model.times (K,), over which the ODE runs."""
-        from driftspec.gradients import watched
+        from driftspec.numerics.gradients import watched
 
         value, paths = self.apart(model, batch, self.solver)
         loss = Loss(value, {}, state, sum(path.evaluations for path in paths))
@@ -57,7 +57,7 @@ class Trajectory(Estimator):
         """The mean distance () of the paths by `solver` from the trajectories, and the solves."""
         import torch
 
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         times, observed = model.observed_at(), batch[:, 1:]
         if self.at == "end":

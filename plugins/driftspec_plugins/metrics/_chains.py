@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from driftspec.components import Metric
-from driftspec.convergence import still
 from driftspec.errors import RunFailed, nearest
+from driftspec.numerics.convergence import still
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class OfQuantities(Metric):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Need, default
 from driftspec.components import Metric, Setting, Solver, Trace, Verdict
+from driftspec.components.component import Need, default
 from driftspec.errors import SolveFailed
 from driftspec_plugins.metrics import _likelihood_verdicts as verdicts
 from driftspec_plugins.metrics._likelihood_verdicts import AGREES, short
@@ -24,9 +24,9 @@ from driftspec_plugins.metrics._round_trip import distances
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.evaluate import Evaluation
-    from driftspec.flow import LogProb
-    from driftspec.model import Model
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.flow import LogProb
+    from driftspec.numerics.model import Model
 
 STEPS = 100
 """Euler-Maruyama steps from the data to p_T, for an SDE without a noise kernel."""
@@ -113,7 +113,7 @@ class Likelihood(Metric):
         """By differentiating the solve, or the energy; in place of a random trace an exact one is differentiated."""
         import torch
 
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         evaluation = self._read_at(evaluation)
         model, u = evaluation.model, evaluation.experiment.rows(x)
@@ -154,7 +154,7 @@ class Likelihood(Metric):
 
     def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
         """By the instantaneous change of variables."""
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         return flow.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
 
@@ -180,7 +180,7 @@ class Likelihood(Metric):
 
     def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         if not self.trace.exact():  # other probes would differ by chance
             return {"points": 0, "difference": None, "status": "random trace"}
@@ -237,7 +237,7 @@ def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[s
 
 def _simulated_end(model: Model, u: Tensor, generator: Generator, latent: Tensor | None) -> dict[str, float]:
     """The same of an SDE without a kernel: its data go as they are into the first of the steps."""
-    from driftspec.paths import simulated
+    from driftspec.numerics.sde import simulated
 
     t_prior, t_data = model.dynamics.times()
     x, error = simulated(model, u, u.new_full((len(u),), t_prior), STEPS, generator, compare=True)

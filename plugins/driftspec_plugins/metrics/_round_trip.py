@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Solver
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 def distances(evaluation: Evaluation, x: Tensor, solver: Solver) -> tuple[Tensor, int]:
     """‖x' - x‖ (n,) for x (n, d), x' = decode(encode(x)), data units; and how many points did not converge."""
     import torch
 
-    from driftspec import flow
+    from driftspec.numerics import flow
 
     solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), solver)
     return torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1), solved.not_converged

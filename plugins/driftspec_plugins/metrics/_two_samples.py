@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Measured, Metric
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 FEWEST = 4  # rows, or chains, below which no standard error can be had
 QUANTILE = 0.975  # at 1.96 standard errors

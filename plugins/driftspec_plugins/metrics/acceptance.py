@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from driftspec.component import Need
 from driftspec.components import Measured, Metric
+from driftspec.components.component import Need
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class Acceptance(Metric):

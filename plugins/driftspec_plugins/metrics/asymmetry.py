@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Measured, Metric
+from driftspec.components.component import Need
 from driftspec_plugins.metrics._scores import BLOCK, mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
-    from driftspec.model import Model
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.model import Model
 
 
 class Asymmetry(Metric):

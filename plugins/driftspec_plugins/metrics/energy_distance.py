@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Measured
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class EnergyDistance(TwoSamples):

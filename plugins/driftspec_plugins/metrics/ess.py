@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from driftspec.components import Measured
-from driftspec.convergence import SHORT, bulk, tail
+from driftspec.numerics.convergence import SHORT, bulk, tail
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays, unmoved
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class ESS(OfQuantities):

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._scores import finite, mean, score_at
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
     Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from driftspec.component import Need
 from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from driftspec.components import Course, Sampler
-    from driftspec.evaluate import Evaluation
-    from driftspec.model import Model
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.model import Model
     from driftspec_plugins.metrics._fokker_planck import Grid
 
     Array = NDArray[np.float64]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Gradient, Measured, Metric
+from driftspec.components.component import Need
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class GradientAgreement(Metric):
@@ -38,7 +38,7 @@ class GradientAgreement(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         from torch.nn.functional import cosine_similarity
 
-        from driftspec import flow, gradients
+        from driftspec.numerics import flow, gradients
 
         estimator: Any = evaluation.experiment.spec.estimator  # its solver is what `solver_gradient` promises
         rows = evaluation.experiment.rows(evaluation.test(self.points))
@@ -62,7 +62,7 @@ class GradientAgreement(Metric):
 
 def _gradient(evaluation: Evaluation, estimator: Any, by: Gradient, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
     """∂L/∂θ as one vector, and what it took."""
-    from driftspec import gradients
+    from driftspec.numerics import gradients
 
     using = estimator.model_copy(update={"solver": estimator.solver.differentiated(by)})
     model, scope = evaluation.model, evaluation.streams

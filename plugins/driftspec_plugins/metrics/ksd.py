@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Metric
+from driftspec.components.component import Need
 from driftspec_plugins.metrics._scores import finite, score_at
 from driftspec_plugins.metrics._two_samples import Compared, checked
 from driftspec_plugins.metrics._u_statistics import Pairs, jackknife, standard_error
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Data, Measured
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 BLOCK = 512  # rows of the n x n matrix held at a time
 

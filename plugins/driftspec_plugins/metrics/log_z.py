@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from driftspec.component import Need
 from driftspec.components import Measured, Metric, Setting
+from driftspec.components.component import Need
 from driftspec_plugins.metrics._log_z import Integral
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class LogZ(Metric, Integral):

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from driftspec.component import Need
 from driftspec.components import Distribution, Setting
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._two_samples import Compared, TwoSamples, by_chain, checked
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Measured
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 EXPECTED = 200_000  # rows of data that tell each mode's share
 COVERED = 0.5

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from driftspec.components import Measured, Setting
-from driftspec.convergence import FEWEST, split_r_hat
+from driftspec.numerics.convergence import FEWEST, split_r_hat
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class RHat(OfQuantities):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Need, default
 from driftspec.components import Measured, Metric, Solver, Verdict
+from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._round_trip import distances
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 
 class RoundTrip(Metric):

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.component import Need
 from driftspec.components import Measured, Metric, Network, Setting
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.evaluate import Evaluation
-    from driftspec.model import Model
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.model import Model
 
 PARTS = 5  # of time, told apart
 
@@ -65,7 +65,7 @@ class ScoreFokkerPlanck(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch
 
-        from driftspec.paths import noised, simulated
+        from driftspec.numerics.sde import noised, simulated
 
         model = evaluation.model.double()
         x = model.like(evaluation.experiment.rows(evaluation.test(self.points)))

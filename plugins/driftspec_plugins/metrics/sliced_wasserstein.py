@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from driftspec.components import Measured
-    from driftspec.evaluate import Evaluation
+    from driftspec.experiment.evaluate import Evaluation
 
 CHUNK = 2_000_000  # numbers held at a time in one array
 

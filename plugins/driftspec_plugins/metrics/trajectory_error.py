@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from driftspec.component import Need, default
 from driftspec.components import Measured, Metric, Solver, Verdict
+from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
-    from driftspec.evaluate import Evaluation
-    from driftspec.flow import Solved
+    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.numerics.flow import Solved
 
 
 class TrajectoryError(Metric):
@@ -35,7 +35,7 @@ class TrajectoryError(Metric):
         )
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        from driftspec import flow
+        from driftspec.numerics import flow
 
         observed = evaluation.test()
         start = evaluation.experiment.rows(observed[:, 0])

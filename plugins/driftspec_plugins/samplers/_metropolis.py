@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.chains import ChainSampler, Moved, Noise
-from driftspec.component import Need
 from driftspec.components import Distribution, Verdict
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
+from driftspec.numerics.chains import ChainSampler, Moved, Noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
 
 
 ROUNDED = 0.1

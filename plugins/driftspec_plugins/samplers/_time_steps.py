@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
-from driftspec.chains import Noise, noise, padded
-from driftspec.component import Finding, Need
 from driftspec.components import Draws, Dynamics, Sampler, Setting, Verdict
+from driftspec.components.component import Finding, Need
 from driftspec.errors import RunFailed
+from driftspec.numerics.chains import Noise, noise, padded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.chains import Noise
-from driftspec.component import Finding, Need
 from driftspec.components import Setting
+from driftspec.components.component import Finding, Need
 from driftspec.errors import RunFailed
+from driftspec.numerics.chains import Noise
 from driftspec_plugins.samplers._time_steps import TimeSteps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 

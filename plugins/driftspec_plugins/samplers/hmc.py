@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from driftspec.chains import Noise
+from driftspec.numerics.chains import Noise
 from driftspec_plugins.samplers._metropolis import Here, Metropolis
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
 
 
 class HMC(Metropolis):

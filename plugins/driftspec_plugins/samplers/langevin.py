@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.chains import ChainSampler, Moved, Noise
-from driftspec.component import Need
 from driftspec.components import Course, Distribution, Setting, beginning
+from driftspec.components.component import Need
 from driftspec.errors import RunFailed
+from driftspec.numerics.chains import ChainSampler, Moved, Noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import VectorField
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
 
 
 class Langevin(ChainSampler):

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from driftspec.chains import Noise
+from driftspec.numerics.chains import Noise
 from driftspec_plugins.samplers._metropolis import Here, Metropolis
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
 
 
 class MALA(Metropolis):

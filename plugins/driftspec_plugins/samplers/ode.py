@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from driftspec.component import Need, default
 from driftspec.components import Draws, Dynamics, Sampler, Setting, Solver, Verdict
+from driftspec.components.component import Need, default
 
 if TYPE_CHECKING:
     from torch import Generator
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 
@@ -46,7 +46,7 @@ class ODE(Sampler):
         return replace(drawn, stats=stats, verdicts=verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
-        from driftspec.flow import transport
+        from driftspec.numerics.flow import transport
 
         t_prior, t_data = model.dynamics.times()
         z = model.like(model.prior().sample(self.BLOCK, generator, model.dim))

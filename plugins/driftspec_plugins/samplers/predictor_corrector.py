@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from driftspec.chains import Noise
-from driftspec.component import Need
+from driftspec.components.component import Need
+from driftspec.numerics.chains import Noise
 from driftspec_plugins.samplers._time_steps import TimeSteps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.model import Model
+    from driftspec.numerics.model import Model
 
 
 class PredictorCorrector(TimeSteps):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from driftspec.component import Finding
 from driftspec.components import Schedule, Setting
+from driftspec.components.component import Finding
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer

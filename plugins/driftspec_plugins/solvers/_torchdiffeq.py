@@ -18,8 +18,8 @@ from driftspec.errors import SolveFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.component import Finding
     from driftspec.components import Gradient, Rates, Solver, VectorField
+    from driftspec.components.component import Finding
     from driftspec_plugins.solvers._adjoint import Settings
 
     Parts = tuple[Tensor | None, ...]

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.component import Finding
 from driftspec.components import Gradient, Path, Setting, Solver, below_epsilon
+from driftspec.components.component import Finding
 from driftspec_plugins.solvers._torchdiffeq import System, unused
 
 if TYPE_CHECKING:

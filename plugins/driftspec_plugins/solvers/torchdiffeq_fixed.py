@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.component import Finding
 from driftspec.components import FixedSteps, Gradient, Path, Setting
+from driftspec.components.component import Finding
 from driftspec_plugins.solvers._torchdiffeq import System, unused
 from driftspec_plugins.solvers.rk4 import spread
 

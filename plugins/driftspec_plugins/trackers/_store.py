@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from driftspec.observers import Observer
+from driftspec.components.observer import Observer
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
-    from driftspec.observers import Record, RunInfo
+    from driftspec.components.observer import Record, RunInfo
 
 
 def _below(path: str) -> str:

@@ -23,7 +23,7 @@ from driftspec.components import Tracker
 from driftspec_plugins.trackers._store import LOSS, Place, Scalars, outcome, parameters
 
 if TYPE_CHECKING:
-    from driftspec.observers import RunInfo
+    from driftspec.components.observer import RunInfo
 
 LONGEST_NAME, LONGEST_VALUE, MOST_PARAMETERS, MOST_METRICS = 250, 6000, 100, 1000
 """MLflow's limits: characters of a name and of a parameter's value, entries of one call."""

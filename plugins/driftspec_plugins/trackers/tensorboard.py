@@ -18,7 +18,7 @@ from driftspec_plugins.trackers._store import LOSS, Place, Scalars, outcome, par
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
-    from driftspec.observers import RunInfo
+    from driftspec.components.observer import RunInfo
 
 
 class TensorBoard(Tracker):

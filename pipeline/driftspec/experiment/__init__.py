@@ -1,0 +1,1 @@
+"""A Spec made live: build, data, training and evaluation loops. No files, no prints."""

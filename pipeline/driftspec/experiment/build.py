@@ -1,0 +1,161 @@
+"""A spec made live: its model, its random streams, its data, and all that only these can tell is wrong with it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from driftspec.components import Data, Solver, Trace
+from driftspec.components.observer import STAGES
+from driftspec.errors import Problem, RunFailed, SpecError, blamed
+from driftspec.source import Document
+from driftspec.source.files import Files
+from driftspec.spec import Spec
+from driftspec.spec.fits import enough_rows, fitted_to, laws, measured, problem_at
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from driftspec.experiment.dataset import Dataset, Transform
+    from driftspec.experiment.inspection import Use
+    from driftspec.numerics.model import Model
+    from driftspec.streams import Streams
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A spec made live: its model, its random streams, the transform to model units, and its data when asked for."""
+
+    spec: Spec
+    files: Files
+    model: Model
+    transform: Transform
+    streams: Streams
+    dtype: torch.dtype
+    device: torch.device
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data, read and split; a run that is only sampled from never asks."""
+        from driftspec.experiment.dataset import prepare
+
+        if self.spec.data is None:
+            raise RunFailed(f"'{self.spec.name}' has no data")
+        return prepare(self.spec.data, self.files, self.streams.under("data"), self.transform)
+
+    def has_data(self) -> bool:
+        """Whether the data have been read: a run that is only sampled from has none."""
+        return "dataset" in vars(self)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Data (n, d) as the model sees them: in model units, dtype and device of the run."""
+        return self.transform.to_model(x).to(self.device, self.dtype)
+
+
+def build(
+    spec: Spec,
+    files: Files,
+    fitted: Mapping[str, Any] | None = None,
+    document: Document | None = None,
+    stages: Collection[str] = STAGES,
+) -> Experiment:
+    """Everything a spec can still get wrong fails here: data files, dimensions, the device.
+
+    The experiment's spec has every number that the data decide where the given one leaves it to a default.
+    `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read. `document` says where
+    in the spec a mistake stands, `stages` what the spec must be good for.
+    """
+    import torch
+
+    from driftspec.experiment.dataset import Transform
+    from driftspec.numerics.model import build_model
+    from driftspec.streams import Streams
+
+    torch.set_num_threads(spec.runtime.threads)
+    device, dtype = torch.device(spec.runtime.device), getattr(torch, spec.runtime.dtype)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        text = f"'device' in runtime is '{spec.runtime.device}': this machine has no CUDA device"
+        raise SpecError(problem_at(document, "X303", text, ("runtime", "device")))
+    streams = Streams(spec.seed)
+    dataset = None
+    if spec.data is not None and fitted is None:
+        dataset = _read(spec, spec.data, files, streams, document, stages)
+    times = None
+    if dataset is not None:
+        dim, transform, times = dataset.dim, dataset.transform, dataset.times
+        spec = fitted_to(spec, len(dataset.train))
+    elif fitted is not None:
+        dim, transform, times = fitted["dim"], Transform(**fitted["transform"]), fitted["times"]
+    else:
+        laws = (law for law in spec.dynamics.nested().values() if isinstance(law, Data))
+        dim = next((d for law in laws if (d := law.dim())), 0)
+        transform = Transform.identity(dim)
+    if not dim:
+        text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
+        raise SpecError(problem_at(document, "X302", text, ("dynamics",)))
+    with blamed(spec.dynamics.label):
+        model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
+    trace, solver = _density(spec)
+    model = replace(
+        model,
+        times=None if times is None else times.to(device),
+        trace=trace,
+        solver=solver,
+        rows=(lambda: experiment.rows(experiment.dataset.rows())) if spec.data is not None else None,
+    )
+    experiment = Experiment(spec, files, model, transform, streams, dtype, device)
+    if dataset is not None:
+        vars(experiment)["dataset"] = dataset
+    return experiment
+
+
+def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
+    """The trace and the solver by which log p follows from a velocity: a scoring metric's, before the estimator's.
+
+    The trace is the first that is exact, for its log p can be differentiated.
+    """
+    found = [pair for metric in spec.scorers if (pair := metric.solves_with()) is not None]
+    if isinstance(spec.estimator, Trace):
+        found.append((spec.estimator, spec.solver or spec.estimator.solver))
+    traces = [trace for trace, _ in found]
+    return next((one for one in traces if one.exact()), traces[0] if traces else None), found[0][1] if found else None
+
+
+def _read(
+    spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None, stages: Collection[str]
+) -> Dataset:
+    """The data, and what only they can tell: whether they fit the rest."""
+    from driftspec.experiment.dataset import prepare
+
+    try:
+        dataset = prepare(data, files, streams.under("data"), use=use_of(spec, stages))
+    except SpecError as error:
+        place = ("data",) if data.file_key is None else ("data", data.file_key)
+        raise SpecError([problem_at(document, p.code, p.message, place) for p in error.problems]) from error
+    if found := [*laws(spec, dataset.dim, stages), *enough_rows(spec, len(dataset.train), len(dataset.validation))]:
+        raise SpecError([problem_at(document, *one) for one in found])
+    return dataset
+
+
+def use_of(spec: Spec, stages: Collection[str] = STAGES) -> Use:
+    """What these stages of the spec do with its rows."""
+    from driftspec.experiment.inspection import Use
+
+    density = "train" in stages and spec.estimator is not None and spec.estimator.needs_density(spec.dynamics)
+    scored = any("log_prob" in metric.offers() for metric in measured(spec, stages))
+    return Use(density, density or scored, spec.runtime.dtype)
+
+
+def warnings_of(experiment: Experiment, document: Document) -> list[Problem]:
+    """What is worth a word of the data, before anything is trained, as warnings at their section."""
+    data = experiment.spec.data
+    if data is None or not experiment.has_data():
+        return []
+    code = "X303" if data.file() is None else "X304"
+    return [problem_at(document, code, str(verdict), ("data",), "warning") for verdict in experiment.dataset.verdicts]
+
+
+__all__ = ["Experiment", "build", "use_of", "warnings_of"]

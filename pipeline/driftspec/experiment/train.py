@@ -1,0 +1,174 @@
+"""The training loop: one optimiser step an iteration, a generator of records. No files, no prints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from driftspec.components import Estimator
+from driftspec.components.observer import Record
+from driftspec.errors import RunFailed, blamed
+from driftspec.experiment.build import Experiment
+from driftspec.experiment.losses import Losses, explained
+from driftspec.numerics.model import Model
+from driftspec.spec import Train
+
+
+class Training:
+    """Everything training carries from step to step, as one tree that a checkpoint holds."""
+
+    def __init__(self, experiment: Experiment):
+        spec = experiment.spec
+        if spec.train is None or spec.estimator is None:
+            raise RunFailed("the spec trains nothing")
+        self.experiment, self.settings, self.estimator = experiment, spec.train, spec.estimator
+        self.model = experiment.model
+        self.streams = experiment.streams.under("train")
+        self.rows = experiment.rows(experiment.dataset.train)
+        self.validation_rows = experiment.rows(experiment.dataset.validation)
+        with blamed(self.settings.optimizer.label):
+            self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
+        with blamed(self.settings.schedule.label):
+            self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
+        self.ema = copy.deepcopy(self.model.module) if self.settings.ema is not None else None
+        with blamed(self.estimator.label):
+            self.state = self.estimator.start(self.model, self.streams.under("start"))
+        self.step = 0
+        self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def tree(self) -> dict[str, Any]:
+        """The state after `step` steps."""
+        return {
+            "step": self.step,
+            "module": self.model.module.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "estimator": self.state,
+            "best": self.best,
+            "transform": self.experiment.transform.tree(),
+            "dim": self.model.dim,
+            "times": self.model.times,
+        }
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's tree."""
+        self.step = tree["step"]
+        self.model.module.load_state_dict(tree["module"])
+        if self.ema is not None:
+            self.ema.load_state_dict(tree["ema"])
+        self.optimizer.load_state_dict(tree["optimizer"])
+        self.schedule.load_state_dict(tree["schedule"])
+        self.state, self.best = tree["estimator"], dict(tree["best"])
+
+    def is_over(self) -> bool:
+        return is_over(self.settings, {"step": self.step, "best": self.best})
+
+    def averaged(self) -> Model:
+        """The model that is evaluated: the averaged weights if there are any."""
+        return self.model if self.ema is None else replace(self.model, module=self.ema)
+
+    def batch(self, step: int) -> Tensor:
+        """The rows of one step: each epoch its own permutation, its ragged end dropped."""
+        size = self.settings.batch_size
+        epoch, position = divmod(step, len(self.rows) // size)
+        if self._order[0] != epoch:
+            generator = self.streams.at(epoch).generator("order")
+            self._order = epoch, torch.randperm(len(self.rows), generator=generator)
+        return self.rows[self._order[1][position * size : (position + 1) * size]]
+
+
+def train(training: Training, monitor: Callable[[Model], float] | None = None) -> Iterator[Record]:
+    """Steps until the last one, or until early stopping. RunFailed names the step that cannot go on."""
+    settings, estimator, model = training.settings, training.estimator, training.model
+    parameters, losses = list(model.parameters()), Losses()
+    while not training.is_over():
+        started, step = time.perf_counter(), training.step
+        with explained(lambda: losses, settings, step + 1), blamed(estimator.label):
+            loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
+            training.optimizer.zero_grad(set_to_none=True)
+            loss.value.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            value = _finite(loss.value.item(), "loss")
+            _finite(norm.item(), "gradient norm")
+            # Before the weights move: an estimator may look at the gradient again.
+            terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
+        rate = float(training.optimizer.param_groups[0]["lr"])
+        losses.add(step + 1, value, rate)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
+        training.optimizer.step()
+        training.schedule.step()
+        training.state, training.step = loss.next_state(), step + 1
+        _average(training, settings)
+        record = Record(step + 1, value, terms, norm.item(), rate, loss.evaluations, 0.0, verdicts=verdicts)
+        with explained(lambda: losses, settings, step + 1):
+            record = _checked(training, estimator, record, monitor)
+        yield replace(record, seconds=time.perf_counter() - started, last=training.is_over())
+
+
+def _average(training: Training, settings: Train) -> None:
+    """ema <- decay · ema + (1 - decay) · weights."""
+    if training.ema is not None and settings.ema is not None:
+        with torch.no_grad():
+            torch._foreach_lerp_(list(training.ema.parameters()), list(training.model.parameters()), 1 - settings.ema)
+            for mean, now in zip(training.ema.buffers(), training.model.module.buffers(), strict=True):
+                mean.copy_(now)
+
+
+def _checked(
+    training: Training, estimator: Estimator, record: Record, monitor: Callable[[Model], float] | None
+) -> Record:
+    """The record with the validation loss, where one is due."""
+    stopping = training.settings.early_stopping
+    every = stopping.every if stopping else training.settings.checkpoint_every if monitor else None
+    if every is None or record.step % every:
+        return record
+    watched = training.averaged()
+    watched.module.eval()
+    value = monitor(watched) if monitor else _validation_loss(training, estimator)
+    watched.module.train()
+    _finite(value, "validation loss")
+    better = value < training.best["value"] - (stopping.min_delta if stopping else 0.0)
+    if better:
+        training.best = {"value": value, "step": record.step, "checks_since": 0}
+    else:
+        training.best = {**training.best, "checks_since": training.best["checks_since"] + 1}
+    return replace(record, validation=value, best=better)
+
+
+def _validation_loss(training: Training, estimator: Estimator) -> float:
+    """The estimator's loss over the validation rows with the same noise at every check."""
+    streams = training.experiment.streams.under("validation")
+    model, rows = training.averaged(), training.validation_rows
+    size, total = training.settings.batch_size, 0.0
+    for first in range(0, len(rows), size):
+        part, scope = rows[first : first + size], streams.under(str(first)).at(1)
+        total += estimator.loss(model, part, training.state, scope).value.item() * len(part)
+    return total / len(rows)
+
+
+def _finite(value: float, what: str) -> float:
+    """The value, or the end of the run: a NaN is never replaced."""
+    if not math.isfinite(value):
+        raise RunFailed(f"{what} {value} (status non_finite)", "non_finite")
+    return value
+
+
+def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's tree is the end of a training: the last step, or the end of early stopping's patience."""
+    stopping = settings.early_stopping
+    patience_over = stopping is not None and tree["best"]["checks_since"] >= stopping.patience
+    return tree["step"] >= settings.steps or patience_over
+
+
+__all__ = ["Training", "is_over", "train"]

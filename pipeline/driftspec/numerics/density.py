@@ -1,0 +1,140 @@
+"""log p of a flow and its gradient, as metrics and chains read them.
+
+A point that is asked for alone has a number of steps N of its own, as in `flow.log_prob`. Chains move by differences of
+log p and by its gradient, which must belong to one function: all chains and all their steps have one N, and the
+gradient is that of the log p which N steps give. N is found at pilot points, and compared with 2N where chains end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from driftspec.components import Draws, FixedSteps, Solver, Trace, Verdict
+from driftspec.errors import RunFailed, SolveFailed
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model, gradient
+from driftspec.streams import Streams
+
+
+def log_density(model: Model, x: Tensor) -> Tensor:
+    """log p(x) (B,): with a graph where gradients are recorded, and then in one N for all points."""
+    solver, trace = solving(model)
+    if model.pilot is None and not torch.is_grad_enabled():
+        return flow.log_prob(model, x, solver, trace, Streams(0)).log_prob
+    steps = enough_steps(model, x.detach()) if model.pilot is None else model.steps
+    return flow.differentiable_log_prob(model, x, trace, solver, steps)
+
+
+def log_density_and_score(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(x) (B,) and ∇log p(x) (B, d): by the pilot's N, or each point by its own; with a graph as above."""
+    if torch.is_grad_enabled():
+        return gradient(lambda y: log_density(model, y), x)
+    if model.pilot is not None:
+        return _by_parts(model, x, *solving(model), model.steps)
+    value = flow.log_prob_and_score(model, x, *solving(model)).value.to(x)
+    return value[:, 0], value[:, 1:]
+
+
+def score_and_error(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    """∇log p(x) (B, d), each point by its own N, and a bound (B,) of its components' errors."""
+    solved = flow.log_prob_and_score(model, x, *solving(model))
+    return solved.value[:, 1:], solved.error
+
+
+def solving(model: Model) -> tuple[Solver, Trace]:
+    """What log p follows from the velocity by. RunFailed where nothing names a trace."""
+    if model.trace is None:
+        raise RunFailed(f"{model.dynamics.label}: log p needs a trace, and neither the estimator nor a metric has one")
+    return model.solver or model.trace.solver, model.trace
+
+
+def enough_steps(model: Model, x: Tensor) -> int | None:
+    """The first of 2N, 4N, ... steps that change log p and its gradient by the tolerance at most at every x (B, d).
+
+    N is what the solver begins with; None of a solver that chooses its own steps.
+    """
+    solver, trace = solving(model)
+    steps = solver.start_steps()
+    if steps is None or not isinstance(solver, FixedSteps):
+        return steps
+    before = _compared(model, x, solver, trace, steps)
+    while 2 * steps <= solver.max_steps:
+        steps *= 2
+        after = _compared(model, x, solver, trace, steps)
+        if bool(_agree(solver, after, before).all()):
+            break
+        before = after
+    return steps
+
+
+def with_error(model: Model, draws: Draws) -> Draws:
+    """The draws of chains with the error of the log p that moved them, where that came from solves.
+
+    It is what twice the steps, or a finer solver, change in log p and its gradient at each chain's last draw.
+    """
+    if "steps" not in vars(model) or not draws.values.numel():
+        return draws
+    error, accurate = _against_finer(model, draws.values[:, -1])
+    known = {"density_error": error, "density_steps": model.steps}
+    stats = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
+    doubts = () if accurate else (_doubt(solving(model)[0], model.steps, error),)
+    return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, *doubts))
+
+
+def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
+    """The largest error of log p and asinh ∇log p at x (B, d), None if it is not known; and whether all are allowed."""
+    solver, trace = solving(model)
+    finer = solver.finer() if model.steps is None else solver
+    if finer is None:
+        return None, False
+    one = _compared(model, x, solver, trace, model.steps)
+    try:
+        other = _compared(model, x, finer, trace, model.steps and 2 * model.steps)
+    except SolveFailed:  # a finer solver may exceed its budget where the other one does not
+        return None, False
+    error = float((one - other).abs().nan_to_num(nan=torch.inf).max())
+    return error, bool(_agree(solver, one, other).all())
+
+
+def _doubt(solver: Solver, steps: int | None, error: float | None) -> Verdict:
+    """That the chains moved by another density than the model's, or that nobody knows."""
+    by, cure = f"by {solver.label}", "lower the solver's tolerances"
+    if steps is not None:
+        by, cure = f"in {steps} steps", "raise the solver's max_steps, or make the field smoother"
+    if error is None:
+        reason = f"log p {by} moved the chains, and nothing finer is there to compare it with"
+        return Verdict("solver", "chain_density_unknown", reason, "unknown")
+    found = f"log p and its gradient {by} are off by up to {error:.1e} where the chains end"
+    return Verdict("solver", "chain_density_inaccurate", f"{found}, more than the solver allows: {cure}", "bad")
+
+
+def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> Tensor:
+    """log p and asinh ∇log p (B, 1 + d), in float64 where the device has it: differences are the solver's alone."""
+    if x.device.type != "mps":
+        model, x = model.double(), x.double()
+    with torch.no_grad():
+        value, slope = _by_parts(model, x, solver, trace, steps)
+    return torch.cat([value[:, None], slope.asinh()], 1)
+
+
+def _agree(solver: Solver, one: Tensor, other: Tensor) -> Tensor:
+    """Whether two results differ by no more than the solver is allowed; not where either is no number."""
+    return (one - other).abs() <= solver.allowed(one)
+
+
+def _by_parts(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> tuple[Tensor, Tensor]:
+    """log p (B,) and its gradient (B, d) without a graph; of many steps a few rows at a time."""
+
+    def log_p(y: Tensor) -> Tensor:
+        return flow.differentiable_log_prob(model, y, trace, solver, steps)
+
+    parts = torch.split(x, flow.at_once(steps)) if steps is not None else [x]
+    values, slopes = zip(*(gradient(log_p, part) for part in parts), strict=True)
+    return torch.cat(values), torch.cat(slopes)
+
+
+__all__ = ["enough_steps", "log_density", "log_density_and_score", "score_and_error", "solving", "with_error"]

@@ -1,0 +1,154 @@
+"""What is installed: the entry points that offer plugins, found without importing one of them; and one-file plugins.
+
+A plugin's group holds the API's version (`driftspec.v1`), its distribution's metadata the rest. Metadata are written by
+other people's tools: what cannot be read is told with its distribution, and costs no other plugin its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from driftspec.errors import Problem, UsageError, cause, nearest, shown
+from driftspec.source import regular
+
+API_VERSION = 1
+GROUP = f"driftspec.v{API_VERSION}"
+OWN = "driftspec"
+"""The distribution that `--no-plugins` still loads: its components come through the same entry point as anyone's."""
+BLOCK = "DRIFTSPEC_BLOCK_PLUGINS"
+"""The environment variable that names plugins not to import, by entry point or distribution, with commas between."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry point: a plugin to import, or why it is not imported (`problem`)."""
+
+    name: str
+    distribution: str
+    version: str
+    point: metadata.EntryPoint | None = None
+    problem: Problem | None = None
+    blocked: bool = False
+
+    @property
+    def who(self) -> str:
+        return who(self.name, self.distribution, self.version)
+
+
+def who(plugin: str, distribution: str, version: str) -> str:
+    """ "plugin 'loud' (Loud_Metrics 1.2)": how messages name a plugin."""
+    return f"plugin '{plugin}' ({distribution} {version})" if version else f"plugin '{plugin}'"
+
+
+def normal(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def entries(only_builtin: bool = False) -> tuple[list[Entry], list[Problem]]:
+    """Every plugin there is, and what is wrong with the variable that blocks some."""
+    every = list(_installed())
+    given = [name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip()]
+    found = [_blocked(entry, given) for entry in every if not only_builtin or normal(entry.distribution) == OWN]
+    return found, list(_unknown(given, every))
+
+
+def code_of(file: Path, option: str = "--plugin") -> bytes:
+    """What a one-file plugin holds. UsageError, which names the option, where there is no such file."""
+    try:
+        if file.suffix == ".py" or not file.exists():
+            return regular.read(file)
+        why = "not a .py file"
+    except FileNotFoundError:
+        why = "no such file"
+    except OSError as error:
+        why = f"cannot be read: {str(error.strerror).lower()}"
+    raise UsageError(f"{option} {file}: {why}")
+
+
+def _blocked(entry: Entry, given: Sequence[str]) -> Entry:
+    """The entry, blocked if the variable names it or its distribution."""
+    if {normal(name) for name in given}.isdisjoint({normal(entry.name), normal(entry.distribution)}):
+        return entry
+    problem = Problem("P205", f"{entry.who} is blocked by {BLOCK}", severity="warning")
+    return replace(entry, problem=problem, blocked=True)
+
+
+def _unknown(given: Sequence[str], every: Sequence[Entry]) -> Iterator[Problem]:
+    """Names in the variable that are nobody's."""
+    names = sorted({name for entry in every for name in (entry.name, entry.distribution)})
+    for name in given:
+        if normal(name) not in map(normal, names):
+            text = f"{BLOCK} names {shown(name)}, which is no plugin and no distribution of one{nearest(name, names)}"
+            yield Problem("P205", f"{text}; installed: {', '.join(names)}", severity="warning")
+
+
+def _installed() -> Iterator[Entry]:
+    """The entry points of every distribution that has any for this program."""
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        try:
+            # Reading names and versions of a large environment costs ten times as much as this look.
+            if not re.search(r"(?m)^\s*\[\s*driftspec", distribution.read_text("entry_points.txt") or ""):
+                continue
+            name, version = _label(distribution)
+            points = [point for point in distribution.entry_points if point.group.strip().startswith("driftspec")]
+        except Exception as error:
+            name, version = _label(distribution)
+            problem = Problem("P201", f"{_of(name, version)}: its entry points cannot be read: {cause(error)}")
+            yield Entry("?", name, version, problem=problem)
+            continue
+        if normal(name) in seen:
+            continue
+        seen.add(normal(name))  # the first one on sys.path is the one that is imported
+        yield from _entries(points, name, version)
+
+
+def _label(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Name and version, of broken metadata too."""
+    return _field(distribution, "Name") or "a distribution without a name", _field(distribution, "Version")
+
+
+def _field(distribution: metadata.Distribution, key: str) -> str:
+    try:
+        return str(distribution.metadata[key] or "")
+    except Exception:  # a missing file or key; some versions of importlib warn, some raise
+        return ""
+
+
+def _of(distribution: str, version: str) -> str:
+    return f"{distribution} {version}".strip()
+
+
+def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: str) -> Iterator[Entry]:
+    """One distribution's plugins. A name given twice is the first one's, for a plugin is known by its name."""
+    ours: dict[str, str] = {}
+    for point in sorted(points, key=lambda point: point.group != GROUP):
+        entry = Entry(point.name, distribution, version, point)
+        if point.group != GROUP:
+            if point.name not in ours:  # else the plugin is made for several versions, this one among them
+                yield replace(entry, problem=_other_group(entry, point.group))
+        elif point.name in ours:
+            text = f"{entry.who}: two entry points have this name, '{ours[point.name]}' and '{point.value}'"
+            yield replace(entry, problem=Problem("P202", f"{text}; the second is not loaded: rename it"))
+        else:
+            ours[point.name] = point.value
+            yield entry
+
+
+def _other_group(entry: Entry, group: str) -> Problem:
+    """A plugin for another version of the API, and what to do."""
+    number = re.fullmatch(r"driftspec\.v(\d{1,9})", group)
+    if number is None:
+        return Problem("P203", f"{entry.who} is in the unknown group {shown(group)}; plugins are in '{GROUP}'")
+    text = f"{entry.who} is made for {group}, this is {GROUP}: install a release of {entry.distribution} for {GROUP}"
+    newer = int(number[1]) > API_VERSION
+    return Problem("P203", f"{text}, or a release of {OWN} for {group}" if newer else text)
+
+
+__all__ = ["API_VERSION", "BLOCK", "GROUP", "OWN", "Entry", "entries", "normal", "who"]

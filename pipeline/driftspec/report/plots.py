@@ -1,0 +1,341 @@
+"""Pictures of a run: its loss; for 1-D data histograms; for 2-D data the samples, the log density and the way there.
+
+What can be drawn follows from what the dynamics offers (a velocity, a log p), never from its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from driftspec.components import Distribution, Measured, Solver, Trace
+from driftspec.errors import Interrupted, SolveFailed
+from driftspec.experiment.build import Experiment
+from driftspec.numerics import flow
+from driftspec.numerics.model import Model
+from driftspec.report import chain_plots as plots_chains
+from driftspec.spec.fits import capabilities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    LogDensity = Callable[[torch.Tensor], torch.Tensor]
+
+DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
+GRID, DEPTH = 64, 12.0  # points a side; nats below the highest that the map still tells apart
+SHOWN, TIMES, WALKERS = 4000, 24, 1024
+
+
+def draw(
+    experiment: Experiment,
+    model: Model,
+    stages: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
+    samples: Array | None,
+    measured: Mapping[str, Measured] | None = None,
+    lost: Callable[[str, Exception], None] | None = None,
+) -> Iterator[tuple[str, bytes]]:
+    """(name, PNG) of each picture that the stages give something for. One that fails is `lost`, and the others go on.
+
+    Without `lost` its error is raised.
+    """
+    for name, make in _pictures(experiment, model, stages, records, samples, measured or {}):
+        try:
+            png = _png(make)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if lost is None:
+                raise
+            lost(name, error)
+        else:
+            yield name, png
+
+
+Picture = tuple[str, Callable[[], Figure]]
+
+
+def _pictures(
+    experiment: Experiment,
+    model: Model,
+    stages: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
+    samples: Array | None,
+    measured: Mapping[str, Measured],
+) -> Iterator[Picture]:
+    """Names, and what makes each: nothing is computed before."""
+    if records:
+        yield "loss", lambda: _loss(records)
+    for name, result in measured.items():
+        if curves := result.details.get("curves"):
+            yield f"{name}_curves", partial(_curves, curves)
+    if samples is not None:
+        yield from _of_chains(experiment, samples)
+        yield from _on_the_way(experiment, model)
+        if experiment.spec.data is None and model.dim <= 2:
+            yield from _beside_the_target(experiment, samples)
+    if experiment.has_data() and experiment.dataset.times is not None and model.dim == 2:
+        yield "paths", lambda: _paths(experiment, model, next(_all(experiment, Solver)))
+    elif experiment.has_data() and experiment.dataset.times is None and model.dim <= 2:
+        yield from _beside_the_data(experiment, model, stages, samples)
+
+
+def _beside_the_data(
+    experiment: Experiment, model: Model, stages: Sequence[str], samples: Array | None
+) -> Iterator[Picture]:
+    """In 1 and 2 dimensions, with the data for the scale."""
+    dataset = experiment.dataset
+    data = (dataset.test if len(dataset.test) else dataset.train).numpy()
+    offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()
+    solver: Solver | None = next(_all(experiment, Solver), None)
+    log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
+    if model.dim == 1:
+        yield "density", lambda: _histogram(data, samples, log_p, dataset.columns[0])
+        return
+    box = _box(data)
+    if samples is not None:
+        yield "samples", lambda: _samples(data, samples, box, dataset.columns)
+    if "score" in own and "sample" in stages and samples is not None:
+        shown = samples[:: max(1, len(samples) // SHOWN)]
+        yield "score", lambda: plots_chains.score_field(experiment, model, box, shown, dataset.columns)
+    if "energy" in own and "evaluate" in stages:
+        yield "energy", lambda: plots_chains.energy_landscape(experiment, model, box, dataset.columns)
+    if log_p is not None and "evaluate" in stages:
+        yield "log_density", lambda: _density(experiment, log_p, box)
+    if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
+        yield "trajectories", lambda: _trajectories(experiment, model, solver)
+
+
+def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
+    """Traces of chains with draws enough to speak of, in the quantities that reports name."""
+    sampler, target = experiment.spec.sampler, experiment.spec.dynamics.nested().get("target")
+    chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
+
+    def traces() -> Figure:
+        values, names = samples, tuple(f"x{i + 1}" for i in range(samples.shape[1]))
+        if isinstance(target, Distribution):
+            told, names = target.reported(torch.from_numpy(samples))
+            values = told.numpy()
+        return plots_chains.traces(values.reshape(chains, draws, -1), names)
+
+    if draws >= 20:
+        yield "chains", traces
+
+
+def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
+    """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
+    sampler = experiment.spec.sampler
+    differentiates = model.own.isdisjoint({"score", "energy"})  # a solve for every step
+    length = sampler.length(model) if sampler is not None and model.dim <= 2 and not differentiates else None
+    if sampler is None or not length:
+        return
+    after = sorted({round(length * k / 4) for k in range(5)})
+
+    def marginals() -> Figure:
+        states = sampler.states(model, WALKERS, experiment.streams.under("sample"), after)
+        columns = experiment.dataset.columns if experiment.has_data() else [f"x{i + 1}" for i in range(model.dim)]
+        shown = experiment.transform.to_data(states.cpu()).numpy()
+        return plots_chains.marginals(shown, [f"after {n} steps" for n in after], columns)
+
+    yield "marginals", marginals
+
+
+def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
+    """Draws beside those of the law they should follow, in 1 and 2 dimensions, where that can be drawn from."""
+    target = experiment.spec.dynamics.nested().get("target")
+    if not isinstance(target, Distribution) or "samples" not in target.offers():
+        return
+    d = samples.shape[1]
+    columns = target.columns() or tuple(f"x{i + 1}" for i in range(d))
+    shown = samples[:: max(1, len(samples) // SHOWN)]  # of every chain some
+
+    def data() -> Array:
+        generator = experiment.streams.under("plots").generator("target")
+        return target.sample(min(SHOWN, len(samples)), generator, d).numpy()
+
+    def histogram() -> Figure:
+        log_p = target.log_prob if "log_prob" in target.offers() else None
+        return _histogram(data(), shown, log_p, columns[0])
+
+    def side_by_side() -> Figure:
+        drawn = data()
+        return _samples(drawn, shown, _box(drawn), columns)
+
+    yield ("density", histogram) if d == 1 else ("samples", side_by_side)
+
+
+def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
+    """x (B, d) -> log p(x), data units, by an exact trace if the run has one; None without a solver or a trace."""
+    trace: Trace | None = min(_all(experiment, Trace), key=lambda trace: not trace.exact(), default=None)
+    if solver is None or trace is None:
+        return None
+
+    def log_p(x: torch.Tensor) -> torch.Tensor:
+        streams = experiment.streams.under("plots")
+        compare = solver.start_steps() is not None  # a picture asks no adaptive solver for its error
+        scored = flow.log_prob(model, experiment.rows(x), solver, trace, streams, compare)
+        return scored.log_prob.double().cpu() + experiment.transform.log_det()
+
+    return log_p
+
+
+def _all(experiment: Experiment, kind: type[Any]) -> Iterator[Any]:
+    """The run's own components to compute a picture with."""
+    return (c for c in experiment.spec.components().values() if isinstance(c, kind))
+
+
+def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure, list[Axes]]:
+    """Panels as tall as the box asks for, between half and one and a half times their width."""
+    ratio = min(1.5, max(0.5, (box[3] - box[2]) / (box[1] - box[0])))
+    figure = Figure(figsize=(4.4 * panels, 0.8 + 3.6 * ratio), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _png(make: Callable[[], Figure]) -> bytes:
+    """The picture. Labels are plain text, dollar signs and all, and libraries' own warnings go nowhere."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings(record=True):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font has not
+        make().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _box(x: Array) -> tuple[float, float, float, float]:
+    """Limits that hold the data with a margin."""
+    low, high = plots_chains.limits(x, 0.15)
+    return low[0], high[0], low[1], high[1]
+
+
+def _dress(axes: Axes, title: str, box: tuple[float, ...], columns: Sequence[str]) -> None:
+    axes.set(title=title, xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1])
+    axes.set_aspect("equal")
+
+
+def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """A metric's densities and the histograms they are compared with, a panel each (see `Measured`)."""
+    figure, axes = _figure(len(curves))
+    for panel, curve in zip(axes, curves, strict=True):
+        panel.stairs(curve["histogram"], curve["edges"], color=DRAWN, label="particles")
+        panel.plot(curve["x"], curve["density"], color=DATA, label="density")
+        panel.set(title=curve["title"], xlabel=curve["axis"], ylabel="p")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, (axes,) = _figure(1)
+    steps, losses = (np.array([r[key] for r in records], dtype=float) for key in ("step", "loss"))
+    axes.plot(steps, losses, color=DATA, alpha=0.4, linewidth=1, label="batch")
+    width = max(1, len(losses) // 20)
+    if len(losses) > width > 1:
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], smooth, color=DATA, linewidth=2, label=f"mean of {width} records")
+    checks = [(r["step"], r["validation"]) for r in records if "validation" in r]
+    if checks:
+        axes.plot(*zip(*checks, strict=True), color=DRAWN, marker=".", label="validation")
+    axes.set(title="training", xlabel="step", ylabel="loss")
+    # The first steps of an untrained model would flatten all that follows.
+    (low,), (high,) = plots_chains.limits(losses[:, None], 0.1, (0.0, 0.98))
+    axes.set_ylim(low, high)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _samples(data: Array, samples: Array, box: tuple[float, float, float, float], columns: Sequence[str]) -> Figure:
+    figure, axes = _figure(2, box)
+    shown = min(SHOWN, len(data), len(samples))
+    for panel, points, title, color in zip(axes, (data, samples), ("data", "samples"), (DATA, DRAWN), strict=True):
+        panel.scatter(points[:shown, 0], points[:shown, 1], s=3, alpha=0.5, color=color, linewidths=0)
+        _dress(panel, title, box, columns)
+    return figure
+
+
+def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, column: str) -> Figure:
+    """1-D: data and samples in the same bins, and the model's density."""
+    figure, (axes,) = _figure(1)
+    (low,), (high,) = plots_chains.limits(data[:, :1], 0.2)
+    across = np.linspace(low, high, 401)
+    for points, name, color in ((data, "data", DATA), (samples, "samples", DRAWN)):
+        if points is not None:
+            bars, edges = np.histogram(points[:, 0], across[::5])
+            axes.stairs(bars / len(points) / np.diff(edges), edges, color=color, label=name)
+    with contextlib.suppress(SolveFailed):
+        if log_p is not None:
+            axes.plot(across, log_p(torch.from_numpy(across)[:, None]).exp(), color=PATHS, label="model's density")
+    axes.set(title="density", xlabel=column, ylabel="p")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float, float, float]) -> Figure:
+    """log p on a grid, in the data's units; the truth beside it where it is known. Same colours, same scale."""
+    sides = (torch.linspace(*ends, GRID, dtype=torch.float64) for ends in (box[:2], box[2:]))
+    points = torch.cartesian_prod(*sides)
+    maps = {"log p, model": log_p(points)}
+    data = experiment.spec.data
+    if isinstance(data, Distribution) and "log_prob" in data.offers():
+        maps["log p, truth"] = data.log_prob(points)
+    top = max(float(values.max()) for values in maps.values())
+    figure, axes = _figure(len(maps), box)
+    for panel, (title, values) in zip(axes, maps.items(), strict=True):
+        image = panel.imshow(
+            values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma",
+            interpolation="bilinear",
+        )  # fmt: skip
+        _dress(panel, title, box, experiment.dataset.columns)
+    figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")
+    return figure
+
+
+def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
+    """Held-out observations, and the model's path from the first of each, in the data's units."""
+    dataset, finer = experiment.dataset, 8
+    rows = dataset.test if len(dataset.test) else dataset.train
+    observed, times = rows[:4], model.observed_at()
+    share = torch.arange(finer, device=times.device, dtype=times.dtype) / finer
+    dense = torch.cat([(times[:-1, None] + share * times.diff()[:, None]).flatten(), times[-1:]])
+    with torch.no_grad():
+        states, _ = flow.trajectory(model, experiment.rows(observed[:, 0]), dense, solver)
+    path = experiment.transform.to_data(states.cpu()).numpy()
+    figure, (axes,) = _figure(1)
+    axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)
+    for trajectory in observed.numpy():
+        axes.scatter(trajectory[:, 0], trajectory[:, 1], s=8, color=DATA, zorder=2)
+    axes.set(title="observed (points) and solved (lines)", xlabel=dataset.columns[0], ylabel=dataset.columns[1])
+    axes.set_aspect("equal")
+    return figure
+
+
+def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figure:
+    """Prior samples on their way to the data, in model units."""
+    t_prior, t_data = model.dynamics.times()
+    z = model.prior().sample(200, experiment.streams.under("plots").generator("prior"), model.dim)
+    states, steps = [model.like(z)], solver.start_steps()
+    times = np.linspace(t_prior, t_data, TIMES + 1)
+    with torch.no_grad():
+        for before, after in itertools.pairwise(times):
+            few = None if steps is None else max(1, -(-4 * steps // TIMES))
+            path = solver.solve(model.velocity, states[-1], float(before), float(after), steps=few)
+            states.append(path.require("the paths").state)
+    first, second = torch.stack(states).double().cpu().numpy().transpose(2, 0, 1)
+    figure, (axes,) = _figure(1)
+    axes.plot(first, second, color=PATHS, linewidth=0.5, alpha=0.4)
+    axes.scatter(first[0], second[0], s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)
+    axes.scatter(first[-1], second[-1], s=6, color=DRAWN, label=f"data, t = {t_data:g}", zorder=3)
+    axes.set(title="trajectories (model units)")
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, fontsize=8)
+    return figure

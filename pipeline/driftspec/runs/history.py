@@ -1,0 +1,185 @@
+"""What is left of runs: every run below a folder, what one of them says of itself, and what differs between two.
+
+Only files are read, and no spec is checked again: a run whose plugin is gone, or whose file is damaged, is still told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driftspec import source
+from driftspec.errors import DriftspecError, RunFailed
+from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
+from driftspec.source.document import dotted, leaves
+
+DEAD, DAMAGED = "killed", "damaged"
+"""Two states that no run.json says: a run that was going on when its process died, and one that cannot be read."""
+VERSIONS = ("driftspec", "python", "torch", "plugins", "git", "host", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as its files tell it. `info` is run.json, empty where that is damaged; `problem` says what is."""
+
+    path: Path
+    status: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.info.get("name") or self.path.parent.name)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `resume` has something to go on with."""
+        return self.status in ("interrupted", "failed", DEAD) and (self.path / RESOLVED).exists()
+
+    @property
+    def plugins(self) -> list[str]:
+        """The one-file plugins it was made with, as its command named them."""
+        words = [str(word) for word in self.info.get("argv") or ()]
+        after = [value for word, value in itertools.pairwise(words) if word == "--plugin"]
+        return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+
+
+def look(path: str | Path) -> Entry:
+    """The run in a directory. UsageError if there is none; a damaged one is an entry too."""
+    return _entry(RunDir.open(path))
+
+
+def listed(root: Path) -> list[Entry]:
+    """Every run below a folder, the newest last; those that do not say when they began are the first."""
+    entries = [_entry(RunDir(path)) for path in _runs(root)] if root.is_dir() else []
+    return sorted(entries, key=lambda entry: (str(entry.info.get("started", "")), str(entry.path)))
+
+
+def _runs(root: Path) -> Iterator[Path]:
+    """Directories of runs, whole or not; nothing inside a run is looked at."""
+
+    def refuse(error: OSError) -> None:
+        raise RunFailed(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, below, files in os.walk(root, onerror=refuse):
+        if not {RUN, RESOLVED, RECORDS}.isdisjoint(files):
+            below.clear()
+            yield Path(folder)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def _entry(directory: RunDir) -> Entry:
+    info: dict[str, Any] = {}
+    try:
+        info = _read(directory, RUN, _is_info)
+        dead = info["status"] == "running" and not directory.is_locked()
+        metrics = _read(directory, METRICS, _are_metrics) if (directory.path / METRICS).exists() else {}
+    except DriftspecError as error:
+        return Entry(directory.path, DAMAGED, info, problem=str(error))
+    return Entry(directory.path, DEAD if dead else info["status"], info, metrics)
+
+
+def _read(directory: RunDir, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    found: dict[str, Any] = directory.read_json(name)
+    if not fits(found):
+        raise RunFailed(f"{directory.path / name} is damaged (not what a run leaves there)")
+    return found
+
+
+def _is_info(found: Any) -> bool:
+    shapes = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
+    return (
+        isinstance(found, dict)
+        and "status" in found
+        and all(isinstance(found[key], shape) for key, shape in shapes.items() if key in found)
+    )
+
+
+def _are_metrics(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
+        for one in found.values()
+    )
+
+
+def told(entry: Entry) -> dict[str, Any]:
+    """All that a run says of itself, and whether its outputs are still the bytes that it recorded."""
+    directory = RunDir(entry.path)
+    digests = {
+        name: {"sha256": digest, "now": _compared(directory, name, digest)}
+        for name, digest in (entry.info.get("digests") or {}).items()
+    }
+    files = sorted(path for path in entry.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {
+        "run": str(entry.path), "status": entry.status, "problem": entry.problem, "info": dict(entry.info),
+        "metrics": dict(entry.metrics), "digests": digests,
+        "files": {str(path.relative_to(entry.path)): path.stat().st_size for path in files},
+        "spec": directory.read_bytes(RESOLVED).decode(errors="replace") if (entry.path / RESOLVED).exists() else None,
+    }  # fmt: skip
+
+
+def _compared(directory: RunDir, name: str, digest: str) -> str:
+    if not (directory.path / name).is_file():
+        return "missing"
+    return "same" if directory.digest(name) == digest else "changed"
+
+
+def difference(a: Entry, b: Entry) -> dict[str, Any]:
+    """What differs between two runs, every value as [of a, of b]; null is written for what one of them lacks."""
+    mine, other = (_digests(entry) for entry in (a, b))
+    return {
+        "runs": [str(a.path), str(b.path)], "status": [a.status, b.status],
+        "spec": _differing(_spec(a), _spec(b)),
+        "versions": _differing(_versions(a), _versions(b)),
+        "metrics": {name: _gap(a.metrics.get(name), b.metrics.get(name)) for name in {**a.metrics, **b.metrics}},
+        "digests": {name: _equal(mine.get(name), other.get(name)) for name in {**mine, **other}},
+    }  # fmt: skip
+
+
+def _spec(entry: Entry) -> dict[str, Any]:
+    """The resolved spec by dotted keys."""
+    text = RunDir(entry.path).read_bytes(RESOLVED)
+    return {dotted(path): value for path, value in leaves(source.parse(text, str(entry.path / RESOLVED)).data)}
+
+
+def _versions(entry: Entry) -> dict[str, Any]:
+    return {dotted(path): value for path, value in leaves({key: entry.info.get(key) for key in VERSIONS})}
+
+
+def _digests(entry: Entry) -> dict[str, str]:
+    """Of its outputs; and of the data file, where there is one."""
+    data = entry.info.get("data_digest")
+    return {**({"data": data} if data else {}), **(entry.info.get("digests") or {})}
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
+
+
+def _gap(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:
+    """b - a, with the standard error of a difference of independent numbers, and their ratio z."""
+    values = [None if one is None else one.get("value") for one in (a, b)]
+    errors = [None if one is None else one.get("stderr") for one in (a, b)]
+    gap = stderr = z = None
+    first, second = values
+    if first is not None and second is not None and a and b and a.get("unit") == b.get("unit"):
+        gap = second - first
+        if None not in errors:
+            stderr = math.hypot(*(error for error in errors if error is not None))
+            z = gap / stderr if stderr else None
+    return {"values": values, "stderrs": errors, "difference": gap, "stderr": stderr, "z": z}
+
+
+def _equal(a: str | None, b: str | None) -> str:
+    if a is None or b is None:
+        return "only the first has it" if b is None else "only the second has it"
+    return "equal" if a == b else "different"
+
+
+__all__ = ["DAMAGED", "DEAD", "Entry", "difference", "listed", "look", "told"]

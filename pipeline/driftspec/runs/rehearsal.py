@@ -1,0 +1,82 @@
+"""What checking cannot see: everything is built, a step taken, a few samples drawn. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from driftspec.components.observer import STAGES
+from driftspec.errors import DriftspecError, Problem, RunFailed, blamed, cause
+from driftspec.experiment.build import build, warnings_of
+from driftspec.runs.lifecycle import check_rows
+from driftspec.source.files import Files
+from driftspec.spec.wording import place_of
+
+if TYPE_CHECKING:
+    from driftspec.experiment.build import Experiment
+    from driftspec.numerics.model import Model
+    from driftspec.spec import Loaded
+
+SAMPLES = 16
+
+
+def rehearse(loaded: Loaded, allow_outside: bool = False) -> list[Problem]:
+    """X305 where the run fails, at the section that does, and warnings of the data.
+
+    SpecError for what is wrong with the spec or its data.
+    """
+    section, found = ["dynamics"], list[Problem]()
+    try:
+        with _foreign():
+            experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document)
+            check_rows(loaded, experiment, STAGES)
+            found += warnings_of(experiment, loaded.document)
+            section.append("estimator")
+            model = _one_step(experiment)
+            section.append("sampler")
+            _few_draws(experiment, model)
+    except RunFailed as error:
+        place = place_of(loaded.document, (section[-1],))
+        line = loaded.document.source_line(place)
+        found.append(Problem("X305", f"{section[-1]}: {error}", place, source=line))
+    return found
+
+
+@contextmanager
+def _foreign() -> Iterator[None]:
+    """Whatever a component raises is a failure of the run."""
+    try:
+        yield
+    except DriftspecError:
+        raise
+    except Exception as error:
+        raise RunFailed(cause(error)) from error
+
+
+def _one_step(experiment: Experiment) -> Model:
+    """The model after one step; as it was built where nothing is trained."""
+    from driftspec.experiment.train import Training, train
+
+    if experiment.spec.train is None:
+        return experiment.model
+    training = Training(experiment)
+    next(train(training))
+    return training.averaged()
+
+
+def _few_draws(experiment: Experiment, model: Model) -> None:
+    """Some of the run's own draws; of a sampler with a number of chains, one of each chain."""
+    sampler, asked = experiment.spec.sampler, experiment.spec.sample
+    if sampler is None or asked is None:
+        return
+    count = min(SAMPLES, asked.count)
+    chains, draws = sampler.layout(count)
+    n = count if chains * draws == count else chains
+    with blamed(sampler.label):
+        values = sampler.draw(model, n, experiment.streams.under("sample")).values
+    if not bool(values.isfinite().all()):
+        raise RunFailed(f"{sampler.label}: draws that are not finite")
+
+
+__all__ = ["rehearse"]

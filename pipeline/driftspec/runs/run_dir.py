@@ -1,0 +1,380 @@
+"""A run on the disk: one directory a run, and the only code that opens, renames or removes a file of it.
+
+    runs/NAME/20261122T095200Z-1f3c9a02/
+        run.json            what makes the directory a run; written first and last
+        train.jsonl         one record a logged step, appended a line at a time
+        checkpoints/        step-00000200.safetensors, then step-00000200.json: without the second the first is nothing
+        .lock               held (flock) by the process that writes; the system releases it when that process dies
+
+Every file but train.jsonl is written to a temporary name beside it, flushed to the disk and renamed, so a process may
+be killed at any instant: a reader finds the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from driftspec.errors import DriftspecError, RunFailed, UsageError, nearest, shown
+from driftspec.runs.checkpoint import Tree, decode, encode
+from driftspec.source import regular
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
+SWEEP = "sweep.json"  # what makes a directory that of a sweep, with a run below it for each point
+SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run. `skipped` says which checkpoints the last `load_checkpoint` passed over, and why."""
+
+    path: Path
+    skipped: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @classmethod
+    def create(
+        cls, out: Path | None, name: str, digest: str, now: datetime, root: Path = Path("runs"), prefix: str = ""
+    ) -> RunDir:
+        """A directory of its own for a run: exactly `out`, or ROOT/NAME/<prefix><UTC time>-<8 hex of the digest>."""
+        if out is None and (name in ("", ".", "..") or PurePath(name).name != name):
+            raise UsageError(f"a run's name is one directory's name, not {shown(name)}")
+        stem = root / name / f"{prefix}{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:8]}"
+        try:
+            path = _claim(Path(out)) if out is not None else _numbered(stem)
+        except OSError as error:
+            raise UsageError(f"cannot create the run directory {out or stem}: {error.strerror or error}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """The directory of an existing run."""
+        path = Path(path)
+        try:
+            if (path / RUN).is_file():
+                return cls(path)
+            raise UsageError(f"'{path}' is not a run: {_why_not(path)}")
+        except OSError as error:
+            raise UsageError(f"'{path}' cannot be opened as a run: {error.strerror or error}") from error
+
+    def begun(self) -> bool:
+        """Whether there is a run to go on with. What a process killed before that has left is removed, if all of it."""
+        if (self.path / RESOLVED).exists() or not self.path.exists():
+            return self.path.exists()
+        with _disk(self.path, "removed"):
+            for left in (self.path / RUN, self.path / SPEC, self.path / LOCK, *self.path.glob(".*.tmp")):
+                left.unlink(missing_ok=True)
+            self.path.rmdir()
+        return False
+
+    def is_locked(self) -> bool:
+        """Whether a living process of this machine is working on the run. Nothing is changed."""
+        import fcntl
+
+        path = self.path / LOCK
+        if not path.exists():
+            return False
+        with _disk(path, "read"), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all."""
+        path = self._at(name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with _disk(path, "written"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        _flush(path.parent)
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode("utf-8", "backslashreplace"))
+
+    def write_json(self, name: str, value: object) -> None:
+        """Strict JSON, keys in the order given."""
+        self.write_bytes(name, _json(value, name, indent=2) + b"\n")
+
+    def write_array(self, name: str, array: NDArray[Any]) -> None:
+        """A .npy file in C order, so that equal arrays are equal files."""
+        import numpy as np
+
+        if array.dtype.hasobject:
+            raise DriftspecError(f"{name}: an array of Python objects cannot be saved; make it numbers")
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(array, order="C"), allow_pickle=False)
+        self.write_bytes(name, buffer.getvalue())
+
+    def export_samples(self, file: Path, columns: Sequence[str]) -> None:
+        """samples.npy once more where the user wants it: .npy as it is, .csv with a header."""
+        import numpy as np
+
+        with _disk(file, "written"):
+            if file.suffix == ".npy":
+                file.write_bytes(self.read_bytes("samples.npy"))
+            else:
+                rows = self.read_array("samples.npy")
+                np.savetxt(file, rows, delimiter=",", header=",".join(columns), comments="", fmt="%.9g")
+
+    def read_bytes(self, name: str) -> bytes:
+        path = self._at(name)
+        with _disk(path, "read"):
+            return regular.read(path)
+
+    def read_json(self, name: str) -> Any:
+        data = self.read_bytes(name)
+        try:
+            return _parsed(data)
+        except (ValueError, RecursionError) as error:
+            raise RunFailed(_damaged(self._at(name), error)) from error
+
+    def read_array(self, name: str) -> NDArray[Any]:
+        import numpy as np
+
+        data = self.read_bytes(name)
+        try:
+            array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise RunFailed(_damaged(self._at(name), error)) from error
+        return array
+
+    def digest(self, name: str) -> str:
+        """sha256 of a file."""
+        return hashlib.sha256(self.read_bytes(name)).hexdigest()
+
+    def append_record(self, record: dict[str, Any]) -> None:
+        """Add one line to train.jsonl. `step` is required: by it `resume` knows what to cut."""
+        if type(record.get("step")) is not int:
+            raise DriftspecError(f"{RECORDS}: a record needs a 'step', an integer, not {shown(record.get('step'))}")
+        line = _json(record, RECORDS) + b"\n"
+        with _disk(self.path / RECORDS, "written"), (self.path / RECORDS).open("ab") as file:
+            file.write(line)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of train.jsonl, without a last line that a kill tore."""
+        return [record for _, record in self._lines()]
+
+    def cut_records(self, step: int) -> None:
+        """Drop what was recorded after `step`, and a torn last line."""
+        kept = [line + b"\n" for line, record in self._lines() if record["step"] <= step]
+        if (self.path / RECORDS).exists():
+            self.write_bytes(RECORDS, b"".join(kept))
+
+    def save_checkpoint(self, step: int, tree: Tree) -> None:
+        """Write checkpoints/step-….safetensors, then the .json that makes it exist."""
+        tensors, note = encode(tree)
+        _flush(self.path / RECORDS)  # a checkpoint must not survive a power cut that its records do not
+        self.write_bytes(_file(step, "safetensors"), tensors)
+        self.write_bytes(_file(step, "json"), note)
+
+    def load_checkpoint(self, step: int | None = None) -> tuple[int, Tree]:
+        """(step, tree) of the newest checkpoint that is whole, or of exactly `step`."""
+        self.skipped.clear()
+        there = self.checkpoints()
+        if step is not None and step not in there:
+            raise RunFailed(f"{self.path}: no checkpoint of step {step}; there are {there}", step=step)
+        for number in reversed(there) if step is None else [step]:
+            try:
+                return number, decode(*(self.read_bytes(_file(number, end)) for end in ("safetensors", "json")))
+            except DriftspecError as error:
+                self.skipped.append(f"the checkpoint of step {number} cannot be used: {error}")
+        why = "; ".join(self.skipped) or "none was written"
+        raise RunFailed(f"{self.path}: no checkpoint to go on from ({why})", step=step)
+
+    def weights(self, step: int) -> Path:
+        """Where the tensors of a step's checkpoint are."""
+        return self._at(_file(step, "safetensors"))
+
+    def checkpoints(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        names = (re.fullmatch(r"step-(\d{8,})\.json", path.name) for path in (self.path / CHECKPOINTS).glob("*.json"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def prune(self, keep: set[int]) -> None:
+        """Delete every checkpoint but those of the steps in `keep`, and what killed saves left behind."""
+        folder = self.path / CHECKPOINTS
+        with _disk(folder, "pruned"):
+            for step in set(self.checkpoints()) - keep:
+                self._at(_file(step, "json")).unlink()
+            for tensors in folder.glob("step-*.safetensors"):
+                if not tensors.with_suffix(".json").exists():
+                    tensors.unlink()
+            for temporary in folder.glob(".step-*.tmp"):
+                temporary.unlink()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only process that writes to this run."""
+        import fcntl
+
+        path = self.path / LOCK
+        with contextlib.ExitStack() as opened:
+            with _disk(path, "locked"):
+                file = opened.enter_context(path.open("a+"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    holder = f"process {pid}" if (pid := file.read().strip()) else "another process"
+                    raise UsageError(f"{self.path}: {holder} is working on this run; wait for it, or stop it") from None
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+            yield
+
+    def _at(self, name: str) -> Path:
+        """Names come from specs and plugins too (a metric's picture): none leads out of the directory."""
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or not PurePath(name).name:
+            raise DriftspecError(f"{shown(name)} is not the name of a file in a run directory")
+        return self.path / name
+
+    def _lines(self) -> list[tuple[bytes, dict[str, Any]]]:
+        """(line, record) pairs; the lines as they are, so that a cut changes no byte of what it keeps."""
+        if not (self.path / RECORDS).exists():
+            return []
+        lines = self.read_bytes(RECORDS).splitlines()
+        pairs = [(line, _record(line)) for line in lines]
+        if pairs and pairs[-1][1] is None:
+            pairs.pop()
+        for number, (_, record) in enumerate(pairs, 1):
+            if record is None:
+                raise RunFailed(f"{self.path / RECORDS}:{number}: not a record of a step; remove the line")
+        return [(line, record) for line, record in pairs if record is not None]
+
+
+def _claim(path: Path) -> Path:
+    """Make `path` this run's, if it is new or empty: two processes may find it empty, one creates the lock file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"'{path}' is not empty; name a new or an empty directory")
+        (path / LOCK).touch(exist_ok=False)
+    except FileExistsError:
+        what = "is being used by another run" if path.is_dir() else "is a file"
+        raise UsageError(f"'{path}' {what}; name a new or an empty directory") from None
+    return path
+
+
+def _numbered(stem: Path) -> Path:
+    """The first of stem, stem-2, stem-3, … that did not exist; it does now."""
+    for number in itertools.count(1):
+        path = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True, exist_ok=False)
+            break
+    return path
+
+
+def meant(path: str | Path) -> Path:
+    """The run that a path means: of the folder of a spec's runs the newest that is no child of another; else itself."""
+    folder, found = Path(path), list[tuple[str, str]]()
+    try:
+        below = [] if (folder / RUN).exists() or (folder / SWEEP).exists() else sorted(folder.glob(f"*/{RUN}"))
+    except (OSError, ValueError):  # which opening it says
+        below = []
+    for file in below:
+        with contextlib.suppress(DriftspecError):  # a damaged run does not say whether it is a child
+            info = RunDir(file.parent).read_json(RUN)
+            if isinstance(info, dict) and info.get("parent") is None:
+                found.append((str(info.get("started")), file.parent.name))
+    return folder / max(found)[1] if found else folder
+
+
+def _why_not(path: Path) -> str:
+    """Why `path` is not a run, and which one may be meant."""
+    if not path.is_dir():
+        siblings = [other.name for other in path.absolute().parent.glob("*") if other.is_dir()]
+        return f"there is no such directory{nearest(path.name, siblings)}"
+    below = sorted(found.parent for found in path.glob(f"*/{RUN}"))
+    return f"it has no {RUN}" + (f"; the newest run below it is '{below[-1]}'" if below else "")
+
+
+def _file(step: int, end: str) -> str:
+    return f"{CHECKPOINTS}/step-{step:08d}.{end}"
+
+
+def _flush(path: Path) -> None:
+    """Best effort: not every file system can flush a directory, and a run may have no records yet."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _disk(path: Path, done: str) -> Iterator[None]:
+    """A full disk or a missing permission is a message, not a traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be {done}: {error.strerror or error}") from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}); restore it from a copy, or run the spec again"
+
+
+def _json(value: object, name: str, indent: int | None = None) -> bytes:
+    """Strict JSON as UTF-8. A lone surrogate (an argument that is not UTF-8) becomes \\udcff, which JSON reads back."""
+    if problems := list(_unfit(value, "")):
+        raise DriftspecError(f"{name} cannot be written as JSON: {'; '.join(problems)}")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode("utf-8", "backslashreplace")
+
+
+def _unfit(value: object, key: str) -> Iterator[str]:
+    """What JSON cannot hold, by name: json.dumps would refuse it without one, or change it in silence."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(name, str):
+                yield from _unfit(item, f"{key}.{name}" if key else name)
+            else:
+                yield f"{key or 'the mapping'} has the key {name!r}, which is not text"
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _unfit(item, f"{key}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{key or 'the value'} is {value}; write null, and the reason beside it"
+    elif value is not None and not isinstance(value, (bool, int, float, str)):
+        yield f"{key or 'the value'} is a {type(value).__name__}; make it a plain number, text, list or mapping"
+
+
+def _parsed(data: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(data, parse_constant=refuse)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record on a line, or None if there is none."""
+    try:
+        record = _parsed(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and type(record.get("step")) is int else None

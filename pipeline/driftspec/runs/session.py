@@ -1,0 +1,187 @@
+"""A run under way: what is known of it, who is told, and how it ends, by itself, by a failure or by a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftspec import spec
+from driftspec.components.observer import Observer, RunInfo
+from driftspec.components.verdict import Judged, Verdict, of_severity, with_verdict
+from driftspec.errors import DriftspecError, Interrupted, RunFailed, cause
+from driftspec.registry import Registry
+from driftspec.runs import provenance
+from driftspec.runs.dispatch import Audience, members
+from driftspec.runs.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from driftspec.components import Measured
+
+
+@dataclass
+class Run:
+    """A run under way: its spec, its directory, what run.json says of it."""
+
+    loaded: spec.Loaded
+    registry: Registry
+    directory: RunDir
+    info: dict[str, Any]
+    observer: Observer = field(default_factory=Observer)
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> spec.Spec:
+        return self.loaded.spec
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    def save_info(self, **changes: Any) -> None:
+        self.info |= changes
+        self.directory.write_json("run.json", self.info)
+
+    @property
+    def verdicts(self) -> list[Judged]:
+        """What run.json says of how far the run can be trusted."""
+        return [Judged.read(entry) for entry in self.info.get("verdicts", [])]
+
+    def judge(self, source: str, verdict: Verdict) -> None:
+        """Record a verdict in run.json at once, and report it, unless one as bad is known of its source and subject."""
+        before = self.verdicts
+        after = with_verdict(before, Judged(source, verdict))
+        if after != before:
+            self.save_info(verdicts=[one.entry() for one in after])
+            self.observer.verdict(source, verdict)
+
+    def forget_verdicts(self) -> None:
+        """Keep the verdicts on training alone: data, draws and metrics are judged again."""
+        self.info["verdicts"] = [one.entry() for one in self.verdicts if one.source == "train"]
+
+    def lines(self) -> list[str]:
+        """The metrics' lines a run ends with.
+
+        The last one begins with the bad verdicts and with what is known of the run's draws, and ends with the warnings.
+        """
+        lines = [measured.line for measured in self.measured.values() if measured.line]
+        judged = self.verdicts
+        bad, warnings = (of_severity(judged, how) for how in ("bad", "warning"))
+        draws = [one for one in judged if one.source == "sample" and one not in bad and one not in warnings]
+        before, after = ([str(one.verdict) for one in some] for some in ([*bad, *draws], warnings))
+        last = "; ".join(dict.fromkeys([*before, *lines[-1:], *after]))
+        return [*lines[:-1], last] if last else []
+
+    def note_failure(self, failure: dict[str, str]) -> None:
+        """Leave in run.json that an observer failed, at once: the run may yet be killed."""
+        self.save_info(failed_observers=[*self.info.get("failed_observers", []), failure])
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
+
+
+def resume_command(run: Run) -> str:
+    """What goes on with a run when pasted into a shell."""
+    return how_to_resume(run.path, run.registry.files)
+
+
+def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
+    return shlex.join(["run-spec", "resume", str(path), *(word for file in plugins for word in ("--plugin", file))])
+
+
+class Stop:
+    """SIGINT and SIGTERM. While deferred the first waits for the step's end; else they end the run at once."""
+
+    def __init__(self, run: Run):
+        self.run, self.waits = run, False
+        self.signal: int | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        impatient = self.signal is not None
+        self.signal = number
+        if impatient or not self.waits:
+            self.now("interrupted")
+
+    def now(self, message: str) -> None:
+        raise Interrupted(f"{message}; go on with: {resume_command(self.run)}", self.signal or int(signal.SIGINT))
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        before, self.waits = self.waits, True
+        try:
+            yield
+        finally:
+            self.waits = before
+        if self.signal is not None and not before:
+            self.now("interrupted")
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """In place of the signals' own handlers."""
+        old: dict[int, Any] = {}
+        try:
+            for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+                with contextlib.suppress(ValueError):  # signals reach the main thread alone
+                    old[number] = signal.signal(number, self)
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
+    """Holds the run's lock (a resumed one has it already), listens to signals, tells observers how the run goes, and
+    leaves the outcome in run.json whatever it is. `step` is how many were trained before.
+    """
+    stop = Stop(run)
+    audience = Audience(run.observer, members(run.spec, run.registry, run.path), run.note_failure)
+    audience.hold = stop.deferred
+    run.observer = audience
+    with contextlib.nullcontext() if resumed else run.directory.lock():
+        run.save_info(status="running", pid=os.getpid(), finished=None)
+        try:
+            with stop.listening():
+                audience.started(_told(run, step, resumed))
+                yield stop
+                run.save_info(status="finished", finished=provenance.now(), digests=_digests(run))
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            detail: dict[str, Any] = {"message": str(error) or type(error).__name__}
+            if isinstance(error, RunFailed):
+                detail |= {"status": error.status, "step": error.step}
+            run.save_info(status=status, error=detail, finished=provenance.now())
+            with contextlib.suppress(KeyboardInterrupt):  # it has ended already
+                audience.finished(status, detail["message"])
+            if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
+                raise
+            raise RunFailed(cause(error)) from error
+        audience.finished("finished", None)
+
+
+def _told(run: Run, step: int, resumed: bool) -> RunInfo:
+    """What observers know of a run."""
+    train = run.spec.train if "train" in run.info["stages"] else None
+    return RunInfo(
+        run.info["id"], run.spec.name, run.path, run.spec, tuple(run.info["stages"]), train.steps if train else 0,
+        step, resumed, run.info["parent"], run.directory.records,
+    )  # fmt: skip
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """sha256 of what the run put out."""
+    weights = f"checkpoints/step-{run.info['evaluated']['step']:08d}.safetensors"
+    names = ["resolved.yaml", weights, "samples.npy", "metrics.json"]
+    return {name: run.directory.digest(name) for name in names if (run.path / name).exists()}

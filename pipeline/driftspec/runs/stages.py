@@ -1,0 +1,198 @@
+"""The stages of a run, in order: train, evaluate, sample, then the pictures and the report."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from driftspec import spec
+from driftspec.components.verdict import Verdict
+from driftspec.errors import RunFailed, cause
+from driftspec.experiment.build import Experiment
+from driftspec.experiment.losses import Losses, explained
+from driftspec.runs.session import Run, Stop, timed
+
+if TYPE_CHECKING:
+    from driftspec.components import Draws
+    from driftspec.experiment.train import Training
+    from driftspec.numerics.model import Model
+
+KEEP = 2
+"""Checkpoints kept beside the best one."""
+
+
+def carry_out(
+    run: Run, experiment: Experiment, training: Training | None, tree: Mapping[str, Any] | None, stop: Stop
+) -> None:
+    from driftspec.experiment.evaluate import as_json, evaluate, once, sample
+
+    stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    run.forget_verdicts()
+    if experiment.has_data():
+        for verdict in experiment.dataset.verdicts:
+            run.judge("data", verdict)
+    if training is not None:
+        with timed(seconds, "train"), stop.deferred():
+            run.observer.stage("train")
+            _train(run, training, stop)
+    elif not run.directory.checkpoints():
+        run.directory.save_checkpoint(tree["step"] if tree else 0, tree or _untrained(experiment))
+    chosen = evaluated_tree(run)
+    model = fitted(experiment, chosen)
+    best = _best_step(run.spec, chosen) == chosen["step"]
+    run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
+
+    def draw() -> Draws:
+        draws = sample(experiment, model)
+        for verdict in draws.verdicts:
+            run.judge("sample", verdict)
+        return draws
+
+    drawn = once(draw)
+    if "evaluate" in stages:
+        with timed(seconds, "evaluate"), _as_trained(run):
+            run.observer.stage("evaluate")
+            for name, measured in evaluate(experiment, model, drawn):
+                run.measured[name] = measured
+                for verdict in measured.verdicts:
+                    run.judge(name, verdict)
+                run.observer.metric(name, measured)
+    sampled = "sample" in stages and run.spec.sample is not None
+    if sampled:
+        with timed(seconds, "sample"), _as_trained(run):
+            run.observer.stage("sample")
+            _save_samples(run, experiment, drawn())
+    if "evaluate" in stages:
+        run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
+    with timed(seconds, "plots"):
+        run.observer.stage("plots")
+        _draw(run, experiment, model, drawn if sampled else None)
+
+
+def _train(run: Run, training: Training, stop: Stop) -> None:
+    from driftspec.experiment.train import train
+
+    settings = training.settings
+
+    def save() -> None:
+        run.directory.save_checkpoint(training.step, training.tree())
+        best = training.best["step"]
+        run.directory.prune({*run.directory.checkpoints()[-KEEP:], *([best] if best else [])})
+        run.observer.checkpoint(training.step, run.directory.weights(training.step))
+
+    for record in train(training, _monitor(training)):
+        if record.step % settings.log_every == 0 or record.last or record.validation is not None:
+            record = replace(record, logged=True)
+            run.directory.append_record(record.line())
+        for verdict in record.verdicts:
+            run.judge("train", verdict)
+        run.observer.step(record, settings.steps)
+        asked = stop.signal is not None
+        if asked or record.last or record.best or record.step % settings.checkpoint_every == 0:
+            save()
+        if asked:
+            stop.now(f"interrupted after step {record.step}, its checkpoint is written")
+
+
+def _as_trained(run: Run) -> AbstractContextManager[None]:
+    """What fails with the trained weights says so where the loss had risen in training."""
+    if run.spec.train is None:
+        return nullcontext()
+
+    def so_far() -> Losses:
+        losses = Losses()
+        for record in run.directory.records():
+            losses.add(record["step"], record["loss"], record["lr"])
+        return losses
+
+    return explained(so_far, run.spec.train)
+
+
+def _monitor(training: Training) -> Callable[[Model], float] | None:
+    """The metric that watches training, on the validation rows in the place of the test rows."""
+    from driftspec.experiment.evaluate import Evaluation
+
+    metric, experiment = training.settings.monitor, training.experiment
+    if metric is None:
+        return None
+    watched, streams = replace(experiment), experiment.streams.under("monitor")
+    vars(watched)["dataset"] = replace(experiment.dataset, test=experiment.dataset.validation)
+
+    def watch(model: Model) -> float:
+        measured = metric.measure(Evaluation(watched, model, streams, _no_draws))
+        if measured.value is None:
+            raise RunFailed(f"{metric.label} cannot monitor training: {measured.stderr_reason}")
+        return measured.value
+
+    return watch
+
+
+def _no_draws() -> Draws:
+    raise RunFailed("a metric that reads the run's draws cannot monitor training")
+
+
+def _untrained(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "step": 0, "module": experiment.model.module.state_dict(), "ema": None,
+        "transform": experiment.transform.tree(), "dim": experiment.model.dim, "times": experiment.model.times,
+    }  # fmt: skip
+
+
+def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
+    import numpy as np
+
+    values = experiment.transform.to_data(draws.flat().cpu()).numpy().astype(np.float32)
+    run.directory.write_array("samples.npy", values)
+    chains, each = draws.values.shape[:2]
+    run.info["samples"] = {"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)}
+
+
+def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
+    """Write the pictures and the report. A picture that cannot be drawn is a warning."""
+    from driftspec.report import page as report
+    from driftspec.report import plots
+
+    samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
+    stages, records, lost = run.info["stages"], run.directory.records(), list[str]()
+
+    def without(name: str, error: Exception) -> None:
+        lost.append(f"'{name}' ({cause(error)})")
+
+    for name, png in plots.draw(experiment, model, stages, records, samples, run.measured, without):
+        run.directory.write_bytes(f"plots/{name}.png", png)
+    if lost:
+        run.judge("plots", Verdict("pictures", "not_drawn", ", ".join(lost), "warning"))
+    run.directory.write_text("report.html", report.page(run))
+
+
+def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:
+    """The model a checkpoint holds: its averaged weights if there are any."""
+    module = copy.deepcopy(experiment.model.module)
+    module.load_state_dict(tree["ema"] or tree["module"])
+    return replace(experiment.model, module=module.eval())
+
+
+def evaluated_tree(run: Run) -> dict[str, Any]:
+    """The checkpoint that evaluation reads: the best one where early stopping says which, else the newest."""
+    tree: dict[str, Any] = run.directory.load_checkpoint()[1]
+    best = _best_step(run.spec, tree)
+    if best in (None, tree["step"]):
+        return tree
+    chosen: dict[str, Any] = run.directory.load_checkpoint(best)[1]
+    return chosen
+
+
+def is_trained(run: Run) -> bool:
+    from driftspec.experiment.train import is_over
+
+    train = run.spec.train if "train" in run.info["stages"] else None
+    return train is None or is_over(train, run.directory.load_checkpoint()[1])
+
+
+def _best_step(given: spec.Spec, tree: Mapping[str, Any]) -> int | None:
+    stopping = given.train is not None and given.train.early_stopping is not None
+    step: int | None = tree["best"]["step"] if stopping and "best" in tree else None
+    return step

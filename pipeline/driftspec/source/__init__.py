@@ -1,0 +1,7 @@
+"""YAML text to plain data with a place for every key and value; files that a spec names."""
+
+from __future__ import annotations
+
+from driftspec.source.text import Document, Marks, Path, assign, content, dump, merge, parse, parse_value, read, unset
+
+__all__ = ["Document", "Marks", "Path", "assign", "content", "dump", "merge", "parse", "parse_value", "read", "unset"]

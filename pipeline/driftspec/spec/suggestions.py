@@ -1,0 +1,96 @@
+"""What was meant by a key or a value that is not allowed: what others call it comes before how it is spelt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from driftspec.errors import nearest, spelt_like
+from driftspec.registry.elsewhere import Words, note_of, word_of
+from driftspec.source import Path, dump
+
+SLIP = 0.8
+"""How alike two words are that differ by a letter or two."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a spec: the class that describes it, and the keys that it takes beside those of its class."""
+
+    model: type[BaseModel]
+    more: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (*self.model.model_fields, *self.more)
+
+    def for_a_plain_value(self, given: object) -> str:
+        """What to write instead of `true`, or of a value that its first key takes; empty where neither will do."""
+        body = {} if given is True else {next(iter(self.model.model_fields)): given}
+        try:
+            self.model.model_validate_json(json.dumps(body))
+        except ValidationError:
+            return ""
+        written = ", ".join(f"{key}: {dump(value).strip()}" for key, value in body.items())
+        return f": write {{{written}}}"
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """The parts of a spec, and the words of other libraries."""
+
+    parts: Mapping[Path, Part]
+    words: Words
+
+    def value(self, given: object, choices: Collection[str]) -> str:
+        """The nearest of the choices, as it ends a message."""
+        hint = self.words.hint(str(given), choices)
+        return hint if hint is not None else nearest(given, choices) if isinstance(given, str) else ""
+
+    def missing(self, key: str, missing: Collection[str], others: Collection[str]) -> str:
+        """Which of the missing keys an unknown one stands for; empty for none, or where another key is nearer."""
+        entry = self.words.meant(key, missing) or self.words.meant(key, others)
+        meant = word_of(entry) if entry else spelt_like(key, [*missing, *others], SLIP)
+        if meant or entry == "":
+            return meant if meant in missing else ""
+        return spelt_like(key, missing)
+
+    def key(self, key: str, here: Path, missing: str, names: Sequence[str], beside: Collection[str]) -> str:
+        """What an unknown key means, as it ends a message: one of `names` in its part, or one of another part.
+
+        `missing` is the missing key that it stands for; what is `beside` it already was not meant.
+        """
+        absent = [name for name in names if name not in beside]
+        hint = self.words.hint(key, [missing] if missing else absent)
+        if missing and not hint:
+            return nearest(key, [missing], alike=0)
+        if found := hint or nearest(key, absent, SLIP) or self._home(key, here):
+            return found
+        if entry := self.words.meant(key, names):
+            return f": '{word_of(entry)}' is there already{note_of(entry, key)}"
+        return "" if hint == "" else nearest(key, absent) or nearest(key, names)
+
+    def _home(self, key: str, here: Path) -> str:
+        """Where a key of that name belongs, or else one that others call so: the nearest part around, or inside."""
+        around = [path for path in self.parts if path[: len(here)] == here or here[: len(path)] == path]
+        around.sort(key=lambda path: abs(len(path) - len(here)))
+        if (home := next((path for path in around if key in self.parts[path].keys), None)) is not None:
+            return f": it belongs {_where(home)}"
+        entries = {path: self.words.meant(key, self.parts[path].keys) for path in around if path != here}
+        near = min((abs(len(path) - len(here)) for path, entry in entries.items() if entry), default=0)
+        meant = [
+            f"'{word_of(entry)}' {_where(path)}{note_of(entry, key)}"
+            for path, entry in entries.items()
+            if entry and abs(len(path) - len(here)) == near
+        ]
+        return f": it is {' or '.join(meant)}" if meant else ""
+
+
+def _where(path: Path) -> str:
+    return f"in {'.'.join(map(str, path))}" if path else "at the top of the spec"
+
+
+__all__ = ["Part", "Suggestions"]
