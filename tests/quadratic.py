@@ -9,8 +9,8 @@ import problems
 import torch
 from torch import Tensor, nn
 
-from driftspec.components import Dynamics, Estimator
-from driftspec.numerics.model import Model
+from driftspec.components import Dynamics, Estimator, Model
+from driftspec.numerics.model import BoundModel
 from driftspec.streams import Streams
 
 STREAMS = Streams(5).under("test").at(1)
@@ -32,7 +32,7 @@ def model(k: Tensor, predicts: str = "score", **dynamics: object) -> Model:
     """The Langevin dynamics of a quadratic energy, or another dynamics that predicts."""
     confine = {"confine": "none"} if predicts == "energy" else {}
     body = dynamics or {"type": "langevin", "network": "mlp", **confine}
-    return Model(Dynamics.make({**body, "predicts": predicts}), Quadratic(k, predicts), len(k))
+    return BoundModel(Dynamics.make({**body, "predicts": predicts}), Quadratic(k, predicts), len(k))
 
 
 def data(d: int, n: int = 40) -> tuple[Tensor, Tensor]:

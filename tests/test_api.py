@@ -17,9 +17,8 @@ import driftspec
 from driftspec import source
 from driftspec.arguments import options
 from driftspec.cli import main
-from driftspec.components import Measured, Metric, Network
+from driftspec.components import Evaluation, Measured, Metric, Network
 from driftspec.errors import RunFailed, SolveFailed, SpecError, UsageError
-from driftspec.experiment.evaluate import Evaluation
 from driftspec.numerics import pointwise
 
 PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
@@ -102,15 +101,15 @@ def test_decode_inverts_encode_in_data_units(made: driftspec.Run) -> None:
 
 def test_score_is_the_gradient_of_log_prob() -> None:
     flow = tiny.random_flow([16], 2, torch.float64, gain=2.0)
+    from driftspec.autodiff import gradient
     from driftspec.components import Estimator
-    from driftspec.numerics import flow as flows
-    from driftspec.numerics.model import gradient
+    from driftspec.numerics import likelihood
 
     x = torch.tensor([[0.4, -0.7], [1.2, 0.1]], dtype=torch.float64)
     trace = Estimator.make({"type": "exact_trace", "solver": {"type": "lobatto", "steps": 20}})
 
     def log_p(y: torch.Tensor) -> torch.Tensor:
-        return flows.differentiable_log_prob(flow, y, trace)
+        return likelihood.differentiable_log_prob(flow, y, trace)
 
     slope, h = gradient(log_p, x)[1].detach(), 1e-5
     for j in range(2):

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from driftspec.experiment.dataset import Transform
+from driftspec.components.dataset import Transform
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _likelihood, _scores
 from driftspec_plugins.metrics._log_z import Integral, ais

@@ -13,9 +13,9 @@ import torch
 from problems import points
 from torch import Generator, Tensor
 
-from driftspec.components import Data, Draws, Metric
-from driftspec.experiment.dataset import Dataset, Transform
-from driftspec.experiment.evaluate import Evaluation, evaluate, once, sample
+from driftspec.components import Data, Draws, Evaluation, Metric
+from driftspec.components.dataset import Dataset, Transform
+from driftspec.experiment.evaluate import evaluate, once, sample
 from driftspec.experiment.train import Training, train
 from driftspec.streams import Streams
 
@@ -139,10 +139,8 @@ def evaluation(known: bool, train_rows: int = 90) -> Evaluation:
     data = Data.make({"type": "gaussian", "mean": [0.0, 0.0]})
     rows = points(train_rows + 60, 2, seed=9)
     dataset = Dataset(rows[60:], rows[:0], rows[:60], ("x1", "x2"), Transform.identity(2))
-    spec = SimpleNamespace(data=data if known else SimpleNamespace(), dynamics=None)
-    experiment: Any = SimpleNamespace(spec=spec, dataset=dataset, transform=dataset.transform)
-    model: Any = SimpleNamespace(dim=2)
-    return Evaluation(experiment, model, Streams(7).under("metric"), lambda: Draws(points(60, 2, seed=8)[:, None]))
+    draws = Draws(points(60, 2, seed=8)[:, None])
+    return tiny.scene(draws, dataset, data=data if known else SimpleNamespace())
 
 
 def shared(*sets: Tensor) -> int:

@@ -23,10 +23,10 @@ from tiny import flow_of, random_flow, z_score
 from driftspec import components
 from driftspec.cli import main
 from driftspec.components import Data, Solver, Trace
+from driftspec.components.capabilities import FOLLOWS
 from driftspec.numerics.chains import ChainSampler
-from driftspec.numerics.flow import log_prob
+from driftspec.numerics.likelihood import log_prob
 from driftspec.registry import Registry, discover
-from driftspec.spec.fits import FOLLOWS
 from driftspec.streams import Streams
 
 ROOT = Path(__file__).parent.parent

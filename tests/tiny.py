@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from problems import Problem
 from torch import Tensor, nn
 
 from driftspec import source, spec
-from driftspec.components import Draws, Dynamics
+from driftspec.components import Draws, Dynamics, Evaluation, Model, Setting
+from driftspec.components.dataset import Dataset, Transform
 from driftspec.experiment import build
-from driftspec.experiment.evaluate import Evaluation
-from driftspec.numerics.model import Model, build_model
+from driftspec.experiment.evaluate import evaluation_of
+from driftspec.numerics.model import BoundModel, build_model
 from driftspec.registry import Registry, installed
 from driftspec.source.files import Files
+from driftspec.streams import Streams
 
 TEXT = """\
 version: 1
@@ -60,7 +64,24 @@ def evaluation(made: build.Experiment, model: Model, draws: Tensor | None = None
         assert draws is not None
         return Draws(draws[:, None])
 
-    return Evaluation(made, model, made.streams.under("evaluate"), drawn)
+    return evaluation_of(made, model, made.streams.under("evaluate"), drawn)
+
+
+def scene(drawn: Draws, dataset: Dataset | None = None, stream: str = "metric", **around: Any) -> Evaluation:
+    """What a metric sees of these draws beside a data set, without a model; `around` are fields of `Setting`."""
+    d = drawn.values.shape[-1]
+    around = {"dynamics": Dynamics.make("neural_ode"), **around}
+    transform = Transform.identity(d) if dataset is None else dataset.transform
+
+    def read() -> Dataset:
+        assert dataset is not None
+        return dataset
+
+    model: Any = SimpleNamespace(dim=d)
+    streams = Streams(7)
+    return Evaluation(
+        Setting(**around), model, streams.under(stream), lambda: drawn, read, transform, transform.to_model, streams
+    )
 
 
 class _Fixed(nn.Module):
@@ -86,7 +107,7 @@ def flow_of(
     time: tuple[float, float] = (0.0, 1.0),
     dtype: torch.dtype = torch.float64,
 ) -> Model:
-    return Model(Dynamics.make({"type": "neural_ode", "time": list(time)}), _Fixed(f, dtype), d)
+    return BoundModel(Dynamics.make({"type": "neural_ode", "time": list(time)}), _Fixed(f, dtype), d)
 
 
 def random_flow(

@@ -6,11 +6,12 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from driftspec import outside
+from driftspec._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from driftspec.api import Run, load, run
     from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError, UsageError
-
-__version__ = "0.1.0"
 
 # Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
 # nothing. Read at the process's first product, hence here and not beside the products.
@@ -22,6 +23,14 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
+
+
+def _installed() -> Any:
+    """The registry of the installed plugins, which is imported when it is first needed."""
+    return importlib.import_module("driftspec.registry").installed()
+
+
+outside.resolve_by(_installed)
 
 
 def __getattr__(name: str) -> Any:

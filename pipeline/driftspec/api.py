@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from driftspec import arguments, source, spec
 from driftspec.arguments import Plugin
 from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
+from driftspec.components.capabilities import capabilities
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment, build
 from driftspec.runs import lifecycle as runs
@@ -25,7 +26,6 @@ from driftspec.runs.run_dir import meant
 from driftspec.runs.session import Run as Session
 from driftspec.runs.stages import evaluated_tree, fitted
 from driftspec.source.files import Files
-from driftspec.spec.fits import capabilities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from driftspec.arguments import Array
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.model import Model
+    from driftspec.components import Evaluation, Model
     from driftspec.numerics.pointwise import Answer
 
 
@@ -183,13 +182,13 @@ class Run:
 
         With `error` also the numerical error (B,) of each: the difference to the next finer solve, and the rounding.
         """
-        from driftspec.numerics import flow
+        from driftspec.numerics import transport
 
         self._offering("velocity")
         t_prior, t_data = self.spec.dynamics.times()
 
         def answer(points: Tensor) -> tuple[Tensor, Tensor]:
-            solved = flow.transport(self._model, self._experiment.rows(points), t_data, t_prior, self._solver())
+            solved = transport.transport(self._model, self._experiment.rows(points), t_data, t_prior, self._solver())
             return solved.value, solved.error + solved.rounding
 
         return self._vector("encode", x, answer, error)
@@ -200,14 +199,14 @@ class Run:
         With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve and the
         rounding.
         """
-        from driftspec.numerics import flow
+        from driftspec.numerics import transport
 
         self._offering("velocity")
         t_prior, t_data = self.spec.dynamics.times()
         transform = self._experiment.transform
 
         def answer(points: Tensor) -> tuple[Tensor, Tensor]:
-            solved = flow.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
+            solved = transport.transport(self._model, self._model.like(points), t_prior, t_data, self._solver())
             error = (solved.error + solved.rounding).cpu()
             return transform.to_data(solved.value.cpu()), transform.error_to_data(error)
 
@@ -267,10 +266,10 @@ class Run:
 
     def _evaluation(self, measure: Metric) -> Evaluation:
         """What the metric sees when it is measured, with its own random streams."""
-        from driftspec.experiment.evaluate import Evaluation
+        from driftspec.experiment.evaluate import evaluation_of
 
         streams = self._experiment.streams.under("evaluate").under(measure.key())
-        return Evaluation(self._experiment, self._model, streams, _no_draws)
+        return evaluation_of(self._experiment, self._model, streams, _no_draws)
 
     def _points(self, x: Array, named: bool = True) -> Tensor:
         """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""

@@ -16,9 +16,10 @@ from torch.distributions import MultivariateNormal
 from torch.nn.functional import pad
 
 from driftspec.components import Data, Distribution, Sampler, Solver, Table, Trace
+from driftspec.components.dataset import Transform
 from driftspec.errors import SpecError
-from driftspec.experiment.dataset import Transform, prepare
-from driftspec.numerics import flow
+from driftspec.experiment.dataset import prepare
+from driftspec.numerics import likelihood
 from driftspec.source.files import Files
 from driftspec.streams import Streams
 
@@ -194,7 +195,7 @@ def test_a_flow_that_does_nothing_is_the_gaussian_of_the_training_rows(how: str,
     still = tiny.flow_of(lambda t, x: 0 * x, 3, dtype=getattr(torch, dtype))
     u = dataset.transform.to_model(dataset.test).to(getattr(torch, dtype))
     solver, trace = Solver.make("lobatto"), Trace.make("exact_trace")
-    log_p = flow.log_prob(still, u, solver, trace, made.streams).log_prob.double() + dataset.transform.log_det()
+    log_p = likelihood.log_prob(still, u, solver, trace, made.streams).log_prob.double() + dataset.transform.log_det()
     covariance = torch.cov(dataset.train.T, correction=0)
     if how == "scale":
         covariance = covariance.diag().diag()
@@ -217,7 +218,7 @@ def test_a_density_in_the_datas_units_integrates_to_one(how: str) -> None:
     sides = [torch.linspace(float(a), float(b), 121, dtype=torch.float64) for a, b in zip(low, high)]
     model = tiny.random_flow([16, 16], 2, torch.float64, gain=2.0)
     solver, trace = Solver.make("lobatto"), Trace.make("exact_trace")
-    log_p = flow.log_prob(model, made.rows(torch.cartesian_prod(*sides)), solver, trace, made.streams).log_prob
+    log_p = likelihood.log_prob(model, made.rows(torch.cartesian_prod(*sides)), solver, trace, made.streams).log_prob
     density = (log_p + made.transform.log_det()).exp().reshape(121, 121)
     mass = torch.trapezoid(torch.trapezoid(density, sides[1]), sides[0])
     assert float(mass) == pytest.approx(1, abs=2e-3)

@@ -12,11 +12,13 @@ from problems import points, regular
 from tiny import known, random_flow
 from torch import Tensor
 
-from driftspec.components import Draws, Dynamics, Sampler, Solver, Trace
+from driftspec.autodiff import gradient
+from driftspec.components import Draws, Dynamics, Model, Sampler, Solver, Trace
+from driftspec.components.model import Pilot
 from driftspec.errors import RunFailed
 from driftspec.experiment.evaluate import evaluate
-from driftspec.numerics import density, flow
-from driftspec.numerics.model import Model, build_model, gradient
+from driftspec.numerics import density, likelihood
+from driftspec.numerics.model import build_model
 from driftspec.streams import Streams
 
 EXACT = Trace.make("exact_trace")
@@ -31,7 +33,7 @@ def wavy(solver: Any = "lobatto") -> Model:
 
 def truth(model: Model, x: Tensor, steps: int = 320) -> tuple[Tensor, Tensor]:
     """log p (B,) and its gradient (B, d) by many steps."""
-    value, slope = gradient(lambda y: flow.differentiable_log_prob(model, y, EXACT, model.solver, steps), x)
+    value, slope = gradient(lambda y: likelihood.differentiable_log_prob(model, y, EXACT, model.solver, steps), x)
     return value.detach(), slope.detach()
 
 
@@ -43,7 +45,7 @@ def test_the_score_is_the_closed_form_and_states_its_error(solver: str) -> None:
     problem = regular()["planar"]
     x = problem.flow(points(16, problem.d, seed=1), *TIME)
     log_p, score = (value.detach() for value in gradient(lambda y: problem.log_p(y, *TIME), x))
-    solved = flow.log_prob_and_score(known(problem, TIME), x, Solver.make(solver), EXACT)
+    solved = likelihood.log_prob_and_score(known(problem, TIME), x, Solver.make(solver), EXACT)
     off = (solved.value - torch.cat([log_p[:, None], score], 1)).abs().amax(1)
     assert bool((off <= solved.error).all()) and float(off.max()) < 1e-5
     assert float(solved.error.max()) < 1e-3 * float(score.abs().max()) and bool(solved.converged.all())
@@ -53,7 +55,7 @@ def test_a_score_that_few_steps_miss_is_refined_point_by_point() -> None:
     model, x = wavy(), points(64, 2)
     log_p, score = truth(model, x)
     _, coarse = truth(model, x, 20)
-    solved = flow.log_prob_and_score(model, x, Solver.make("lobatto"), EXACT)
+    solved = likelihood.log_prob_and_score(model, x, Solver.make("lobatto"), EXACT)
     off = (solved.value[:, 1:] - score).abs().amax(1)
     assert float((coarse - score).abs().max()) > 0.03, "else it is no test"
     assert bool((off <= solved.error).all()) and bool((off <= 1e-4 * (1 + score.abs().amax(1))).all())
@@ -66,7 +68,7 @@ def test_the_stated_error_covers_what_twice_the_steps_change_in_log_p_and_score(
     few = Solver.make({"type": "lobatto", "steps": 2, "max_steps": 4})
     model = replace(random_flow([12], 1, torch.float64, gain=9.0), trace=EXACT, solver=few)
     x = torch.linspace(-6, 6, 1000, dtype=torch.float64)[:, None]
-    solved = flow.log_prob_and_score(model, x, few, EXACT)
+    solved = likelihood.log_prob_and_score(model, x, few, EXACT)
     apart = [(a - b).view(1000) for a, b in zip(truth(model, x, 4), truth(model, x, 2), strict=True)]
     assert bool((solved.error >= 0.999 * torch.stack(apart).abs().amax(0)).all())
     assert bool((apart[0].abs() < apart[1].abs() / 100).any()) and solved.not_converged == 1000
@@ -74,16 +76,16 @@ def test_the_stated_error_covers_what_twice_the_steps_change_in_log_p_and_score(
 
 def test_a_score_has_the_same_bits_in_any_company_and_however_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = wavy(), points(20, 2)
-    every = flow.log_prob_and_score(model, x, Solver.make("lobatto"), EXACT)
+    every = likelihood.log_prob_and_score(model, x, Solver.make("lobatto"), EXACT)
     hard = int(every.error.argmax())
     for i in (hard, 19):
-        alone = flow.log_prob_and_score(model, x[i : i + 1], Solver.make("lobatto"), EXACT)
+        alone = likelihood.log_prob_and_score(model, x[i : i + 1], Solver.make("lobatto"), EXACT)
         assert torch.equal(alone.value, every.value[i : i + 1]) and torch.equal(alone.error, every.error[i : i + 1])
     few = points(40, 2).float()
-    wide = replace(random_flow([64, 64], 2, gain=3.0), trace=EXACT, solver=model.solver, pilot=few)
+    wide = replace(random_flow([64, 64], 2, gain=3.0), trace=EXACT, solver=model.solver, pilot=Pilot(few))
     with torch.no_grad():
         every = wide.log_density_and_score(few)
-        monkeypatch.setattr(flow, "AT_ONCE", 16 * 20)
+        monkeypatch.setattr(likelihood, "AT_ONCE", 16 * 20)
         again = wide.log_density_and_score(few)
     assert torch.equal(again[0], every[0]) and torch.equal(again[1], every[1])
 
@@ -145,8 +147,7 @@ def test_a_density_that_few_steps_miss_is_a_bad_verdict_with_the_error() -> None
 def test_in_chains_the_gradient_is_that_of_the_log_p_used() -> None:
     """Even where N is far too small: else a Metropolis ratio and its proposal would be of two densities."""
     x = points(20, 2)
-    model = replace(wavy(), pilot=x)
-    vars(model)["steps"] = 20
+    model = replace(wavy(), pilot=Pilot(x, steps=20, needed=True))
     with torch.no_grad():
         value, slope = model.log_density_and_score(x)
         assert torch.equal(value, model.log_density(x))

@@ -14,10 +14,9 @@ from problems import BlowUp, Linear, Problem, normal_log_prob, points, regular
 from tiny import flow_of, known, random_flow, z_score
 from torch import Tensor
 
-from driftspec.components import Data, Estimator, Loss, Sampler, Solver, Trace
+from driftspec.components import Data, Estimator, Loss, Model, Sampler, Solver, Trace
 from driftspec.errors import SolveFailed
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model
+from driftspec.numerics import likelihood, refinement, transport
 from driftspec.streams import Streams
 
 STREAMS = Streams(0).under("test")
@@ -25,8 +24,8 @@ EXACT = Trace.make("exact_trace")
 TIMES = [(0.0, 1.0), (1.0, 0.0), (0.2, 1.4)]
 
 
-def scored(model: Model, x: Tensor, solver: object = "lobatto", trace: Trace = EXACT) -> flow.LogProb:
-    return flow.log_prob(model, x, Solver.make(solver), trace, STREAMS)
+def scored(model: Model, x: Tensor, solver: object = "lobatto", trace: Trace = EXACT) -> likelihood.LogProb:
+    return likelihood.log_prob(model, x, Solver.make(solver), trace, STREAMS)
 
 
 # Closed forms ------------------------------------------------------------------------------------------------------
@@ -57,7 +56,7 @@ def test_the_stated_error_bounds_the_error_made() -> None:
     assert float(made.error.max()) < 1e4 * float(truth.max())  # and it is no empty bound
 
 
-def understated(made: flow.LogProb, truth: Tensor) -> int:
+def understated(made: likelihood.LogProb, truth: Tensor) -> int:
     """Points whose error is more than three times what is stated."""
     return int(((made.log_prob.double() - truth).abs() > 3 * (made.error + made.rounding)).sum())
 
@@ -162,11 +161,11 @@ def test_an_error_below_the_absolute_tolerance_is_seen() -> None:
     made = scored(model, x, "dopri5")
     assert float((made.log_prob - truth).abs().max()) > 0.3
     assert made.not_converged == 20 and understated(made, truth) == 0
-    there = flow.transport(model, z, 0.0, 1.0, Solver.make("dopri5"))
+    there = transport.transport(model, z, 0.0, 1.0, Solver.make("dopri5"))
     wrong = (there.value - x).abs()[:, 0]
     assert bool((wrong <= 3 * (there.error + there.rounding)).all()) and float(wrong.max()) > float(x.abs().max())
-    resolved = flow.resolving(Solver.make("dopri5"), flow.smallest(x))
-    other = flow.log_prob(model, x, resolved, EXACT, STREAMS, compare=False)
+    resolved = refinement.resolving(Solver.make("dopri5"), refinement.smallest(x))
+    other = likelihood.log_prob(model, x, resolved, EXACT, STREAMS, compare=False)
     assert float((other.log_prob - truth).abs().max()) < 1e-2
 
 
@@ -175,15 +174,15 @@ def test_units_of_the_state_change_nothing_else() -> None:
     model, x = random_flow([16], 2, torch.float64, gain=3.0), points(20, 2)
     steps, adaptive = Solver.make("lobatto"), Solver.make("dopri5")
     plain, scaled = (
-        flow.log_prob(model, x, solver, EXACT, STREAMS, compare=False)
-        for solver in (steps, flow.Resolving(steps, 0.25))
+        likelihood.log_prob(model, x, solver, EXACT, STREAMS, compare=False)
+        for solver in (steps, refinement.Resolving(steps, 0.25))
     )
     assert torch.equal(plain.log_prob, scaled.log_prob) and torch.equal(plain.latent, scaled.latent)
     for solver, size in ((steps, 1e-9), (adaptive, 1.0), (adaptive, math.inf)):
-        assert flow.resolving(solver, size) is solver
-    assert flow.resolving(adaptive, 3e-4) == flow.Resolving(adaptive, 2.0**-12)
-    assert flow.smallest(torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, -0.25], [math.nan, 0.1]])) == 0.25
-    assert flow.smallest(torch.zeros(2, 1)) == flow.smallest(torch.zeros(0, 1)) == math.inf
+        assert refinement.resolving(solver, size) is solver
+    assert refinement.resolving(adaptive, 3e-4) == refinement.Resolving(adaptive, 2.0**-12)
+    assert refinement.smallest(torch.tensor([[0.0, 0.0], [0.5, 0.1], [0.1, -0.25], [math.nan, 0.1]])) == 0.25
+    assert refinement.smallest(torch.zeros(2, 1)) == refinement.smallest(torch.zeros(0, 1)) == math.inf
 
 
 def test_whether_an_adaptive_solver_converged_is_decided() -> None:
@@ -201,13 +200,13 @@ def test_whether_an_adaptive_solver_converged_is_decided() -> None:
             loose = {"type": "dopri5", "rtol": 1e5 * self.rtol, "atol": 1e5 * self.atol}
             return Solver.make(loose).solve(*given, **keys)
 
-    assert flow.log_prob(model, x, Lax(), EXACT, STREAMS).not_converged > 10
+    assert likelihood.log_prob(model, x, Lax(), EXACT, STREAMS).not_converged > 10
 
 
 def test_a_comparison_that_fails_leaves_the_error_open() -> None:
     """A tenth of the tolerance takes more evaluations than the budget: the value is given, its error is not known."""
     model, x = random_flow([16], 2, torch.float64, gain=3.0), points(20, 2)
-    once = flow.log_prob(model, x, Solver.make("bosh3"), EXACT, STREAMS, compare=False)
+    once = likelihood.log_prob(model, x, Solver.make("bosh3"), EXACT, STREAMS, compare=False)
     made = scored(model, x, {"type": "bosh3", "max_evaluations": once.evaluations // 20 + 10})
     assert bool(made.log_prob.isfinite().all()) and bool(made.error.isinf().all()) and made.not_converged == 20
 
@@ -216,21 +215,21 @@ def test_transport_and_back() -> None:
     problem = regular()["planar"]
     model, x = known(problem), points(300, problem.d)
     solver = Solver.make({"type": "rk4", "tolerance": 1e-8})
-    there = flow.transport(model, x, 1.0, 0.0, solver)
+    there = transport.transport(model, x, 1.0, 0.0, solver)
     torch.testing.assert_close(there.value, problem.flow(x, 1.0, 0.0), rtol=0, atol=1e-8)
-    back = flow.round_trip(model, x, solver)
+    back = transport.there_and_back(model, x, solver)
     torch.testing.assert_close(back.value, x, rtol=0, atol=1e-8)
     assert back.not_converged == 0 and back.evaluations > there.evaluations > 0
-    again = flow.transport(model, there.value, 0.0, 1.0, solver)
+    again = transport.transport(model, there.value, 0.0, 1.0, solver)
     assert torch.equal(back.error, there.error.maximum(again.error)) and bool((back.error > there.error).any())
     assert torch.equal(back.rounding, there.rounding.maximum(again.rounding))
 
 
 def test_the_rounding_of_a_transport_is_that_of_its_larger_end() -> None:
     model, x = flow_of(lambda t, y: -y, 1, dtype=torch.float32), torch.tensor([[3.0], [-0.5]])
-    made = flow.transport(model, x, 0.0, 1.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
+    made = transport.transport(model, x, 0.0, 1.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
     expected = 2.0**-24 * math.sqrt(4 * 20) * x.abs()[:, 0]
-    back = flow.transport(model, made.value, 1.0, 0.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
+    back = transport.transport(model, made.value, 1.0, 0.0, Solver.make({"type": "rk4", "tolerance": 1e3}))
     for one in (made, back):
         torch.testing.assert_close(one.rounding, expected, rtol=1e-4, atol=0)
 
@@ -246,7 +245,7 @@ def test_a_points_log_p_has_the_same_bits_in_any_company(d: int, hidden: list[in
     model = random_flow(hidden, d, dtype, gain=3.0 if d > 1 else 8.0)
     x = 2 * points(1000, d).to(dtype)
     every = scored(model, x)
-    few = flow.log_prob(model, x, Solver.make({"type": "lobatto", "max_steps": 20}), EXACT, STREAMS)
+    few = likelihood.log_prob(model, x, Solver.make({"type": "lobatto", "max_steps": 20}), EXACT, STREAMS)
     assert 0 < few.not_converged < 1000  # some points need more steps than others
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(scored(model, x[:7]).log_prob, every.log_prob[:7])
@@ -343,8 +342,8 @@ def test_a_nan_in_one_row_is_not_passed_over() -> None:
     model = flow_of(lambda t, x: torch.where(x > 1, torch.nan, -x), 1)
     x = torch.tensor([[0.1], [0.2], [5.0]], dtype=torch.float64)
     with pytest.raises(SolveFailed, match="1 of 3 points ended with status non_finite"):
-        flow.transport(model, x, 1.0, 0.0, Solver.make("rk4"))
-    assert bool(flow.transport(model, x[:2], 0.0, 1.0, Solver.make("rk4")).converged.all())
+        transport.transport(model, x, 1.0, 0.0, Solver.make("rk4"))
+    assert bool(transport.transport(model, x[:2], 0.0, 1.0, Solver.make("rk4")).converged.all())
 
 
 def test_a_row_that_fails_by_few_steps_is_solved_by_more() -> None:
@@ -353,9 +352,9 @@ def test_a_row_that_fails_by_few_steps_is_solved_by_more() -> None:
     solver = Solver.make({"type": "rk4", "steps": 5, "tolerance": 1e-6})
     x = torch.tensor([[3.0], [0.1]], dtype=torch.float64)
     assert not bool(solver.solve(model.velocity, x, 0.0, 1.0, steps=5).state.isfinite().all())
-    both = flow.transport(model, x, 0.0, 1.0, solver)
+    both = transport.transport(model, x, 0.0, 1.0, solver)
     torch.testing.assert_close(both.value, x / (1 + 80 * x**2).sqrt(), rtol=0, atol=1e-5)
-    assert torch.equal(both.value[1:], flow.transport(model, x[1:], 0.0, 1.0, solver).value)
+    assert torch.equal(both.value[1:], transport.transport(model, x[1:], 0.0, 1.0, solver).value)
 
 
 def test_a_point_that_needs_more_steps_than_allowed_is_reported() -> None:
@@ -441,7 +440,7 @@ def test_the_solver_error_is_the_difference_that_is_made() -> None:
 
 def flow_values(model: Model, x: Tensor, steps: int) -> Tensor:
     solver = Solver.make({"type": "lobatto", "steps": steps})
-    return flow.log_prob(model, x, solver, EXACT, STREAMS, compare=False).log_prob
+    return likelihood.log_prob(model, x, solver, EXACT, STREAMS, compare=False).log_prob
 
 
 def test_a_loss_that_cannot_be_solved_says_how_it_ended() -> None:
@@ -473,7 +472,9 @@ def test_no_point_converges_by_chance() -> None:
     """Of 2,000 points some agree in log p at N and 2N to the tolerance while both are wrong; not so in z as well."""
     model = random_flow([32, 32], 2, torch.float64, gain=6.0)
     x = 1.5 * torch.randn(2000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    by_default = flow.log_prob(model, x, Solver.make("lobatto"), EXACT, STREAMS)
-    finely = flow.log_prob(model, x, Solver.make({"type": "lobatto", "steps": 400}), EXACT, STREAMS, compare=False)
+    by_default = likelihood.log_prob(model, x, Solver.make("lobatto"), EXACT, STREAMS)
+    finely = likelihood.log_prob(
+        model, x, Solver.make({"type": "lobatto", "steps": 400}), EXACT, STREAMS, compare=False
+    )
     assert by_default.not_converged == 0
     assert float((by_default.log_prob - finely.log_prob).abs().max()) < 5e-4

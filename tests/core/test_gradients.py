@@ -12,8 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from driftspec.components import Loss, Solver, Verdict
-from driftspec.components import Path as SolvedPath
+from driftspec.components import Loss, Solution, Solver, Verdict
 from driftspec.components.observer import Record
 from driftspec.errors import SolveFailed
 from driftspec.experiment.train import Training, train
@@ -40,17 +39,17 @@ class OneStep(Solver):
 
     def solve(
         self, f: Any, x: Tensor, t0: Any, t1: Any, rates: Any = None, steps: int | None = None, params: Any = ()
-    ) -> SolvedPath:
+    ) -> Solution:
         t = torch.as_tensor(t0, dtype=x.dtype)
         speed, r = (f(t, x), x.new_zeros(len(x), 0)) if rates is None else rates(t, x)
         h = torch.as_tensor(t1, dtype=x.dtype) - t
         state, integrals = (self.scaled(value) for value in (x + h * speed, h * r))
         if self.factor == 1:
             self.compared.append(x.detach())
-            return SolvedPath(state, integrals, 1)
+            return Solution(state, integrals, 1)
         each = torch.ones(len(x))
         each[20 % len(x)] = self.misses[0] if self.misses else 1.0
-        return SolvedPath(state, integrals, 1, missed_start=lambda: each)
+        return Solution(state, integrals, 1, missed_start=lambda: each)
 
     def scaled(self, value: Tensor) -> Tensor:
         return value.detach() + self.factor * (value - value.detach())
@@ -155,7 +154,7 @@ def test_a_solver_that_solves_nothing_back_leaves_the_state_alone(registry: Regi
 def test_the_worst_of_several_solves_counts() -> None:
     x = torch.zeros(2, 1)
     misses = (torch.tensor([5.0, 1.0]), torch.tensor([2.0, 50.0]), None)
-    paths = [SolvedPath(x, x, 1, stats={"rejected": 2}, missed_start=lambda one=one: one) for one in misses]
+    paths = [Solution(x, x, 1, stats={"rejected": 2}, missed_start=lambda one=one: one) for one in misses]
     made = tiny.experiment("data.samples=100")
     loss = watched(Loss(x.sum(), {}, {}), paths, made.model, OneStep(), x, lambda solver, rows: rows.sum())
     assert loss.stats() == {"rejected": 6, "missed_start": 50.0}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from driftspec.cli import main
 from driftspec.components import Verdict
+from driftspec.components.dataset import Dataset, Transform
 from driftspec.experiment import inspection
-from driftspec.experiment.dataset import Dataset, Transform
 from driftspec.experiment.inspection import Use, faults
 from driftspec.streams import Streams
 

@@ -11,11 +11,10 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec.components import Estimator, Loss
+from driftspec.components import Estimator, Loss, Model
 from driftspec.errors import RunFailed, SolveFailed
 from driftspec.experiment.losses import Losses
 from driftspec.experiment.train import Training, train
-from driftspec.numerics.model import Model
 from driftspec.registry import Registry, discover
 from driftspec.runs.lifecycle import start
 from driftspec.streams import Streams

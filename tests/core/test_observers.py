@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 import signal
 import sys
@@ -120,7 +121,7 @@ def test_a_plugin_of_hooks_alone_is_told_everything_in_order(tmp_path: Path, alo
     begun = told[0][1]
     assert (begun.name, begun.path, begun.steps, begun.step) == ("tiny", run.path, 6, 0)
     assert (begun.resumed, begun.parent, begun.stages) == (False, None, ("train", "evaluate", "sample"))
-    assert begun.id == info(tmp_path)["id"] and begun.spec.resolved() == run.spec.resolved()
+    assert begun.id == info(tmp_path)["id"] and begun.spec == run.spec.resolved()
     records = [one[1] for one in told if one[0] == "step"]
     logged = [json.loads(line) for line in (run.path / "train.jsonl").read_text().splitlines()]
     assert [record.line() for record in records if record.logged] == logged == begun.records()
@@ -166,8 +167,8 @@ def test_what_they_are_told_is_frozen_or_their_own(tmp_path: Path, alone: dict[s
     refused: list[str] = []
 
     def started(run: RunInfo) -> None:
-        for change in (lambda: setattr(run, "name", "x"), lambda: setattr(run.spec, "seed", 4)):
-            with pytest.raises((dataclasses.FrozenInstanceError, ValueError)):
+        for change in (lambda: setattr(run, "name", "x"), lambda: operator.setitem(run.spec, "seed", 4)):
+            with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
                 change()
             refused.append("run")
 

@@ -18,15 +18,16 @@ import torch
 from matplotlib.figure import Figure
 from problems import points
 
-from driftspec.components import Dynamics, Measured, Verdict
+from driftspec.components import Dynamics, Measured, Model, Verdict
 from driftspec.errors import SolveFailed
 from driftspec.experiment.build import Experiment
-from driftspec.numerics.model import Model
+from driftspec.numerics.model import BoundModel
 from driftspec.registry import Registry
 from driftspec.report import chain_plots as plots_chains
 from driftspec.report import page as report
 from driftspec.report import plots
 from driftspec.runs.lifecycle import start
+from driftspec.runs.stages import shown
 from driftspec.source.scalars import with_error
 
 ALL = ("train", "evaluate", "sample")
@@ -96,7 +97,7 @@ def test_one_record_is_enough_for_a_picture_of_the_loss() -> None:
 
 def test_a_run_that_has_not_read_its_data_shows_none() -> None:
     made = tiny.experiment()
-    del vars(made)["dataset"]
+    made.data.made = None
     assert list(drawn(made, records=RECORDS)) == ["loss"]
 
 
@@ -218,7 +219,7 @@ def test_what_stands_in_a_report_is_text(tmp_path: Path, registry: Registry) -> 
     loaded = tiny.loaded("train.steps=1", "evaluate=[{type: nll, name: few, points: 9}]", "sample=null")
     run = start(loaded, registry, out=tmp_path / "run")
     run.info["git"] = {"commit": "<script>alert(1)</script>", "dirty": False}
-    page = report.page(run)
+    page = report.page(shown(run))
     assert "<script" not in page and "&lt;script&gt;" in page and "<td>few<" in page
 
 
@@ -227,10 +228,10 @@ def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registr
     assert "<h2>Run</h2>" in (run.path / "report.html").read_text()
     assert np.isfinite(run.info["seconds"]["plots"])
     run.measured |= {"lone": Measured(2.0, None, "", 9, {}, "one chain < two"), "sure": Measured(2.0, 0.25, "", 9)}
-    page = report.page(run)
+    page = report.page(shown(run))
     assert "2 <small>no standard error:</small><small>one chain &lt; two</small>" in page and "2 ± 0.25" in page
     run.measured["nothing"] = Measured(None, None, "", 0, {}, "no chain moves")
-    assert "none <small>no chain moves</small>" in report.page(run)
+    assert "none <small>no chain moves</small>" in report.page(shown(run))
 
 
 def test_the_report_begins_with_what_is_bad(
@@ -239,7 +240,7 @@ def test_the_report_begins_with_what_is_bad(
     monkeypatch.setattr(plots, "draw", lambda *given: ())
     metric = "evaluate=[{type: energy_distance, name: kl, samples: 20}]"
     run = start(tiny.loaded("train.steps=1", metric), registry, out=tmp_path / "run")
-    assert "<section" not in report.page(run)
+    assert "<section" not in report.page(shown(run))
     run.measured["kl"] = Measured(1.0, 0.5, "nats", 9, line="KL 1.0")
     run.measured["other"] = Measured(1.0, 0.5, "nats", 9)
     run.judge("sample", Verdict("chains", "not_converged", "why", "bad"))
@@ -248,7 +249,7 @@ def test_the_report_begins_with_what_is_bad(
         ("rounding", "rounding_dominates", "warning"), ("log_det", "log_det_suspect", "bad"),
     ):  # fmt: skip
         run.judge("kl", Verdict(subject, outcome, f"why <{severity}>", severity))  # type: ignore[arg-type]
-    page = report.page(run)
+    page = report.page(shown(run))
     order = [
         "Do not trust this run's numbers", "chains not converged: why",
         "log det suspect: why &lt;bad&gt; <small>(kl)</small>",
@@ -263,11 +264,11 @@ def test_the_report_begins_with_what_is_bad(
 def test_the_report_says_in_words_which_weights_and_which_commit(tmp_path: Path, registry: Registry) -> None:
     run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
     run.info |= {"git": None, "evaluated": {"weights": "ema", "step": 600, "best": False}}
-    page = report.page(run)
+    page = report.page(shown(run))
     assert "<th>git" not in page
     assert "<td>moving average (ema) at step 600<" in page
     run.info["git"] = {"commit": "0123456789abcdef", "dirty": True}
-    assert "<td>commit 0123456789ab with changes that are not committed<" in report.page(run)
+    assert "<td>commit 0123456789ab with changes that are not committed<" in report.page(shown(run))
 
 
 def test_a_loss_that_is_recorded_once_is_drawn_whatever_its_size() -> None:
@@ -320,7 +321,7 @@ def test_the_score_field_is_in_the_datas_units_and_points_uphill() -> None:
     ]
     made = tiny.experiment(*sets)
     target = Dynamics.make({"type": "langevin", "target": {"type": "gaussian", "mean": [0.0, 0.0]}})
-    model = Model(target, torch.nn.Module(), 2)
+    model = BoundModel(target, torch.nn.Module(), 2)
     figure = plots_chains.score_field(made, model, (2, 4, -2, 0), points(10, 2).numpy(), ("a", "b"))
     (arrows,) = [c for c in figure.axes[0].collections if hasattr(c, "U")]
     at = plots_chains.grid((2, 4, -2, 0), plots_chains.ARROWS).numpy()

@@ -703,6 +703,6 @@ def test_a_monitor_watches_validation_rows(tmp_path: Path, registry: Registry) -
     dataset = experiment.dataset
     assert len(dataset.validation) == 300
     model = fitted(experiment, evaluated_tree(opened(run.path, registry)))
-    vars(experiment)["dataset"] = replace(dataset, test=dataset.validation)
+    experiment = experiment.with_dataset(replace(dataset, test=dataset.validation))
     assert run.spec.train is not None and run.spec.train.monitor is not None
     assert run.spec.train.monitor.measure(tiny.evaluation(experiment, model)).value == pytest.approx(best, abs=1e-9)

@@ -542,7 +542,7 @@ def test_what_is_assigned_stands_at_its_option():
     changed = assign(changed, "a.l", parse_value("2", "--set[2]"), "--set[2]", append=True)
     changed = assign(changed, "new.er", parse_value("2", "--set[3]"), "--set[3]")
     assert doc == before
-    paths: list[source.Path] = [("a", "b"), ("a", "b", "c"), ("a", "b", "c", 0)]
+    paths: list[source.KeyPath] = [("a", "b"), ("a", "b", "c"), ("a", "b", "c", 0)]
     assert {changed.place(path) for path in paths} == {Place("--set[0]")}
     assert changed.place(("a", "b"), key=True) == Place("--set[0]")
     assert changed.place(("a",), key=True) == Place("f", 1, 1)

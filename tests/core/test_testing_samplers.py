@@ -15,17 +15,17 @@ from kit import held, outcome
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from driftspec.autodiff import gradient
 from driftspec.components import (
     Distribution,
     Draws,
+    Evaluation,
     Measured,
     Metric,
     Sampler,
 )
 from driftspec.components.component import Component, Need
-from driftspec.experiment.evaluate import Evaluation
 from driftspec.numerics.chains import Moved, Noise
-from driftspec.numerics.model import gradient
 from driftspec.testing import (
     DynamicsTests,
     MetricTests,

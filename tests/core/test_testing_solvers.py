@@ -14,10 +14,8 @@ from torch import Tensor
 
 from driftspec.components import (
     FixedSteps,
+    Solution,
     Solver,
-)
-from driftspec.components import (
-    Path as SolvedPath,
 )
 from driftspec.components.component import Component
 from driftspec.testing import (
@@ -34,7 +32,7 @@ class Fixed(FixedSteps):
 
     def solve(
         self, f: Any, x: Tensor, t0: Any, t1: Any, rates: Any = None, steps: int | None = None, params: Any = ()
-    ) -> SolvedPath:
+    ) -> Solution:
         n = self.steps if steps is None else steps
         t0, t1 = (torch.as_tensor(t, dtype=torch.float64) for t in (t0, t1))
         h = (t1 - t0).to(x) / n
@@ -42,7 +40,7 @@ class Fixed(FixedSteps):
         for k in range(n):
             t = t0.to(x) + k * h
             x, total = self.moved(f, x, t, h, rates, total)
-        return SolvedPath(x, total, 2 * n, self.named(x))
+        return Solution(x, total, 2 * n, self.named(x))
 
     def moved(self, f: Any, x: Tensor, t: Tensor, h: Tensor, rates: Any, total: Tensor) -> tuple[Tensor, Tensor]:
         y = x + h / 2 * f(t + h / 2 * self.early(), x)
@@ -140,9 +138,9 @@ class AlwaysOneColumn(Fixed):
 
     type = "always_one_column"
 
-    def solve(self, f: Any, x: Tensor, t0: Any, t1: Any, rates: Any = None, *given: Any, **keys: Any) -> SolvedPath:
+    def solve(self, f: Any, x: Tensor, t0: Any, t1: Any, rates: Any = None, *given: Any, **keys: Any) -> Solution:
         path = super().solve(f, x, t0, t1, rates, *given, **keys)
-        return path if rates is not None else SolvedPath(path.state, x.new_zeros(len(x), 1), 1, path.status)
+        return path if rates is not None else Solution(path.state, x.new_zeros(len(x), 1), 1, path.status)
 
 
 class Noisy(Fixed):
@@ -164,7 +162,7 @@ class Ignores(Solver):
     def finer(self) -> Solver:
         return self.model_copy(update={"rtol": self.rtol / 10})
 
-    def solve(self, *given: Any, **keys: Any) -> SolvedPath:
+    def solve(self, *given: Any, **keys: Any) -> Solution:
         keys["steps"] = 20
         return Fixed().solve(*given[:5], **{key: keys[key] for key in ("steps",)})
 
@@ -174,7 +172,7 @@ class Obeys(Ignores):
 
     type = "obeys"
 
-    def solve(self, *given: Any, **keys: Any) -> SolvedPath:
+    def solve(self, *given: Any, **keys: Any) -> Solution:
         return Fixed().solve(*given[:5], steps=round(3 * self.rtol**-0.5))
 
 
@@ -204,7 +202,7 @@ class SolvedBack(Midpoint):
 
     type = "solved_back"
 
-    def solve(self, *given: Any, **keys: Any) -> SolvedPath:
+    def solve(self, *given: Any, **keys: Any) -> Solution:
         path = super().solve(*given, **keys)
         return replace(path, missed_start=lambda: self.said(path.missed_start()))
 

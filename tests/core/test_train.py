@@ -12,12 +12,11 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec.components import Estimator, Loss, Solver, Trace
+from driftspec.components import Estimator, Loss, Model, Solver, Trace
 from driftspec.components.observer import Record
 from driftspec.errors import RunFailed, SolveFailed
 from driftspec.experiment.train import Training, train
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model
+from driftspec.numerics import likelihood
 from driftspec.registry import Registry, discover
 from driftspec.runs import checkpoint
 from driftspec.streams import Streams
@@ -288,7 +287,9 @@ def test_with_few_steps_for_good_training_cheats_and_with_control_it_does_not() 
         records = steps(made, 200)
         told[name] = sum(record.loss for record in records[-30:]) / 30
         rows = made.experiment.rows(made.experiment.dataset.test)
-        scored = flow.log_prob(made.averaged(), rows, Solver.make("lobatto"), Trace.make("exact_trace"), Streams(0))
+        scored = likelihood.log_prob(
+            made.averaged(), rows, Solver.make("lobatto"), Trace.make("exact_trace"), Streams(0)
+        )
         true[name] = -float(scored.log_prob.mean())
     entropy = 0.5 * math.log(2 * math.pi * math.e)
     assert told["fixed"] < entropy - 5 < entropy + 1 < true["fixed"]

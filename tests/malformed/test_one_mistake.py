@@ -32,7 +32,7 @@ def said(document: source.Document, registry: Registry) -> list[Problem]:
     return fits.errors(fits.check(spec.Loaded(made, document, b"", Path())))
 
 
-def edited(document: source.Document, path: source.Path) -> tuple[Node, Node]:
+def edited(document: source.Document, path: source.KeyPath) -> tuple[Node, Node]:
     """A tree of the document, and in it what holds the value at `path`."""
     root = holder = tree_of(document)
     for part in path[:-1]:

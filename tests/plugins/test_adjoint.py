@@ -18,7 +18,7 @@ from problems import MATRICES, Cubic, DrivenSine, Linear, Planar, Problem, Sine,
 from driftspec.cli import main
 from driftspec.components import Estimator, Solver
 from driftspec.errors import SolveFailed
-from driftspec.numerics import flow, gradients
+from driftspec.numerics import gradients, likelihood, transport
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 
 T0, T1 = 0.2, 1.5
@@ -141,7 +141,7 @@ def test_the_adjoint_less_backpropagation_falls_at_the_solvers_order(name):
 def test_the_state_solved_back_drifts_at_the_solvers_order(name, falls):
     """A step back of even order undoes the leading error of the step forwards: there it is one order better."""
     model, x, counts = tiny.known(Planar(), (T0, T1)), points(20, 3), [16, 32, 64, 128]
-    drifts = [flow.drift(model, x, made(name, steps=n)).mean() for n in counts]
+    drifts = [transport.return_error(model, x, made(name, steps=n)).mean() for n in counts]
     assert abs(slope(counts, drifts) + falls) < 0.3, drifts
 
 
@@ -187,7 +187,7 @@ def test_a_trajectorys_gradient_reaches_a_condition_and_learnable_times(gradient
     model = tiny.flow_of(lambda t, y: (y - c) @ a.T, 2)
     (scale,) = model.parameters()
     weights = points(24, 2, seed=1).view(4, 6, 2)
-    states, paths = flow.trajectory(model, z, times, solver, params=(c,))
+    states, paths = transport.states_at(model, z, times, solver, params=(c,))
     exact = torch.stack([c + (z - c) @ torch.linalg.matrix_exp(scale * a * (t - times[0])).T for t in times])
     torch.testing.assert_close(states, exact, rtol=1e-6, atol=1e-6)
     leaves = (scale, c, times, z)
@@ -203,7 +203,7 @@ def test_a_trajectorys_gradient_reaches_a_condition_and_learnable_times(gradient
 def test_a_gradient_that_a_context_would_lose_without_params():
     c = tensor(0.3, -0.2).requires_grad_()
     model = tiny.flow_of(lambda t, y: y - c, 2)
-    states, _ = flow.trajectory(model, points(3, 2), tensor(0.0, 1.0), made("dopri5", "adjoint"))
+    states, _ = transport.states_at(model, points(3, 2), tensor(0.0, 1.0), made("dopri5", "adjoint"))
     assert torch.autograd.grad(states.sum(), c, allow_unused=True) == (None,)
 
 
@@ -383,8 +383,8 @@ def test_a_score_is_the_gradient_of_its_steps_whatever_trains_the_flow():
     found = []
     for by in ("backprop", "adjoint"):
         solver = made("dopri5", by, rtol=1e-5, atol=1e-5)
-        scored = flow.log_prob_and_score(model, x, solver, ExactTrace()).value
-        value = flow.differentiable_log_prob(model, x, ExactTrace(), solver).sum()
+        scored = likelihood.log_prob_and_score(model, x, solver, ExactTrace()).value
+        value = likelihood.differentiable_log_prob(model, x, ExactTrace(), solver).sum()
         found.append((scored, *torch.autograd.grad(value, model.parameters())))
     assert all(torch.equal(one, other) for one, other in zip(*found))
     assert found[0][1].abs() > 1

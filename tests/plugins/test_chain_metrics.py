@@ -6,21 +6,19 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import small_spec
+import tiny
 import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
 from driftspec.cli import main
-from driftspec.components import Distribution, Draws, Dynamics, Measured, Metric, Sampler
+from driftspec.components import Distribution, Draws, Dynamics, Evaluation, Measured, Metric, Sampler
 from driftspec.errors import RunFailed
-from driftspec.experiment.dataset import Transform
-from driftspec.experiment.evaluate import Evaluation
 from driftspec.numerics import convergence
 from driftspec.numerics.model import build_model
 from driftspec.streams import Streams
@@ -75,11 +73,7 @@ def evaluation(values: Tensor, target: Any = None, sampler: Any = None, **draws:
     """Draws (chains, draws, d) of a run without data."""
     target = target or {"type": "gaussian", "mean": [0.0] * values.shape[-1]}
     dynamics = Dynamics.make({"type": "langevin", "target": target})
-    transform = Transform.identity(values.shape[-1])
-    spec = SimpleNamespace(data=None, dynamics=dynamics, sampler=sampler and Sampler.make(sampler))
-    experiment: Any = SimpleNamespace(spec=spec, transform=transform)
-    model: Any = SimpleNamespace(dim=values.shape[-1])
-    return Evaluation(experiment, model, Streams(7).under("metric"), lambda: Draws(values, **draws))
+    return tiny.scene(Draws(values, **draws), dynamics=dynamics, sampler=sampler and Sampler.make(sampler))
 
 
 def measured(name: str, scene: Evaluation, **keys: Any) -> Measured:

@@ -15,11 +15,12 @@ from problems import points, tensor
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from driftspec.components import Data, Distribution, Draws, Dynamics, Metric, Sampler, Setting
+from driftspec.autodiff import gradient
+from driftspec.components import Data, Distribution, Draws, Dynamics, Metric, Model, Sampler, Setting
 from driftspec.errors import RunFailed
 from driftspec.experiment.evaluate import sample
-from driftspec.numerics.chains import Noise, noise
-from driftspec.numerics.model import Model, build_model, gradient
+from driftspec.numerics.chains import Noise, noise, starts
+from driftspec.numerics.model import BoundModel, build_model
 from driftspec.streams import Streams
 from driftspec_plugins.dynamics.langevin import Langevin as LangevinSDE
 
@@ -52,7 +53,7 @@ class _Energy(nn.Module):
 
 def with_energy(energy: Callable[[Tensor], Tensor], d: int, confine: float | str = "none") -> Model:
     body = {"type": "langevin", "network": "mlp", "predicts": "energy", "confine": confine}
-    return Model(Dynamics.make(body), _Energy(energy), d)
+    return BoundModel(Dynamics.make(body), _Energy(energy), d)
 
 
 def draw(model: Model, count: int, seed: int = 0, **body: Any) -> Draws:
@@ -143,7 +144,7 @@ def test_langevin_predicts_the_moments_of_the_start_that_an_open_one_stands_for(
     drawn = draw(on(target), 4000, type="langevin", step=0.4, steps=3).values[:, 0]
     assert z_moments(drawn, *predicted(dynamics)).abs().max() < 4
     model = build_model(WithPrior(target=law), 2, 0, torch.float64, torch.device("cpu"))
-    begun = model.first(None, 2000, Streams(0))
+    begun = starts(model, None, 2000, Streams(0))
     assert z_moments(begun, tensor(4.0, 1.0), torch.eye(2).double()).abs().max() < 4
 
 
@@ -458,7 +459,7 @@ def test_chains_begin_at_a_law_at_data_or_at_a_normal_law() -> None:
 def test_padding_never_fails_a_run_and_a_chain_that_diverges_does() -> None:
     body = {**BODIES["langevin"], "steps": 3, "start": "data"}
     model = replace(on({"type": "gaussian", "mean": [0.0]}), rows=lambda: tensor([0.5], [math.nan]))
-    seeds = [seed for seed in range(20) if bool(model.first("data", 1, Streams(seed))[0].isfinite())]
+    seeds = [seed for seed in range(20) if bool(starts(model, "data", 1, Streams(seed))[0].isfinite())]
     assert draw(model, 1, seed=seeds[0], **body).values.isfinite().all()
     with pytest.raises(RunFailed, match=r"chain \d+ of 16 is no longer finite after step 1"):
         draw(model, 16, seed=seeds[0], **body)
@@ -470,7 +471,7 @@ def test_padding_never_fails_a_run_and_a_chain_that_diverges_does() -> None:
 def test_chains_carried_from_where_they_stand_make_the_same_steps() -> None:
     model, body = on(MIXTURE), {**BODIES["mala"], "steps": 12, "start": {"type": "gaussian"}}
     sampler, streams = Sampler.make(body), Streams(0)
-    x = model.first(sampler.start, 21, streams)[:21]
+    x = starts(model, sampler.start, 21, streams)[:21]
     carried, drawn = sampler.carry(model, x, streams), sampler.draw(model, 21, streams)
     assert torch.equal(carried.values, drawn.values)
     assert carried.stats["proposed"] == 21 * 12  # nothing burns in

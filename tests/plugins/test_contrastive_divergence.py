@@ -12,10 +12,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from driftspec.components import Estimator
+from driftspec.components import Estimator, Model
 from driftspec.errors import RunFailed
 from driftspec.experiment.train import Training, train
-from driftspec.numerics.model import Model
 from driftspec.runs import checkpoint
 from driftspec.streams import Streams
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from driftspec.components import Dynamics, Estimator, Setting
 from driftspec.errors import SpecError
-from driftspec.numerics.model import Model
+from driftspec.numerics.model import BoundModel
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.denoising import Denoising
 
@@ -233,7 +233,7 @@ def test_an_optimum_over_a_schedule_has_the_score_of_the_noised_density() -> Non
             alpha, sigma = dynamics.kernel(t)
             return -self.scale * y / (alpha**2 * moments + sigma**2)[:, None]
 
-    model = Model(dynamics, Exact(), 2)
+    model = BoundModel(dynamics, Exact(), 2)
     made, slopes = denoising(weight="g2", times="importance"), []
     for step in range(1, 301):
         loss = quadratic.value(made, model, x, Streams(11).at(step))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
 
-from driftspec.components import Data, Draws, Metric
-from driftspec.experiment.dataset import Dataset, Transform
-from driftspec.experiment.evaluate import Evaluation
-from driftspec.streams import Streams
+from driftspec.components import Data, Draws, Evaluation, Metric
+from driftspec.components.dataset import Dataset, Transform
 from driftspec_plugins.metrics.c2st import accuracy
 from driftspec_plugins.metrics.energy_distance import energy_distance
 from driftspec_plugins.metrics.ksd import ksd
@@ -106,10 +103,7 @@ def evaluation(drawn: Tensor) -> Evaluation:
     data = Data.make({"type": "gaussian_mixture", "means": [[-3.0, 0.0], [3.0, 0.0]], "std": 1.0, "samples": 2000})
     rows = data.sample(2000, torch.Generator().manual_seed(5))  # type: ignore[attr-defined]  # a distribution
     dataset = Dataset(rows[400:], rows[:0], rows[:400], ("x1", "x2"), Transform.identity(2))
-    spec = SimpleNamespace(data=data, dynamics=SimpleNamespace(nested=dict))
-    experiment: Any = SimpleNamespace(spec=spec, dataset=dataset, transform=dataset.transform)
-    model: Any = SimpleNamespace(dim=2)
-    return Evaluation(experiment, model, Streams(7).under("metric"), lambda: Draws(drawn))
+    return tiny.scene(Draws(drawn), dataset, data=data)
 
 
 def test_shares_of_modes_are_as_certain_as_the_chains_are_many() -> None:

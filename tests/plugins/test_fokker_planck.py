@@ -19,11 +19,11 @@ from scipy.special import ndtr
 from torch import Tensor, nn
 
 from driftspec.cli import main
-from driftspec.components import Dynamics, Measured, Metric, Sampler, Setting
+from driftspec.components import Dynamics, Measured, Metric, Model, Sampler, Setting
 from driftspec.errors import RunFailed
-from driftspec.experiment.evaluate import Evaluation, as_json, sample
+from driftspec.experiment.evaluate import as_json, evaluation_of, sample
 from driftspec.numerics.chains import Noise
-from driftspec.numerics.model import Model
+from driftspec.numerics.model import BoundModel
 from driftspec.report import plots
 from driftspec.spec.fits import check
 from driftspec.streams import Streams
@@ -192,7 +192,7 @@ class _Normal(nn.Module):
 
 def known(body: dict[str, Any], d: int = 1, rows: Tensor | None = None, **keys: float) -> Model:
     dynamics: Any = Dynamics.make({"predicts": "score", **body})
-    return Model(dynamics, _Normal(dynamics, **keys), d, rows=None if rows is None else lambda: rows)
+    return BoundModel(dynamics, _Normal(dynamics, **keys), d, rows=None if rows is None else lambda: rows)
 
 
 OU_BODY = {"type": "ornstein_uhlenbeck", "theta": 0.7, "std": 1.5, "duration": 4.0}
@@ -262,7 +262,7 @@ def measured(*sets: str, text: str = WELL) -> Measured:
     made = tiny.experiment(*sets, text=text)
     (metric,) = made.spec.evaluate or ()
     streams = made.streams.under("evaluate").under(metric.key())
-    return metric.measure(Evaluation(made, made.model, streams, lambda: sample(made, made.model)))
+    return metric.measure(evaluation_of(made, made.model, streams, lambda: sample(made, made.model)))
 
 
 def said(*sets: str, text: str = WELL) -> list[str]:
@@ -471,7 +471,7 @@ def test_a_stationary_score_has_no_residual_where_the_drift_is_not_linear() -> N
     """f = ½ s and g = 1: ½ (∇·s + ‖s‖²) - f·s - ∇·f = 0, in which no term vanishes."""
     for target, d in (({"type": "double_well"}, 1), ({"type": "banana"}, 2)):
         dynamics = Dynamics.make({"type": "langevin", "target": target})
-        model = Model(dynamics, dynamics.build(d, torch.Generator()).double(), d)
+        model = BoundModel(dynamics, dynamics.build(d, torch.Generator()).double(), d)
         x = 0.7 * points(20, d)
         r, rate = residual(model, torch.full((20,), 0.3, dtype=torch.float64), x)
         assert rate.abs().max() == 0
@@ -482,7 +482,7 @@ def test_a_stationary_score_has_no_residual_where_the_drift_is_not_linear() -> N
 def test_a_perturbed_score_has_the_residual_of_its_perturbation(body: dict[str, Any]) -> None:
     """For s + e with e = c(t) x ‖x‖²: r = ∂e/∂t - ∇[½ g² (∇·e + 2 s·e + ‖e‖²) - f·e], all polynomials."""
     plain = known(body, 2)
-    model = Model(plain.dynamics, _Wrapped(plain.dynamics, plain.module, lambda t, x: c(t) * x * q(x)), 2)
+    model = BoundModel(plain.dynamics, _Wrapped(plain.dynamics, plain.module, lambda t, x: c(t) * x * q(x)), 2)
 
     def c(t: Tensor) -> Tensor:
         return 0.1 + 0.2 * t * t
@@ -519,8 +519,8 @@ def test_what_the_network_predicts_makes_no_difference() -> None:
                 1.1 * (x - alpha * self.mean).square().sum(1, keepdim=True) / 2 / (alpha**2 * self.variance + sigma**2)
             )
 
-    first = residual(Model(noise, Noise(noise), 2), *at_times(model))[0]
-    second = residual(Model(energy, Energy(energy), 2), *at_times(model))[0]
+    first = residual(BoundModel(noise, Noise(noise), 2), *at_times(model))[0]
+    second = residual(BoundModel(energy, Energy(energy), 2), *at_times(model))[0]
     torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-10)
     assert first.abs().max() > 1e-2
 
@@ -541,7 +541,7 @@ def test_the_metric_is_a_mean_over_rows_and_times() -> None:
     made = tiny.experiment("dynamics.predicts=score", text=SCORED)
     dynamics: Any = made.spec.dynamics
     off = torch.tensor([0.6, -0.8], dtype=torch.float64)
-    model = Model(dynamics, _Wrapped(dynamics, _Normal(dynamics), lambda t, x: off.expand_as(x)), 2)
+    model = BoundModel(dynamics, _Wrapped(dynamics, _Normal(dynamics), lambda t, x: off.expand_as(x)), 2)
     (metric,) = made.spec.evaluate or ()
     result: Any = metric.measure(tiny.evaluation(made, model))
     t = torch.linspace(1e-3, 1, 100001, dtype=torch.float64)
@@ -553,7 +553,7 @@ def test_the_metric_is_a_mean_over_rows_and_times() -> None:
     thirds = [part["value"] for part in result.details["times"]]
     assert thirds == pytest.approx([float(part.mean()) for part in exact.chunk(5)], rel=0.02)
     assert json.loads(json.dumps(as_json(result)))["details"]["mean_rate"] > 0
-    exactly: Any = metric.measure(tiny.evaluation(made, Model(dynamics, _Normal(dynamics), 2)))
+    exactly: Any = metric.measure(tiny.evaluation(made, BoundModel(dynamics, _Normal(dynamics), 2)))
     assert exactly.value < 1e-8 and "± " in exactly.line
 
 

@@ -15,7 +15,8 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from driftspec.cli import main
-from driftspec.numerics.model import Model
+from driftspec.components import Model
+from driftspec.numerics.model import BoundModel
 from driftspec.numerics.sde import simulated
 from driftspec.registry import Registry
 from driftspec_plugins.dynamics.sde import SDE
@@ -93,7 +94,7 @@ def pulled() -> Model:
         def diffusion(self, t: Tensor) -> Tensor:
             return (1 + t).sqrt()
 
-    return Model(Pulled.model_validate({}), torch.nn.Linear(1, 1).double(), 1)
+    return BoundModel(Pulled.model_validate({}), torch.nn.Linear(1, 1).double(), 1)
 
 
 def test_paths_have_the_moments_of_their_recursion_at_a_time_of_each_row() -> None:

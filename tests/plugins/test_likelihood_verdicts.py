@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 from problems import points
+from torch import Tensor
 
-from driftspec.components import Measured
+from driftspec.components import Measured, Model
 from driftspec.experiment.build import Experiment
-from driftspec.numerics.model import Model
+from driftspec_plugins.dynamics.neural_ode import NeuralODE
 from driftspec_plugins.metrics import _likelihood_verdicts as verdicts
 from driftspec_plugins.solvers.torchdiffeq_adaptive import Dopri5
 
@@ -111,14 +114,20 @@ def test_a_solver_without_a_finer_one_is_unknown(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_log_determinant_is_suspect() -> None:
     """A closed divergence that is half a nat too small: log p is too large, and KL below 0."""
     exact = tiny.flow_of(lambda t, x: 0.5 * x, 1)
-    exact.module.closed_divergence = lambda: lambda t, x: (0.5 * x, x.new_zeros(len(x)))
+
+    def knowing(divergence: float) -> Model:
+        class Known(NeuralODE):
+            def closed_divergence(self, module: torch.nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+                return lambda t, x: (0.5 * x, x.new_full((len(x),), divergence))
+
+        return replace(exact, dynamics=Known())
+
     made = normal(0.0, math.exp(0.5), FLOAT64)
-    result = measured(made, exact)
+    result = measured(made, knowing(0.0))
     assert result.details["kl"] == pytest.approx(-0.5, abs=1e-3)
     outcome, severity, reason = judged(result)["log_det"]
     assert (outcome, severity) == ("log_det_suspect", "bad") and "KL is -0.5" in reason
-    exact.module.closed_divergence = lambda: lambda t, x: (0.5 * x, x.new_full((len(x),), 0.5))
-    assert measured(made, exact).verdicts == ()
+    assert measured(made, knowing(0.5)).verdicts == ()
 
 
 def test_every_error_widens_the_bar_of_a_kl() -> None:

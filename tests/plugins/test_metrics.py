@@ -13,12 +13,11 @@ import torch
 from problems import Linear, Problem, points, tensor
 from torch import Tensor
 
-from driftspec.components import Data, Measured, Metric, Sampler, Table
+from driftspec.components import Data, Measured, Metric, Model, Sampler, Table
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.evaluate import as_json, evaluate
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model
+from driftspec.numerics import likelihood
 from driftspec.registry import Registry, discover
 from driftspec.source.files import Files
 from driftspec_plugins.metrics import energy_distance as energy
@@ -115,16 +114,16 @@ def test_the_truth_line() -> None:
 def test_the_hardest_points_are_confirmed_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, torch.dtype, str]] = []
     rows, errors = [], []
-    plain = flow.log_prob
+    plain = likelihood.log_prob
 
-    def spied(model: Model, x: Tensor, solver: Data, *rest: object, **keys: bool) -> flow.LogProb:
+    def spied(model: Model, x: Tensor, solver: Data, *rest: object, **keys: bool) -> likelihood.LogProb:
         asked.append((len(x), x.dtype, solver.type))
         scored = plain(model, x, solver, *rest, **keys)  # type: ignore[arg-type]
         rows.append(x.double())
         errors.append(scored.error + scored.rounding)
         return scored
 
-    monkeypatch.setattr(flow, "log_prob", spied)
+    monkeypatch.setattr(likelihood, "log_prob", spied)
     made, model = tiny.experiment("evaluate=[nll]"), tiny.random_flow([16], 2, gain=3.0)
     result = measured(made, model)
     assert asked == [(200, torch.float32, "lobatto"), (2, torch.float64, "dopri8")]

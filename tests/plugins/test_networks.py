@@ -197,9 +197,9 @@ def test_time_in_double_leaves_the_state_single(network: Network) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)
-def test_a_context_is_refused(network: Network) -> None:
+def test_a_condition_is_refused(network: Network) -> None:
     p, (t, x) = parameters(network), points()
-    with pytest.raises(ValueError, match=rf"network '{network.type}' takes no context, .* of shape \(9, 3\)"):
+    with pytest.raises(ValueError, match=rf"network '{network.type}' takes no condition, .* of shape \(9, 3\)"):
         network.apply(p, t, x, x)
 
 

@@ -12,10 +12,11 @@ from problems import points
 from pydantic import ValidationError
 from torch import nn
 
-from driftspec.components import Dynamics, Network, Sampler, Solver, Trace
-from driftspec.numerics import flow
-from driftspec.numerics.model import Bound, Model, build_model
-from driftspec.spec.fits import capabilities
+from driftspec.components import Dynamics, Model, Network, Sampler, Solver, Trace
+from driftspec.components._bound import Bound
+from driftspec.components.capabilities import capabilities
+from driftspec.numerics import likelihood
+from driftspec.numerics.model import BoundModel, build_model
 from driftspec.streams import Streams
 
 STREAMS = Streams(0).under("sample")
@@ -60,10 +61,10 @@ def test_the_closed_divergence_is_the_jacobians_trace(network: object) -> None:
 
 def test_an_exact_trace_uses_the_closed_form_and_agrees_with_autograd() -> None:
     model, x = made(), points(60, 2)
-    differentiated = Model(model.dynamics, _Plain(model.module), 2)
+    differentiated = BoundModel(model.dynamics, _Plain(model.module), 2)
     assert differentiated.field(torch.tensor(0.0)).divergence is None
     solver, trace = Solver.make("lobatto"), Trace.make("exact_trace")
-    closed, plain = (flow.log_prob(m, x, solver, trace, STREAMS).log_prob for m in (model, differentiated))
+    closed, plain = (likelihood.log_prob(m, x, solver, trace, STREAMS).log_prob for m in (model, differentiated))
     torch.testing.assert_close(closed, plain, rtol=0, atol=1e-12)
 
 
@@ -98,9 +99,9 @@ def test_turning_time_round_turns_the_field_round() -> None:
         def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             return -self.inner(1 - t, x)
 
-    turned = Model(Dynamics.make({"type": "neural_ode", "time": [1.0, 0.0]}), Turned(), 2)
+    turned = BoundModel(Dynamics.make({"type": "neural_ode", "time": [1.0, 0.0]}), Turned(), 2)
     solver, trace = Solver.make("lobatto"), Trace.make("exact_trace")
-    plain, other = (flow.log_prob(m, x, solver, trace, STREAMS).log_prob for m in (model, turned))
+    plain, other = (likelihood.log_prob(m, x, solver, trace, STREAMS).log_prob for m in (model, turned))
     torch.testing.assert_close(plain, other, rtol=0, atol=1e-12)
 
 
@@ -138,7 +139,9 @@ def test_a_strangers_module_is_a_function_of_the_seed_too() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models)))
     assert not isinstance(models[0].module, Bound)
     assert (
-        flow.log_prob(models[0], points(3, 2), Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS).not_converged
+        likelihood.log_prob(
+            models[0], points(3, 2), Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS
+        ).not_converged
         == 0
     )
 
@@ -151,7 +154,9 @@ def test_draws_have_the_density_that_is_scored() -> None:
     edges = drawn.flat()[:, 0].quantile(torch.linspace(0.01, 0.99, 31, dtype=torch.float64))
     pairs = itertools.pairwise(edges.tolist())
     fine = torch.cat([torch.linspace(a, b, 21, dtype=torch.float64) for a, b in pairs])
-    log_p = flow.log_prob(model, fine[:, None], Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS).log_prob
+    log_p = likelihood.log_prob(
+        model, fine[:, None], Solver.make("lobatto"), Trace.make("exact_trace"), STREAMS
+    ).log_prob
     expected = 6000 * torch.trapezoid(log_p.exp().reshape(30, 21), fine.reshape(30, 21))
     fresh = Sampler.make("ode").draw(model, 6000, STREAMS.under("fresh")).flat()[:, 0].contiguous()
     counts = torch.histogram(fresh, edges).hist

@@ -11,10 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from driftspec.components import Distribution, Solver, Trace
+from driftspec.autodiff import gradient
+from driftspec.components import Distribution, Model, Solver, Trace
 from driftspec.errors import SpecError
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model, gradient
+from driftspec.numerics import likelihood
+from driftspec.numerics.model import BoundModel
 from driftspec.spec import fits
 from driftspec.streams import Streams
 from driftspec_plugins.dynamics.ornstein_uhlenbeck import OrnsteinUhlenbeck
@@ -62,7 +63,7 @@ def exact(family: type[Any], **keys: Any) -> Model:
             alpha, sigma = self.kernel(torch.tensor(self.times()[0], dtype=torch.float64))
             return noised(float(alpha), float(sigma)) if self.true_prior else super().prior_law()
 
-    return Model(Exact(t_data=T_DATA, **keys), nn.Module(), 2)
+    return BoundModel(Exact(t_data=T_DATA, **keys), nn.Module(), 2)
 
 
 X = torch.tensor([[-1.4, 0.1], [0.9, -0.9], [0.0, 0.0], [2.0, 0.5], [-2.5, 1.4]], dtype=torch.float64)
@@ -70,7 +71,7 @@ DOPRI5 = Solver.make({"type": "dopri5", "rtol": 1e-10, "atol": 1e-10, "max_evalu
 
 
 def log_p(model: Model, solver: Solver = DOPRI5, trace: str = "exact_trace") -> Tensor:
-    return flow.log_prob(model, X, solver, Trace.make(trace), Streams(0), compare=False).log_prob
+    return likelihood.log_prob(model, X, solver, Trace.make(trace), Streams(0), compare=False).log_prob
 
 
 @pytest.mark.parametrize("family", [VPSDE, SubVPSDE, VESDE, OrnsteinUhlenbeck], ids=lambda family: family.type)

@@ -9,8 +9,7 @@ import torch
 from problems import MATRICES, Linear, Sine, points
 from scipy.integrate import quad_vec
 
-from driftspec.components import Estimator, Solver
-from driftspec.numerics.model import Model
+from driftspec.components import Estimator, Model, Solver
 from driftspec.streams import Streams
 from driftspec_plugins.solvers.rk4 import RK4
 

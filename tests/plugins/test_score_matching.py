@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from driftspec.cli import main
-from driftspec.components import Dynamics, Estimator
-from driftspec.numerics.model import Model
+from driftspec.components import Dynamics, Estimator, Model
+from driftspec.numerics.model import BoundModel
 from driftspec.spec import fits
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.hutchinson import Hutchinson
@@ -111,7 +111,7 @@ def test_the_variance_reduced_form_has_less_variance_than_the_plain_one() -> Non
 def test_the_optimums_loss_is_minus_half_the_mean_square_of_the_true_score() -> None:
     """On a mixture, with its own log p as the energy; within four standard errors of the paired difference."""
     target = {"type": "gaussian_mixture", "means": [[-2, 0], [2, 0], [0, 2]], "std": 0.5}
-    model = Model(Dynamics.make({"type": "langevin", "target": target}), torch.nn.Module(), 2)
+    model = BoundModel(Dynamics.make({"type": "langevin", "target": target}), torch.nn.Module(), 2)
     law = model.dynamics.nested()["target"]
     x = law.sample(4000, torch.Generator().manual_seed(0))
     batches = x.view(100, 40, 2)

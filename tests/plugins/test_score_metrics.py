@@ -17,10 +17,11 @@ import torch
 from problems import tensor
 from torch import Tensor
 
-from driftspec.components import Measured
+from driftspec.autodiff import gradient
+from driftspec.components import Measured, Model
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment
-from driftspec.numerics.model import Model, gradient
+from driftspec.numerics.model import BoundModel
 from driftspec.source.files import Files
 from driftspec_plugins.metrics import _log_z, c2st, ksd
 
@@ -55,7 +56,7 @@ class Scores(torch.nn.Module):
 
 
 def scores(score: Callable[[Tensor], Tensor], d: int = 2, predicts: str = "score", **dynamics: object) -> Model:
-    return Model(quadratic.model(torch.eye(d), predicts, **dynamics).dynamics, Scores(score), d)
+    return BoundModel(quadratic.model(torch.eye(d), predicts, **dynamics).dynamics, Scores(score), d)
 
 
 # Fisher divergence ---------------------------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
-from driftspec.components import Draws, Dynamics, Sampler
+from driftspec.components import Draws, Dynamics, Model, Sampler
 from driftspec.errors import RunFailed
-from driftspec.numerics.chains import Noise, noise
-from driftspec.numerics.model import Model
+from driftspec.numerics.chains import Noise, noise, starts
+from driftspec.numerics.model import BoundModel
 from driftspec.numerics.sde import noised, simulated
 from driftspec.streams import Streams
 
@@ -55,7 +55,7 @@ class _Normal(nn.Module):
 
 def model_of(name: str, d: int = 1, dtype: torch.dtype = torch.float64, **keys: Any) -> Model:
     dynamics: Any = Dynamics.make({"predicts": "score", **BODIES[name], **keys})
-    return Model(dynamics, _Normal(dynamics, dtype), d)
+    return BoundModel(dynamics, _Normal(dynamics, dtype), d)
 
 
 def true(model: Model, t: Any) -> tuple[Tensor, Tensor]:
@@ -213,7 +213,7 @@ def test_euler_maruyama_draws_what_its_moments_say_and_reaches_the_data(name: st
 
     rows = math.sqrt(VARIANCE) * points(5000, 1, 3) + MEAN
     forward = {**body, "direction": "forward"}
-    filled = Model(model.dynamics, model.module, 1, rows=lambda: rows)
+    filled = BoundModel(model.dynamics, model.module, 1, rows=lambda: rows)
     x = draw(filled, 20000, **forward).values[:, 0, 0]
     own = float(rows.mean()), float(rows.var(correction=0))
     mean, variance = moments(Sampler.make(forward), model, own)[-1]
@@ -262,10 +262,10 @@ def test_without_noise_euler_maruyama_is_eulers_path_of_the_ode() -> None:
 
     dynamics: Any = Still()
     rows = points(40, 2)
-    model = Model(dynamics, nn.Module(), 2, rows=lambda: rows)
+    model = BoundModel(dynamics, nn.Module(), 2, rows=lambda: rows)
     body, h = {"type": "euler_maruyama", "steps": 30}, 0.05
     forward = draw(model, 16, direction="forward", **body).values[:, 0]
-    x = model.first("data", 16, Streams(0))[:16]
+    x = starts(model, "data", 16, Streams(0))[:16]
     path = x
     for k in range(30):
         path = path + h * (1 + k * h) * path @ matrix.T
@@ -383,7 +383,7 @@ def test_heun_is_of_second_order(name: str) -> None:
 def test_the_variance_exploding_sde_begins_at_data_with_its_least_noise() -> None:
     """Run forward from x + σ_min ε it ends with the kernel's variance σ(1)²; from x itself with σ_min² less."""
     dynamics = {"type": "ve_sde", "sigma_min": 0.6, "sigma_max": 2.0, "t_data": 0.0}
-    model = Model(Dynamics.make(dynamics), torch.nn.Module(), 1)
+    model = BoundModel(Dynamics.make(dynamics), torch.nn.Module(), 1)
     x, t = torch.zeros(20000, 1, dtype=torch.float64), torch.ones(20000, dtype=torch.float64)
     begun, least = torch.Generator().manual_seed(0), 0.6**2
     for start, variance in ((x, 4.0 - least), (noised(model, x, 0 * t, begun), 4.0)):

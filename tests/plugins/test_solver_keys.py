@@ -12,7 +12,7 @@ from small_spec import edited, said
 
 from driftspec.components import FixedSteps, Solver
 from driftspec.errors import SolveFailed
-from driftspec.numerics import flow
+from driftspec.numerics import likelihood, transport
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.estimators.exact_trace import ExactTrace
@@ -142,11 +142,11 @@ def test_the_error_that_an_adaptive_solver_states_is_the_one_it_makes(name: str)
     tolerance = {"adaptive_heun": 1e-3, "fehlberg2": 1e-4, "bosh3": 1e-4}.get(name, 1e-5)
     solver = Solver.make({"type": name, "rtol": tolerance, "atol": tolerance})
     exact, z = problem.log_p(x, T0, T1), problem.flow(x, T1, T0)
-    scored = flow.log_prob(model, x, solver, ExactTrace(), Streams(0))
+    scored = likelihood.log_prob(model, x, solver, ExactTrace(), Streams(0))
     off = (scored.log_prob - exact).detach().abs()
     ratio = scored.error / torch.cat([off[:, None], (scored.latent - z).detach().abs()], 1).amax(1)
     assert 0.6 < float(ratio.median()) < 1.6 and float(ratio.min()) > 0.1
-    moved = flow.transport(model, x, T1, T0, solver)
+    moved = transport.transport(model, x, T1, T0, solver)
     ratio = moved.error / (moved.value - z).detach().abs().amax(1)
     assert 0.6 < float(ratio.median()) < 1.6
     loss = ExactTrace(solver=solver, check_every=1).loss(model, x, {"steps": None}, Streams(0).at(1))

@@ -15,7 +15,7 @@ from tiny import flow_of
 from torch import Tensor
 
 from driftspec.components import Metric, Solver, Trace
-from driftspec.numerics import flow
+from driftspec.numerics import likelihood, refinement, transport
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp
@@ -55,10 +55,10 @@ def differences(solver: Solver, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("name", installed().names("solver"))
 def test_the_error_of_a_solve_is_that_of_its_worst_coordinate(name: str) -> None:
     """The whole difference from the finer solve, in the one coordinate that has any; or 1/64 of the one before it."""
-    solver, x = coarse(name), points(flow.BLOCK, 5)
+    solver, x = coarse(name), points(refinement.BLOCK, 5)
     first, apart, before = differences(solver, x)
     assert float(apart[:, 2].max()) > 1e-7 and not bool(apart[:, [0, 1, 3, 4]].any())
-    solved = flow.transport(flow_of(one_hard, 5), x, 0.0, 1.0, solver)
+    solved = transport.transport(flow_of(one_hard, 5), x, 0.0, 1.0, solver)
     expected = apart[:, 2].maximum(before[:, 2] / 64)
     torch.testing.assert_close(solved.error, expected, rtol=1e-6, atol=1e-12)
     if solver.start_steps() is None:
@@ -70,9 +70,9 @@ def test_the_error_of_a_solve_is_that_of_its_worst_coordinate(name: str) -> None
 
 @pytest.mark.parametrize("name", ["lobatto", "rk4", "midpoint"])
 def test_the_error_of_log_p_is_no_less_than_that_of_its_latent(name: str) -> None:
-    solver, x = coarse(name), points(flow.BLOCK, 5)
-    scored = flow.log_prob(flow_of(one_hard, 5, (1.0, 0.0)), x, solver, EXACT, STREAMS)
-    again = flow.transport(flow_of(one_hard, 5), x, 0.0, 1.0, solver)
+    solver, x = coarse(name), points(refinement.BLOCK, 5)
+    scored = likelihood.log_prob(flow_of(one_hard, 5, (1.0, 0.0)), x, solver, EXACT, STREAMS)
+    again = transport.transport(flow_of(one_hard, 5), x, 0.0, 1.0, solver)
     assert bool((scored.error >= again.error - 1e-9).all())
 
 

@@ -9,6 +9,7 @@ import torch
 from problems import MATRICES, Linear, Planar, TimeAffine, points, tensor
 from pydantic import ValidationError
 
+from driftspec.components import Field
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 from driftspec_plugins.estimators.hutchinson import Hutchinson
 
@@ -140,14 +141,11 @@ def test_a_field_that_is_itself_a_gradient(graph):
 
 
 def test_a_fields_own_divergence_is_taken():
-    class Own:
-        def __call__(self, x):
-            raise AssertionError("asked for the value alone")
+    def velocity(t, x):
+        raise AssertionError("asked for the value alone")
 
-        def divergence(self, x):
-            return 2 * x, torch.full((len(x),), 4.0)
-
-    value, trace = ExactTrace().divergence(Own(), points(3, 2))
+    own = Field(velocity, torch.tensor(0.0), lambda x: (2 * x, torch.full((len(x),), 4.0)))
+    value, trace = ExactTrace().divergence(own, points(3, 2))
     assert torch.equal(value, 2 * points(3, 2)) and trace.tolist() == [4.0, 4.0, 4.0]
 
 

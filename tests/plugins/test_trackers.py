@@ -375,7 +375,7 @@ NAMES = ["∂f/∂x", "a(b", "a)b", "a=b", "../up", "/root", "a//b", "a/./b", "x
 def test_names_that_a_library_refuses_are_respelt_and_none_becomes_another(tmp_path: Path) -> None:
     """A stranger's estimator may call its terms anything."""
     loaded = tiny.loaded(*FEW)
-    told = RunInfo("1a", "tiny", tmp_path, loaded.spec, ("train",), 6, 0, False, None, list)
+    told = RunInfo("1a", "tiny", tmp_path, loaded.spec.resolved(), ("train",), 6, 0, False, None, list)
     terms = {name: float(number) for number, name in enumerate(NAMES)}
     for body in ("tensorboard", "mlflow"):
         observer = Tracker.make(body).observer(tmp_path / body)

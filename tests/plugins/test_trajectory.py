@@ -11,11 +11,10 @@ import torch
 from problems import Sine, points, tensor
 from small_spec import edited, said
 
-from driftspec.components import Solver
+from driftspec.components import Model, Solver
 from driftspec.experiment.evaluate import evaluate
 from driftspec.experiment.train import Training, train
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model
+from driftspec.numerics import transport
 
 TEXT = """\
 version: 1
@@ -133,14 +132,14 @@ def test_the_ode_runs_over_the_datas_times_and_not_over_the_dynamics_own():
     rows = spiral().rows(spiral().dataset.train[:20])
     one, other = (spiral(f"dynamics.time={time}") for time in ("[0.0, 1.0]", "[5.0, -2.0]"))
     assert torch.equal(loss_of(one, rows).value, loss_of(other, rows).value)
-    drifts = [flow.drift(made.model, rows[:, 0], made.spec.estimator.solver) for made in (one, other)]
+    drifts = [transport.return_error(made.model, rows[:, 0], made.spec.estimator.solver) for made in (one, other)]
     assert torch.equal(*drifts)
 
 
 def test_the_drift_runs_from_where_the_points_are():
     """Without observations it is a likelihood's way: from t_data to t_prior and back. Euler tells them apart."""
     x, euler = points(5, 1), Solver.make({"type": "euler", "steps": 3})
-    found = flow.drift(tiny.known(Sine(), (0.0, 1.0)), x, euler)
+    found = transport.return_error(tiny.known(Sine(), (0.0, 1.0)), x, euler)
     there, back = x, None
     for _ in range(3):
         there = there - torch.sin(there) / 3
@@ -247,7 +246,7 @@ def test_gradient_agreement_is_the_relative_difference():
         assert result.details["evaluations"]["backprop"] == {"forward": 20, "evaluations_backward": 0}
         assert result.n == 20 and result.stderr is None and result.stderr_reason
         assert result.details["missed_start"] > 100  # of a tolerance of 1e-4, in four steps of Euler's
-    drift = flow.drift(made.model, rows[:, 0], made.spec.estimator.solver)
+    drift = transport.return_error(made.model, rows[:, 0], made.spec.estimator.solver)
     assert both["adjoint"].details["drift"] == {"mean": float(drift.mean()), "max": float(drift.max())}
     assert float(drift.mean()) > 0.1
 

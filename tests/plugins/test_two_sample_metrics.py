@@ -12,16 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from pydantic import ValidationError
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from driftspec.components import Data, Draws, Measured, Metric
+from driftspec.components import Data, Draws, Evaluation, Measured, Metric
+from driftspec.components.dataset import Dataset, Transform
 from driftspec.errors import RunFailed
-from driftspec.experiment.dataset import Dataset, Transform
-from driftspec.experiment.evaluate import Evaluation
-from driftspec.streams import Streams
 from driftspec_plugins.metrics import sliced_wasserstein as sliced_module
 from driftspec_plugins.metrics import wasserstein as wasserstein_module
 from driftspec_plugins.metrics.mmd import median_distance, mmd
@@ -461,10 +460,7 @@ def evaluation(
     data = Data.make({"type": "gaussian", "mean": [0.0] * d, "samples": 2000})
     rows = normal(2000, d, generator(50)) if rows is None else rows
     dataset = Dataset(rows[test:], rows[:0], rows[:test], tuple(f"x{i + 1}" for i in range(d)), Transform.identity(d))
-    spec = SimpleNamespace(data=data if known else SimpleNamespace(), dynamics=None)
-    experiment: Any = SimpleNamespace(spec=spec, dataset=dataset, transform=dataset.transform)
-    model: Any = SimpleNamespace(dim=d)
-    return Evaluation(experiment, model, Streams(7).under(stream), lambda: Draws(drawn[:, None, :]))
+    return tiny.scene(Draws(drawn[:, None, :]), dataset, stream, data=data if known else SimpleNamespace())
 
 
 def metric(name: str, **keys: Any) -> Metric:

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
-from driftspec import __version__
+from driftspec._version import __version__
 from driftspec.cli import options
 from driftspec.components import KINDS
 from driftspec.errors import UsageError, nearest, shown

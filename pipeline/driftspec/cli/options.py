@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from driftspec import __version__
+from driftspec._version import __version__
 from driftspec.components.observer import STAGES
 from driftspec.errors import PluginError, UsageError, nearest, printable, refusal, shown
 from driftspec.registry.elsewhere import WORDS, Words

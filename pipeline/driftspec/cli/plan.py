@@ -12,7 +12,7 @@ from driftspec.cli import options, tell
 if TYPE_CHECKING:
     from driftspec.experiment.build import Experiment
     from driftspec.registry import Registry
-    from driftspec.source import Path
+    from driftspec.source import KeyPath
     from driftspec.spec import Loaded, Spec
 
 
@@ -79,12 +79,12 @@ def stages(given: Spec, asked: Sequence[str]) -> list[str]:
     return [stage for stage in asked if there[stage]]
 
 
-def _origin(path: Path, loaded: Loaded, value: object, written: object) -> str:
+def _origin(path: KeyPath, loaded: Loaded, value: object, written: object) -> str:
     """Where a value comes from; of one that the data decide, the default that it replaces."""
     return _source(path, loaded) if value == written else f"default {written}, less for the data"
 
 
-def _source(path: Path, loaded: Loaded) -> str:
+def _source(path: KeyPath, loaded: Loaded) -> str:
     """file:line, --set[1], or default; a component given by name alone stands at that name."""
     marks = loaded.document.marks
     below = [one.value for at, one in marks.items() if at[: len(path)] == path]

@@ -14,12 +14,15 @@ from driftspec.components.component import Component, Finding, Need, default
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
+from driftspec.components.evaluation import Evaluation
 from driftspec.components.metric import Measured, Metric
+from driftspec.components.model import Field, Model
 from driftspec.components.network import Network
+from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.components.optimizer import Optimizer, Schedule
 from driftspec.components.sampler import Course, Draws, Sampler
 from driftspec.components.setting import EPSILON, Setting, beginning
-from driftspec.components.solver import FixedSteps, Gradient, Path, Solver, TrainingSolver, below_epsilon
+from driftspec.components.solver import FixedSteps, Gradient, Solution, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
 from driftspec.components.verdict import Verdict
 
@@ -42,19 +45,25 @@ __all__ = [
     "Draws",
     "Dynamics",
     "Estimator",
+    "Evaluation",
+    "Field",
     "Finding",
     "FixedSteps",
     "Gradient",
     "Loss",
     "Measured",
     "Metric",
+    "Model",
     "Need",
     "Network",
+    "Observer",
     "Optimizer",
-    "Path",
+    "Record",
+    "RunInfo",
     "Sampler",
     "Schedule",
     "Setting",
+    "Solution",
     "Solver",
     "StandardNormal",
     "Table",

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from driftspec import outside
 from driftspec.errors import PluginError, Problem
 
 if TYPE_CHECKING:
@@ -227,6 +228,4 @@ def restated(
 
 def registry_of(info: ValidationInfo) -> Any:
     """The registry a component is validated with: the spec's, or outside any spec that of the installed plugins."""
-    from driftspec.registry import installed  # the registry knows components, not the reverse
-
-    return (info.context or {}).get("registry") or installed()
+    return (info.context or {}).get("registry") or outside.registry()

@@ -27,6 +27,8 @@ class Table:
     times: Tensor | None = None
     digest: str | None = None  # sha256 of the file it came from
     named: bool = True  # the source names its columns; else they are numbered
+    first: int = 1  # the number of the first row, as the source counts
+    condition: Tensor | None = None  # (n, k) float64: what each row is given, such as a label
 
     def with_columns(self, names: Sequence[str]) -> Table:
         """The same rows with these columns alone, in this order. SpecError X304 names each one that is missing.
@@ -44,8 +46,6 @@ class Table:
             raise SpecError([Problem("X304", text) for text in texts])
         order = [self.columns.index(name) for name in names]
         return replace(self, values=self.values[..., order], columns=tuple(names))
-
-    first: int = 1  # the number of the first row, as the source counts
 
 
 class Data(Component):
@@ -112,7 +112,7 @@ class Distribution(Data):
 
     def score(self, x: Tensor) -> Tensor:
         """∇log p(x) (B, d): by differentiating `log_prob`, until a law says it in closed form."""
-        from driftspec.numerics.model import gradient
+        from driftspec.autodiff import gradient
 
         return gradient(self.log_prob, x)[1]
 

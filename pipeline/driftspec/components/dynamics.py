@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from driftspec.components.component import Component
+from driftspec.components.data import Data
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from driftspec.components.data import Distribution
+    from driftspec.components.solver import Rates
 
 
 class Dynamics(Component):
@@ -63,6 +65,19 @@ class Dynamics(Component):
 
     def prior_law(self) -> Distribution | None:
         """The law at t_prior."""
+        return None
+
+    def target_law(self) -> Data | None:
+        """Return the known distribution that it holds in the place of data; None without one.
+
+        By default the distribution among its keys, if it neither trains nor has a prior.
+        """
+        if not self.offers().isdisjoint({"trainable", "prior"}):
+            return None
+        return next((one for one in self.nested().values() if isinstance(one, Data)), None)
+
+    def closed_divergence(self, module: nn.Module) -> Rates | None:
+        """Return (t, x) -> (f, tr ∂f/∂x), (B, d) and (B,), if the velocity has a closed form; else None."""
         return None
 
     def smallest_variance(self) -> float | None:

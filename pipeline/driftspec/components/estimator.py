@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from driftspec.components.dynamics import Dynamics
+    from driftspec.components.model import Model
     from driftspec.components.verdict import Verdict
-    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 
@@ -113,6 +113,4 @@ class Trace(Estimator):
         return {"steps": self.solver.start_steps()}
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        from driftspec.numerics.flow import negative_log_likelihood
-
-        return negative_log_likelihood(self, model, batch, state, streams)
+        return model.negative_log_likelihood(self, batch, state, streams)

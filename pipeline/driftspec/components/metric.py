@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components.estimator import Trace
+    from driftspec.components.evaluation import Evaluation
     from driftspec.components.solver import Solver
     from driftspec.components.verdict import Verdict
-    from driftspec.experiment.evaluate import Evaluation
 
 
 @dataclass(frozen=True)

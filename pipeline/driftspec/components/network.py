@@ -1,9 +1,9 @@
-"""Networks: which function of (t, x, context)?"""
+"""Networks: which function of (t, x, condition)?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from driftspec.components.component import Component
@@ -11,9 +11,11 @@ from driftspec.components.component import Component
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    Divergence = Callable[[Mapping[str, Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 class Network(Component):
-    """Which function of (t, x, context)? `t` and `context` are optional; context is reserved."""
+    """Which function of (t, x, condition)? t and condition are optional."""
 
     kind = "network"
 
@@ -25,12 +27,20 @@ class Network(Component):
         """Initial parameters by name, drawn from `generator`."""
         raise NotImplementedError
 
-    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, d_out), for x (B, d_in) and t () or (B,), row by row."""
+    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return f (B, d_out) for x (B, d_in), t () or (B,) and condition (B, k) or None, row by row."""
         raise NotImplementedError
+
+    def divergence(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f (B, d) and tr ∂f/∂x (B,), where d_in = d_out; for networks that know a closed form."""
+        raise NotImplementedError
+
+    def closed_divergence(self) -> Divergence | None:
+        """Return `divergence` if the network gives one, else None."""
+        return None if type(self).divergence is Network.divergence else self.divergence
 
     def build(self, d_in: int, d_out: int, generator: Generator) -> nn.Module:
         """A module called as `module(t, x)`. By default `apply` bound to `parameters`; any nn.Module will do."""
-        from driftspec.numerics.model import Bound
+        from driftspec.components._bound import Bound
 
         return Bound(self, self.parameters(d_in, d_out, generator))

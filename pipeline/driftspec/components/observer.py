@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from driftspec.components import Measured, Verdict
     from driftspec.errors import Problem
-    from driftspec.spec import Spec
 
 STAGES = ("train", "evaluate", "sample")
 """What a run does, in this order."""
@@ -28,7 +27,7 @@ class RunInfo:
     id: str  # its own; a run that is resumed keeps it
     name: str
     path: Path  # the run directory
-    spec: Spec  # every default filled in; `spec.resolved()` is the same as plain data
+    spec: Mapping[str, Any]  # the spec as plain data, every default filled in; read only
     stages: tuple[str, ...]
     steps: int  # that training takes at most; 0 where nothing is trained
     step: int  # steps trained before this: 0 for a new run

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from driftspec.components.data import Distribution
+    from driftspec.components.model import Model
     from driftspec.components.setting import Setting
     from driftspec.components.solver import VectorField
     from driftspec.components.verdict import Verdict
-    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
 
 

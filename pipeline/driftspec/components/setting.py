@@ -47,5 +47,4 @@ class Setting:
     @property
     def law(self) -> Data | None:
         """What draws are compared with: the data, or the target that stands for them."""
-        target = self.dynamics.nested().get("target")
-        return self.data if self.data is not None else target if isinstance(target, Data) else None
+        return self.data if self.data is not None else self.dynamics.target_law()

@@ -25,7 +25,7 @@ Gradient = Literal["backprop", "adjoint"]
 
 
 @dataclass(frozen=True)
-class Path:
+class Solution:
     """One ODE solve: the state at t1, the integrals of the rates, and how it went."""
 
     state: Tensor  # (B, d)
@@ -59,7 +59,7 @@ class Solver(Component):
         rates: Rates | None = None,
         steps: int | None = None,
         params: Sequence[Tensor] = (),
-    ) -> Path:
+    ) -> Solution:
         """dx/dt = f(t, x) from x at t0 to t1, forwards or backwards, and with it ∫ r dt of the integrands r.
 
         `rates(t, x) -> (f, r)` gives r (B, m), which do not feed back into the state (a divergence, ‖f‖², ...);
@@ -71,6 +71,10 @@ class Solver(Component):
 
     def start_steps(self) -> int | None:
         """The number of steps to begin with; None for a solver that chooses its own."""
+        return None
+
+    def most_steps(self) -> int | None:
+        """The largest number of steps it may take; None for no limit, and for a solver that chooses its own."""
         return None
 
     def finer(self) -> Solver | None:
@@ -85,7 +89,7 @@ class Solver(Component):
         """The same solver with its gradient taken in that way; None for a solver that leaves no choice.
 
         A solver that solves its state back in time returns one that does not for `backprop`: the gradients of both are
-        compared where `Path.missed_start` is large.
+        compared where `Solution.missed_start` is large.
         """
         return None
 
@@ -120,6 +124,9 @@ class FixedSteps(Solver):
 
     def start_steps(self) -> int | None:
         return self.steps
+
+    def most_steps(self) -> int | None:
+        return self.max_steps
 
     def allowed(self, value: Tensor) -> Tensor:
         """The tolerance."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,25 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from driftspec.experiment.dataset import Dataset, Transform
+    from driftspec.components.dataset import Dataset, Transform
+    from driftspec.components.model import Model
     from driftspec.experiment.inspection import Use
-    from driftspec.numerics.model import Model
     from driftspec.streams import Streams
+
+
+@dataclass(eq=False)
+class LazyDataset:
+    """The data of a spec, read and split when first needed."""
+
+    read: Callable[[], Dataset] | None = None
+    made: Dataset | None = None
+
+    def __call__(self) -> Dataset:
+        if self.made is None:
+            if self.read is None:
+                raise RunFailed("the spec has no data")
+            self.made = self.read()
+        return self.made
 
 
 @dataclass(frozen=True)
@@ -36,19 +51,25 @@ class Experiment:
     streams: Streams
     dtype: torch.dtype
     device: torch.device
+    data: LazyDataset
 
-    @functools.cached_property
+    @property
     def dataset(self) -> Dataset:
-        """The data, read and split; a run that is only sampled from never asks."""
-        from driftspec.experiment.dataset import prepare
-
-        if self.spec.data is None:
-            raise RunFailed(f"'{self.spec.name}' has no data")
-        return prepare(self.spec.data, self.files, self.streams.under("data"), self.transform)
+        """The data, read and split; a run that is only sampled from never reads them."""
+        return self.data()
 
     def has_data(self) -> bool:
         """Whether the data have been read: a run that is only sampled from has none."""
-        return "dataset" in vars(self)
+        return self.data.made is not None
+
+    def with_dataset(self, dataset: Dataset) -> Experiment:
+        """Return the same experiment on data that have been read."""
+        data = LazyDataset(made=dataset)
+        return replace(self, data=data, model=self._on(data))
+
+    def _on(self, data: LazyDataset) -> Model:
+        """Return the model with the training rows of these data."""
+        return replace(self.model, rows=None if self.spec.data is None else lambda: self.rows(data().rows()))
 
     def rows(self, x: Tensor) -> Tensor:
         """Data (n, d) as the model sees them: in model units, dtype and device of the run."""
@@ -70,7 +91,8 @@ def build(
     """
     import torch
 
-    from driftspec.experiment.dataset import Transform
+    from driftspec.components.dataset import Transform
+    from driftspec.experiment.dataset import prepare
     from driftspec.numerics.model import build_model
     from driftspec.streams import Streams
 
@@ -104,12 +126,12 @@ def build(
         times=None if times is None else times.to(device),
         trace=trace,
         solver=solver,
-        rows=(lambda: experiment.rows(experiment.dataset.rows())) if spec.data is not None else None,
     )
-    experiment = Experiment(spec, files, model, transform, streams, dtype, device)
-    if dataset is not None:
-        vars(experiment)["dataset"] = dataset
-    return experiment
+    data = LazyDataset(made=dataset)
+    if spec.data is not None:
+        data.read = functools.partial(prepare, spec.data, files, streams.under("data"), transform)
+    experiment = Experiment(spec, files, model, transform, streams, dtype, device, data)
+    return replace(experiment, model=experiment._on(data))
 
 
 def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:

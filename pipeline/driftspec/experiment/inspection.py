@@ -20,7 +20,7 @@ from driftspec.components import EPSILON, Verdict
 from driftspec.errors import shown
 
 if TYPE_CHECKING:
-    from driftspec.experiment.dataset import Dataset
+    from driftspec.components.dataset import Dataset
 
 EXACT = 1e-5
 """A column with a smaller share of its deviation beside the earlier ones follows from them: 100 ε of float32."""

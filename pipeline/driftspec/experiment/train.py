@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftspec.components import Estimator
+from driftspec.components import Estimator, Model
 from driftspec.components.observer import Record
 from driftspec.errors import RunFailed, blamed
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
-from driftspec.numerics.model import Model
 from driftspec.spec import Train
 
 

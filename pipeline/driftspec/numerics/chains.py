@@ -10,7 +10,7 @@ rounds a row by its company. So a chain is the same alone and among others, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
@@ -21,8 +21,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.components import Verdict
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model, Verdict
     from driftspec.streams import Streams
 
 AHEAD = 16
@@ -98,13 +97,38 @@ def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> 
         yield from map(Noise, joined(normal), joined(uniform), *more)
 
 
-def in_chains(model: Model, first: Tensor) -> Model:
-    """The model as chains read it that begin in whole blocks at `first` (n, d).
+def starts(
+    model: Model, start: Distribution | Literal["data", "prior"] | None, chains: int, streams: Streams
+) -> Tensor:
+    """Return where chains begin (n, d), n at least `chains`, in whole blocks that have a generator each.
 
-    Where log p follows from a velocity by solves, all have one number of steps. It is found at the first block's
-    starts, whatever the number of chains: with it, too, no chain depends on how many others there are.
+    `start` is a distribution, `data` (training rows) or `prior`; None stands for what `beginning` returns.
     """
-    return replace(model, pilot=first[: Sampler.BLOCK]) if model.solved else model
+    import torch
+
+    start = beginning(start, prior="prior" in model.own, data=model.rows is not None)
+    rows = None if start != "data" or model.rows is None else model.rows()
+    blocks = []
+    for block in range(-(-chains // Sampler.BLOCK)):
+        generator = streams.at(block).generator("start")
+        if start == "data":
+            if rows is None:
+                raise RunFailed("chains begin at training rows, and there are no data")
+            blocks.append(rows[torch.randint(len(rows), (Sampler.BLOCK,), generator=generator)])
+        else:
+            source = model.prior() if start == "prior" else start
+            if not isinstance(source, Distribution):
+                raise RunFailed(f"chains cannot begin at {source}: it cannot be drawn from")
+            blocks.append(source.sample(Sampler.BLOCK, generator, model.dim))
+    return model.like(torch.cat(blocks))
+
+
+def in_chains(model: Model, first: Tensor) -> Model:
+    """Return the model as chains that begin at `first` (n, d) read it: one number of steps for all solves.
+
+    It is found at the first block's starts, whatever the number of chains: no chain depends on how many there are.
+    """
+    return model.at_pilot(first[: Sampler.BLOCK])
 
 
 def with_error(model: Model, draws: Draws) -> Draws:
@@ -219,7 +243,7 @@ class ChainSampler(Sampler):
         chains, draws = self.layout(count)
         if chains * draws != count:
             raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
-        first = model.first(self.start, chains, streams)
+        first = starts(model, self.start, chains, streams)
         x, model = first[: padded(chains)], in_chains(model, first)
         half, after = self.before() // 2, range(self.before(), self.before() + draws * self.thin, self.thin)
         walk = self._run(model, x, chains, [half, *after], self.warm_up(), streams.under("chains"))
@@ -231,7 +255,7 @@ class ChainSampler(Sampler):
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
         import torch
 
-        first = model.first(self.start, count, streams)
+        first = starts(model, self.start, count, streams)
         x, model = first[: padded(count)], in_chains(model, first)
         return torch.stack(self._run(model, x, count, after, self.warm_up(), streams.under("chains")).kept)
 

@@ -1,8 +1,8 @@
 """log p of a flow and its gradient, as metrics and chains read them.
 
-A point that is asked for alone has a number of steps N of its own, as in `flow.log_prob`. Chains move by differences of
-log p and by its gradient, which must belong to one function: all chains and all their steps have one N, and the
-gradient is that of the log p which N steps give. N is found at pilot points, and compared with 2N where chains end.
+A point alone has a number of steps N of its own, as in `likelihood.log_prob`. Chains move by differences of log p and
+by its gradient, which must belong to one function: all chains and all their steps have one N, and the gradient is that
+of the log p which N steps give. N is found at pilot points, and compared with 2N where chains end.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from driftspec.autodiff import gradient
 from driftspec.components import Draws, FixedSteps, Solver, Trace, Verdict
+from driftspec.components.model import Model
 from driftspec.errors import RunFailed, SolveFailed
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model, gradient
+from driftspec.numerics import likelihood
 from driftspec.streams import Streams
 
 
@@ -24,9 +25,9 @@ def log_density(model: Model, x: Tensor) -> Tensor:
     """log p(x) (B,): with a graph where gradients are recorded, and then in one N for all points."""
     solver, trace = solving(model)
     if model.pilot is None and not torch.is_grad_enabled():
-        return flow.log_prob(model, x, solver, trace, Streams(0)).log_prob
-    steps = enough_steps(model, x.detach()) if model.pilot is None else model.steps
-    return flow.differentiable_log_prob(model, x, trace, solver, steps)
+        return likelihood.log_prob(model, x, solver, trace, Streams(0)).log_prob
+    steps = enough_steps(model, x.detach()) if model.pilot is None else pilot_steps(model)
+    return likelihood.differentiable_log_prob(model, x, trace, solver, steps)
 
 
 def log_density_and_score(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,14 +35,14 @@ def log_density_and_score(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled():
         return gradient(lambda y: log_density(model, y), x)
     if model.pilot is not None:
-        return _by_parts(model, x, *solving(model), model.steps)
-    value = flow.log_prob_and_score(model, x, *solving(model)).value.to(x)
+        return _by_parts(model, x, *solving(model), pilot_steps(model))
+    value = likelihood.log_prob_and_score(model, x, *solving(model)).value.to(x)
     return value[:, 0], value[:, 1:]
 
 
 def score_and_error(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """∇log p(x) (B, d), each point by its own N, and a bound (B,) of its components' errors."""
-    solved = flow.log_prob_and_score(model, x, *solving(model))
+    solved = likelihood.log_prob_and_score(model, x, *solving(model))
     return solved.value[:, 1:], solved.error
 
 
@@ -50,6 +51,16 @@ def solving(model: Model) -> tuple[Solver, Trace]:
     if model.trace is None:
         raise RunFailed(f"{model.dynamics.label}: log p needs a trace, and neither the estimator nor a metric has one")
     return model.solver or model.trace.solver, model.trace
+
+
+def pilot_steps(model: Model) -> int | None:
+    """Return the number of steps that solves for log p take in chains, found when it is first needed."""
+    pilot = model.pilot
+    if pilot is None:
+        return None
+    if not pilot.needed:
+        pilot.steps, pilot.needed = enough_steps(model, pilot.points), True
+    return pilot.steps
 
 
 def enough_steps(model: Model, x: Tensor) -> int | None:
@@ -76,24 +87,25 @@ def with_error(model: Model, draws: Draws) -> Draws:
 
     It is what twice the steps, or a finer solver, change in log p and its gradient at each chain's last draw.
     """
-    if "steps" not in vars(model) or not draws.values.numel():
+    if model.pilot is None or not model.pilot.needed or not draws.values.numel():
         return draws
     error, accurate = _against_finer(model, draws.values[:, -1])
-    known = {"density_error": error, "density_steps": model.steps}
+    known = {"density_error": error, "density_steps": pilot_steps(model)}
     stats = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
-    doubts = () if accurate else (_doubt(solving(model)[0], model.steps, error),)
+    doubts = () if accurate else (_doubt(solving(model)[0], pilot_steps(model), error),)
     return replace(draws, stats={**draws.stats, **stats}, verdicts=(*draws.verdicts, *doubts))
 
 
 def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
     """The largest error of log p and asinh ∇log p at x (B, d), None if it is not known; and whether all are allowed."""
     solver, trace = solving(model)
-    finer = solver.finer() if model.steps is None else solver
+    steps = pilot_steps(model)
+    finer = solver.finer() if steps is None else solver
     if finer is None:
         return None, False
-    one = _compared(model, x, solver, trace, model.steps)
+    one = _compared(model, x, solver, trace, steps)
     try:
-        other = _compared(model, x, finer, trace, model.steps and 2 * model.steps)
+        other = _compared(model, x, finer, trace, steps and 2 * steps)
     except SolveFailed:  # a finer solver may exceed its budget where the other one does not
         return None, False
     error = float((one - other).abs().nan_to_num(nan=torch.inf).max())
@@ -130,9 +142,9 @@ def _by_parts(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int 
     """log p (B,) and its gradient (B, d) without a graph; of many steps a few rows at a time."""
 
     def log_p(y: Tensor) -> Tensor:
-        return flow.differentiable_log_prob(model, y, trace, solver, steps)
+        return likelihood.differentiable_log_prob(model, y, trace, solver, steps)
 
-    parts = torch.split(x, flow.at_once(steps)) if steps is not None else [x]
+    parts = torch.split(x, likelihood.at_once(steps)) if steps is not None else [x]
     values, slopes = zip(*(gradient(log_p, part) for part in parts), strict=True)
     return torch.cat(values), torch.cat(slopes)
 

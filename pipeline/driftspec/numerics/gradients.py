@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from driftspec.components import Loss, Path, Solver, Verdict
+from driftspec.components import Loss, Model, Solution, Solver, Verdict
 from driftspec.errors import SolveFailed
-from driftspec.numerics.model import Model
 
 TRIGGER = 100.0
 """Tolerances by which the state solved back may miss its start before the gradients are compared."""
@@ -40,7 +39,7 @@ DECADE = "missed_start_decade"
 
 def watched(
     loss: Loss,
-    paths: Sequence[Path],
+    paths: Sequence[Solution],
     model: Model,
     solver: Solver,
     rows: Tensor,
@@ -66,7 +65,7 @@ def relative(found: Tensor, right: Tensor) -> float:
     return float((found - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
 
 
-def stats(paths: Sequence[Path]) -> dict[str, int]:
+def stats(paths: Sequence[Solution]) -> dict[str, int]:
     """What several solves counted, together, as far as it is known by now."""
     total: Counter[str] = Counter()
     for path in paths:
@@ -79,7 +78,7 @@ class _Watched:
     """One loss; its methods are to be called once the backward pass is done."""
 
     before: Mapping[str, Any]
-    paths: Sequence[Path]
+    paths: Sequence[Solution]
     model: Model
     solver: Solver
     rows: Tensor

@@ -1,10 +1,13 @@
-"""x_t of an SDE dx = f dt + g dw from x at t_data: through its noise kernel, or by steps where it has none.
+"""An SDE dx = f(x, t) dt + g(t) dw: its step, its probability flow, its reverse, and x_t from x at t_data.
 
-    kernel   x_t = α(t) x + σ(t) ε
-    steps    x' = x + f(x, s) h + g(s) √h ε,   h = (t - t_data)/n, every row on its own way to a time of its own
+    step               x' = x + f h + g √h ε                                   Euler and Maruyama
+    probability flow   dx/dt = f - ½ g² s                                      the same p_t without noise
+    reverse            dx = (g² s - f) dτ + g dw,  τ = t_prior - t             Anderson 1982
+    kernel             x_t = α(t) x + σ(t) ε
+    simulation         steps of h = (t - t_data)/n, each row to its own time t
 
-The steps are Euler and Maruyama's. Their error is told as the root mean square distance to the paths that the same
-Wiener process drives in steps half as long; it falls with h, for g does not depend on x.
+The error of a simulation is the root mean square distance to the paths that the same Wiener process drives in steps
+half as long; it falls with h, because g does not depend on x.
 """
 
 from __future__ import annotations
@@ -17,11 +20,28 @@ import torch
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components.model import Model
+
+
+def euler_maruyama_step(x: Tensor, f: Tensor, h: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Return x + f h + noise (B, d), with noise = g √h ε; None leaves it out."""
+    mean = x + h * f
+    return mean if noise is None else mean + noise
+
+
+def probability_flow(f: Tensor, g: Tensor, s: Tensor) -> Tensor:
+    """Return f - ½ g² s (B, d), for f and the score s (B, d) and g () or (B,)."""
+    half = (g * g / 2).to(f)
+    return f - (half[:, None] if half.dim() else half) * s
+
+
+def reverse_drift(f: Tensor, g: Tensor, s: Tensor) -> Tensor:
+    """Return g² s - f (B, d): the drift of the SDE that runs from t_prior back to t_data, for g ()."""
+    return (g * g).to(f) * s - f
 
 
 def noised(model: Model, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
-    """x_t (B, d) for x (B, d) and t (B,), of a dynamics that offers `noise_kernel`."""
+    """Return x_t (B, d) for x (B, d) and t (B,), of a dynamics that offers `noise_kernel`."""
     alpha, sigma = (value[:, None] for value in model.dynamics.kernel(t))
     return alpha * x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
@@ -29,18 +49,18 @@ def noised(model: Model, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
 def simulated(
     model: Model, x: Tensor, t: Tensor, steps: int, generator: Generator, compare: bool = False
 ) -> tuple[Tensor, float]:
-    """(x_t (B, d), its error) for x (B, d) and t (B,), in so many steps; without `compare` the error is not known."""
+    """Return x_t (B, d) for x (B, d) and t (B,) in `steps` steps, and its error; NaN without `compare`."""
     rows, n = len(x), 2 * steps if compare else steps
-    chance = (
+    wiener = (
         torch.randn(rows, x.shape[1], generator=generator, dtype=torch.float64).to(x).div(math.sqrt(n))
         for _ in range(n)
     )
     coarse = fine = x
     with torch.no_grad():
         for number in range(steps):
-            increment = next(chance)
+            increment = next(wiener)
             if compare:
-                second = next(chance)
+                second = next(wiener)
                 fine = _step(model, fine, t, 2 * number, n, increment)
                 fine = _step(model, fine, t, 2 * number + 1, n, second)
                 increment = increment + second
@@ -49,11 +69,11 @@ def simulated(
 
 
 def _step(model: Model, x: Tensor, t: Tensor, number: int, of: int, increment: Tensor) -> Tensor:
-    """One of `of` steps from t_data to t; the increment is that of a Wiener process over a time of 1."""
+    """Return one of `of` steps from t_data to t; the increment is that of a Wiener process over a time of 1."""
     span = t - model.t_data
     now = model.t_data + span * (number / of)
     g = model.dynamics.diffusion(now)[:, None] * span.abs().sqrt()[:, None]
-    return x + model.drift(now, x) * (span / of)[:, None] + g * increment
+    return euler_maruyama_step(x, model.drift(now, x), (span / of)[:, None], g * increment)
 
 
-__all__ = ["noised", "simulated"]
+__all__ = ["euler_maruyama_step", "noised", "probability_flow", "reverse_drift", "simulated"]

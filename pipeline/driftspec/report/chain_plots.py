@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from driftspec.components import Model
 from driftspec.experiment.build import Experiment
-from driftspec.numerics.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

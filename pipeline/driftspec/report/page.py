@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from driftspec.components.verdict import Judged, Severity, of_severity
 from driftspec.report.facts import in_words
@@ -15,7 +15,7 @@ from driftspec.source.scalars import with_error
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
-    from driftspec.runs.session import Run
+    from driftspec.spec import Spec
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -41,14 +41,25 @@ FACTS = {
 """What of run.json is shown, and its name on the page."""
 
 
-def page(run: Run) -> str:
+@dataclass(frozen=True)
+class Shown:
+    """What the page of a run shows."""
+
+    spec: Spec
+    info: Mapping[str, Any]  # run.json
+    verdicts: Sequence[Judged]
+    measured: Mapping[str, Measured]
+    pictures: Mapping[str, bytes]  # PNG by name
+
+
+def page(run: Shown) -> str:
     """The run as HTML: how far it can be trusted, what it found, its pictures, the spec that repeats it."""
     title = html.escape(run.spec.name)
     verdicts = "".join(_verdicts(of_severity(run.verdicts, how), how) for how in HEADINGS)
     lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
     facts = {name: fact for key, name in FACTS.items() if (fact := in_words(run.info, key)) is not None}
     about = "".join(f"<tr><th>{name}<td>{html.escape(fact)}" for name, fact in facts.items())
-    pictures = "".join(_picture(file) for file in sorted((run.path / "plots").glob("*.png")))
+    pictures = "".join(_picture(name, png) for name, png in sorted(run.pictures.items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1>{verdicts}{lines}{_metrics(run)}{pictures}<h2>Run</h2><table>{about}</table>"
@@ -71,12 +82,12 @@ def _verdicts(judged: Sequence[Judged], severity: Severity) -> str:
     return f"<section class={severity}><h2>{HEADINGS[severity]}</h2><ul>{items}</ul></section>"
 
 
-def _picture(file: Path) -> str:
-    data = base64.b64encode(file.read_bytes()).decode()
-    return f"<figure><img alt='{html.escape(file.stem)}' src='data:image/png;base64,{data}'></figure>"
+def _picture(name: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    return f"<figure><img alt='{html.escape(name)}' src='data:image/png;base64,{data}'></figure>"
 
 
-def _metrics(run: Run) -> str:
+def _metrics(run: Shown) -> str:
     if not run.measured:
         return ""
     rows = "".join(
@@ -88,7 +99,7 @@ def _metrics(run: Run) -> str:
     return f"<table>{head}{rows}</table>"
 
 
-def _notes(name: str, run: Run) -> str:
+def _notes(name: str, run: Shown) -> str:
     """What is not good about one metric: its own verdicts, and those on the draws that it reads."""
     metric = next((one for one in run.spec.evaluate or () if one.key() == name), None)
     sources = {name, "sample"} if metric is not None and (metric.wanted() or metric.reads_chains) else {name}

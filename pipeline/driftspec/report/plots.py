@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from driftspec.components import Distribution, Measured, Solver, Trace
+from driftspec.components import Distribution, Measured, Model, Solver, Trace
+from driftspec.components.capabilities import capabilities
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
-from driftspec.numerics import flow
-from driftspec.numerics.model import Model
+from driftspec.numerics import likelihood, transport
 from driftspec.report import chain_plots as plots_chains
-from driftspec.spec.fits import capabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +119,7 @@ def _beside_the_data(
 
 def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
     """Traces of chains with draws enough to speak of, in the quantities that reports name."""
-    sampler, target = experiment.spec.sampler, experiment.spec.dynamics.nested().get("target")
+    sampler, target = experiment.spec.sampler, experiment.spec.dynamics.target_law()
     chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
 
     def traces() -> Figure:
@@ -154,7 +153,7 @@ def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
 
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
     """Draws beside those of the law they should follow, in 1 and 2 dimensions, where that can be drawn from."""
-    target = experiment.spec.dynamics.nested().get("target")
+    target = experiment.spec.dynamics.target_law()
     if not isinstance(target, Distribution) or "samples" not in target.offers():
         return
     d = samples.shape[1]
@@ -185,7 +184,7 @@ def _log_density(experiment: Experiment, model: Model, solver: Solver | None) ->
     def log_p(x: torch.Tensor) -> torch.Tensor:
         streams = experiment.streams.under("plots")
         compare = solver.start_steps() is not None  # a picture asks no adaptive solver for its error
-        scored = flow.log_prob(model, experiment.rows(x), solver, trace, streams, compare)
+        scored = likelihood.log_prob(model, experiment.rows(x), solver, trace, streams, compare)
         return scored.log_prob.double().cpu() + experiment.transform.log_det()
 
     return log_p
@@ -308,7 +307,7 @@ def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
     share = torch.arange(finer, device=times.device, dtype=times.dtype) / finer
     dense = torch.cat([(times[:-1, None] + share * times.diff()[:, None]).flatten(), times[-1:]])
     with torch.no_grad():
-        states, _ = flow.trajectory(model, experiment.rows(observed[:, 0]), dense, solver)
+        states, _ = transport.states_at(model, experiment.rows(observed[:, 0]), dense, solver)
     path = experiment.transform.to_data(states.cpu()).numpy()
     figure, (axes,) = _figure(1)
     axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)

@@ -30,7 +30,7 @@ from driftspec.spec.fits import check, errors, missing_libraries, problem_at
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.dataset import Dataset
+    from driftspec.components.dataset import Dataset
     from driftspec.experiment.train import Training
 
 MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "trackers")
@@ -174,7 +174,7 @@ def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str
     if data is None:
         return
 
-    def need(part: str, metrics: Mapping[source.Path, Metric]) -> Iterator[Problem]:
+    def need(part: str, metrics: Mapping[source.KeyPath, Metric]) -> Iterator[Problem]:
         reading = {path: metric for path, metric in metrics.items() if metric.reads_rows(data)}
         if not reading:
             return
@@ -190,8 +190,8 @@ def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str
                 where = (*path, *key.split("."))
                 yield problem_at(loaded.document, "X303", f"{metric.label}: {text}", where, *severity)
 
-    measuring: dict[source.Path, Metric] = {}
-    watching: dict[source.Path, Metric] = {}
+    measuring: dict[source.KeyPath, Metric] = {}
+    watching: dict[source.KeyPath, Metric] = {}
     if "evaluate" in stages:
         measuring = {("evaluate", index): metric for index, metric in enumerate(loaded.spec.evaluate or ())}
     if "train" in stages and train is not None and train.monitor is not None:
@@ -236,7 +236,7 @@ def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, A
     files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
     experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
     if data is not None and ("evaluate" in info["stages"] or isinstance(data, Distribution)):
-        vars(experiment)["dataset"] = _measured(experiment, data, info, parent)
+        experiment = experiment.with_dataset(_measured(experiment, data, info, parent))
         if "data_digest" in info:
             _same_data(experiment, info, "the run")
     return experiment
@@ -292,7 +292,7 @@ def _new(
     argv: Sequence[str], stages: Sequence[str], known: Mapping[str, Any],
 ) -> Run:  # fmt: skip
     """A directory of its own with the spec as given, the spec resolved and run.json."""
-    dataset = vars(experiment).get("dataset")  # none where a run is sampled from without its data
+    dataset = experiment.data.made  # None where a run is sampled from without its data
     digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC))
     info = {
@@ -312,6 +312,6 @@ def _new(
 
 def _columns(given: spec.Spec, dim: int) -> list[str]:
     """Names of the coordinates where no data have been read: a target's own."""
-    target = given.dynamics.nested().get("target")
+    target = given.dynamics.target_law()
     named = target.columns() if isinstance(target, Distribution) else ()
     return list(named) or [f"x{i + 1}" for i in range(dim)]

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from driftspec import __version__
+from driftspec._version import __version__
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry

@@ -14,8 +14,8 @@ from driftspec.source.files import Files
 from driftspec.spec.wording import place_of
 
 if TYPE_CHECKING:
+    from driftspec.components import Model
     from driftspec.experiment.build import Experiment
-    from driftspec.numerics.model import Model
     from driftspec.spec import Loaded
 
 SAMPLES = 16

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from driftspec import spec
@@ -175,8 +176,8 @@ def _told(run: Run, step: int, resumed: bool) -> RunInfo:
     """What observers know of a run."""
     train = run.spec.train if "train" in run.info["stages"] else None
     return RunInfo(
-        run.info["id"], run.spec.name, run.path, run.spec, tuple(run.info["stages"]), train.steps if train else 0,
-        step, resumed, run.info["parent"], run.directory.records,
+        run.info["id"], run.spec.name, run.path, MappingProxyType(run.spec.resolved()), tuple(run.info["stages"]),
+        train.steps if train else 0, step, resumed, run.info["parent"], run.directory.records,
     )  # fmt: skip
 
 

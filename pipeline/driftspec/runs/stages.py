@@ -16,9 +16,9 @@ from driftspec.experiment.losses import Losses, explained
 from driftspec.runs.session import Run, Stop, timed
 
 if TYPE_CHECKING:
-    from driftspec.components import Draws
+    from driftspec.components import Draws, Model
     from driftspec.experiment.train import Training
-    from driftspec.numerics.model import Model
+    from driftspec.report.page import Shown
 
 KEEP = 2
 """Checkpoints kept beside the best one."""
@@ -113,16 +113,16 @@ def _as_trained(run: Run) -> AbstractContextManager[None]:
 
 def _monitor(training: Training) -> Callable[[Model], float] | None:
     """The metric that watches training, on the validation rows in the place of the test rows."""
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.experiment.evaluate import evaluation_of
 
     metric, experiment = training.settings.monitor, training.experiment
     if metric is None:
         return None
-    watched, streams = replace(experiment), experiment.streams.under("monitor")
-    vars(watched)["dataset"] = replace(experiment.dataset, test=experiment.dataset.validation)
+    streams = experiment.streams.under("monitor")
+    watched = experiment.with_dataset(replace(experiment.dataset, test=experiment.dataset.validation))
 
     def watch(model: Model) -> float:
-        measured = metric.measure(Evaluation(watched, model, streams, _no_draws))
+        measured = metric.measure(evaluation_of(watched, model, streams, _no_draws))
         if measured.value is None:
             raise RunFailed(f"{metric.label} cannot monitor training: {measured.stderr_reason}")
         return measured.value
@@ -165,7 +165,15 @@ def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Dr
         run.directory.write_bytes(f"plots/{name}.png", png)
     if lost:
         run.judge("plots", Verdict("pictures", "not_drawn", ", ".join(lost), "warning"))
-    run.directory.write_text("report.html", report.page(run))
+    run.directory.write_text("report.html", report.page(shown(run)))
+
+
+def shown(run: Run) -> Shown:
+    """Return what the run's page shows."""
+    from driftspec.report.page import Shown
+
+    pictures = {file.stem: file.read_bytes() for file in (run.path / "plots").glob("*.png")}
+    return Shown(run.spec, run.info, run.verdicts, run.measured, pictures)
 
 
 def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:

@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
-from driftspec.source.text import Document, Marks, Path, assign, content, dump, merge, parse, parse_value, read, unset
+from driftspec.source.text import (
+    Document,
+    KeyPath,
+    Marks,
+    assign,
+    content,
+    dump,
+    merge,
+    parse,
+    parse_value,
+    read,
+    unset,
+)
 
-__all__ = ["Document", "Marks", "Path", "assign", "content", "dump", "merge", "parse", "parse_value", "read", "unset"]
+__all__ = [
+    "Document",
+    "KeyPath",
+    "Marks",
+    "assign",
+    "content",
+    "dump",
+    "merge",
+    "parse",
+    "parse_value",
+    "read",
+    "unset",
+]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from driftspec.errors import Place, Problem, SpecError, nearest, shown
 from driftspec.source.scalars import FORBIDDEN, no_character
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 NESTING, VALUES, BYTES = 32, 10_000, 256 * 1024
 TOO_DEEP = f"more than {NESTING} levels of nesting"
@@ -35,10 +35,10 @@ class Document:
     """Plain data, the marks of every path in it (the root's is `()`), and the lines of each file it comes from."""
 
     data: Any
-    marks: dict[Path, Marks]
+    marks: dict[KeyPath, Marks]
     lines: dict[str, list[str]]
 
-    def place(self, path: Path, *, key: bool = False) -> Place:
+    def place(self, path: KeyPath, *, key: bool = False) -> Place:
         """The place of the value at `path`, or of its key; for an absent path, of the section that lacks it."""
         while path not in self.marks:
             path = path[:-1]
@@ -100,7 +100,7 @@ def filled_in(doc: Document, written: Collection[str]) -> Document:
     root = tree_of(doc)
     around = {name[:end] for name in written for end, one in enumerate(name) if one == "."}
 
-    def mark(node: Node, path: Path, whole: bool) -> None:
+    def mark(node: Node, path: KeyPath, whole: bool) -> None:
         for key, child in _inside(node):
             name = dotted((*path, key))
             there = name in written or name in around or key == "type" or (whole and isinstance(key, int))
@@ -128,12 +128,12 @@ def _inside(node: Node) -> Iterable[tuple[str | int, Node]]:
     return enumerate(node.value) if isinstance(node.value, list) else ()
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """A path as `--set` takes it."""
     return ".".join(map(str, path))
 
 
-def leaves(data: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every value with its path; a list of plain values is one."""
     if isinstance(data, dict) and data:
         for key, value in data.items():
@@ -160,7 +160,7 @@ def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
     doc = Document(None, {}, lines)
     size = 0
 
-    def lay(node: Node, path: Path) -> Any:
+    def lay(node: Node, path: KeyPath) -> Any:
         nonlocal size
         value = node.value
         doc.marks[path] = Marks(node.key, node.place, node.filled)
@@ -182,7 +182,7 @@ def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
 def tree_of(doc: Document) -> Node:
     """The inverse of `document_of`."""
 
-    def node(value: Any, path: Path) -> Node:
+    def node(value: Any, path: KeyPath) -> Node:
         if isinstance(value, dict):
             value = {key: node(child, (*path, key)) for key, child in value.items()}
         elif isinstance(value, list):

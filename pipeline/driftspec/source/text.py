@@ -32,9 +32,9 @@ from driftspec.source.document import (
     TOO_MANY,
     VALUES,
     Document,
+    KeyPath,
     Marks,
     Node,
-    Path,
     assign,
     document_of,
     line_at,
@@ -314,4 +314,16 @@ def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
     return (index + 1, len(found[1]) + 1) if found else None
 
 
-__all__ = ["Document", "Marks", "Path", "assign", "content", "dump", "merge", "parse", "parse_value", "read", "unset"]
+__all__ = [
+    "Document",
+    "KeyPath",
+    "Marks",
+    "assign",
+    "content",
+    "dump",
+    "merge",
+    "parse",
+    "parse_value",
+    "read",
+    "unset",
+]

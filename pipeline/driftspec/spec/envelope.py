@@ -27,7 +27,18 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from driftspec import source
-from driftspec.components import Data, Dynamics, Estimator, Metric, Optimizer, Sampler, Schedule, Solver, Tracker
+from driftspec.components import (
+    Data,
+    Dynamics,
+    Estimator,
+    Metric,
+    Optimizer,
+    Sampler,
+    Schedule,
+    Setting,
+    Solver,
+    Tracker,
+)
 from driftspec.components.component import Component, default, models
 from driftspec.errors import PluginError, Problem, SpecError, in_order, refusal
 from driftspec.registry import Registry
@@ -158,11 +169,18 @@ class Spec(Section):
         """Every default filled in; running it gives the same run."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
 
-    def components(self) -> dict[source.Path, Component]:
-        """Every component that has a use, with its path, outer before inner."""
-        found: dict[source.Path, Component] = {}
+    def setting(self) -> Setting:
+        """Return what a component of this spec can see of the others."""
+        return Setting(
+            self.dynamics, self.data, self.sampler, self.sample.count if self.sample else None, self.estimator,
+            self.train.steps if self.train else None, self.train.optimizer if self.train else None, self.runtime.dtype,
+        )  # fmt: skip
 
-        def visit(value: object, path: source.Path, unused: frozenset[str]) -> None:
+    def components(self) -> dict[source.KeyPath, Component]:
+        """Every component that has a use, with its path, outer before inner."""
+        found: dict[source.KeyPath, Component] = {}
+
+        def visit(value: object, path: source.KeyPath, unused: frozenset[str]) -> None:
             if isinstance(value, Component):
                 found[path] = value
             if isinstance(value, BaseModel):
@@ -292,8 +310,8 @@ def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
 
 
 def _parts(
-    data: Any, model: type[BaseModel], registry: Registry, path: source.Path = ()
-) -> Iterator[tuple[source.Path, Part]]:
+    data: Any, model: type[BaseModel], registry: Registry, path: source.KeyPath = ()
+) -> Iterator[tuple[source.KeyPath, Part]]:
     """Each part that the spec has, or has by default, outer before inner, as far as types are known."""
     yield path, Part(model)
     for name, info in model.model_fields.items():

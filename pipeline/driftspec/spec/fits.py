@@ -9,22 +9,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
-from driftspec.components import Data, Dynamics, Metric, Sampler, Setting, Solver, Trace
+from driftspec.components import Data, Dynamics, Metric, Sampler, Solver, Trace
+from driftspec.components.capabilities import capabilities, offered
 from driftspec.components.component import Component, Need
 from driftspec.components.observer import STAGES
 from driftspec.errors import Problem, SpecError, in_order
-from driftspec.source import Document, Path
+from driftspec.source import Document, KeyPath
 from driftspec.source.files import Files
 from driftspec.spec.envelope import Loaded, Spec, Train
 from driftspec.spec.wording import place_of
-
-FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
-    (frozenset({"energy"}), "score"),
-    (frozenset({"drift", "score"}), "velocity"),  # the probability-flow ODE
-    (frozenset({"velocity", "prior"}), "log_prob"),
-    (frozenset({"log_prob"}), "score"),  # by automatic differentiation
-)
-"""Capabilities that follow from others."""
 
 ADJECTIVES = frozenset({"smooth", "trainable"})
 """Capabilities that say how a component is, not what it has to give."""
@@ -40,27 +33,13 @@ STALE = 0.05
 """A share of the initial weights in their average that is worth a word."""
 
 
-def capabilities(component: Component) -> frozenset[str]:
-    """What a component offers, with all that follows from it."""
-    return frozenset(_offered(component))
-
-
-def _offered(component: Component) -> list[str]:
-    """Its own capabilities, then those that follow, in order."""
-    soft = {"smooth"} if isinstance(component, Data) and not component.hard_edges else set[str]()
-    offered = sorted(component.offers() | soft)
-    while more := [result for given, result in FOLLOWS if given.issubset(offered) and result not in offered]:
-        offered += dict.fromkeys(more)
-    return offered
-
-
 def met(need: Need, other: Component | None) -> bool:
     """Whether this component, if there is one, offers what is needed, or is such that there is no need."""
     if other is None:
         return False
     timeless = isinstance(other, Dynamics) and len({*other.times()}) == 1
-    offered = capabilities(other) | ({TIMELESS} if timeless else set())
-    return need.unless in offered or not offered.isdisjoint(need.any_of)
+    there = capabilities(other) | ({TIMELESS} if timeless else set())
+    return need.unless in there or not there.isdisjoint(need.any_of)
 
 
 def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
@@ -84,7 +63,7 @@ def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
     return in_order([*found, *missing_libraries(spec, document, stages)])
 
 
-def used(spec: Spec, stages: Collection[str]) -> dict[Path, Component]:
+def used(spec: Spec, stages: Collection[str]) -> dict[KeyPath, Component]:
     """The components that these stages use, with their paths."""
     draws = "sample" in stages or any(metric.reads_draws() for metric in measured(spec, stages))
     asked = {"train": "train" in stages, "estimator": "train" in stages, "evaluate": "evaluate" in stages}
@@ -120,11 +99,11 @@ def missing_libraries(spec: Spec, document: Document, stages: Collection[str] = 
     return [problem_at(document, *one) for one in _libraries(spec, stages)]
 
 
-Found = Iterator[tuple[str, str, Path] | tuple[str, str, Path, str]]
+Found = Iterator[tuple[str, str, KeyPath] | tuple[str, str, KeyPath, str]]
 """Code, message, where (the value's place, or where it is absent that of the section's key); a severity below error."""
 
 
-def problem_at(document: Document | None, code: str, message: str, path: Path, severity: str = "error") -> Problem:
+def problem_at(document: Document | None, code: str, message: str, path: KeyPath, severity: str = "error") -> Problem:
     if document is None:
         return Problem(code, message, severity=severity)
     place = place_of(document, path)
@@ -150,13 +129,13 @@ def _libraries(spec: Spec, stages: Collection[str]) -> Found:
 
 
 def _lacks_data(spec: Spec) -> bool:
-    return spec.data is None and "target" not in spec.dynamics.nested()
+    return spec.data is None and spec.dynamics.target_law() is None
 
 
 def _metrics(spec: Spec, stages: Collection[str]) -> Found:
     """Metrics told apart by name, and samples enough for each."""
     keys: set[str] = set()
-    drawless: list[tuple[Path, Metric]] = []
+    drawless: list[tuple[KeyPath, Metric]] = []
     for index, metric in enumerate(measured(spec, stages)):
         path = ("evaluate", index)
         if metric.key() in keys:
@@ -183,11 +162,11 @@ def _metrics(spec: Spec, stages: Collection[str]) -> Found:
 def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
     """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
     there: dict[str, Component | None] = {
-        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.nested().get("target"),
+        "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.target_law(),
         "sampler": spec.sampler, "estimator": spec.estimator,
     }  # fmt: skip
     said = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
-    unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[Path, Component, Need]]] = {}
+    unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[KeyPath, Component, Need]]] = {}
     for path, component in used(spec, stages).items():
         lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
         for need in () if lends else component.needs():
@@ -235,7 +214,7 @@ def _given(kind: str, other: Component | None, need: Need, document: Document) -
     place = f" ({place_of(document, (kind,))})" if (kind,) in document.marks else ""
     if ADJECTIVES.issuperset(need.any_of):
         return f"{other.label} is not {' or '.join(need.any_of)}{place}"
-    things = [name for name in _offered(other) if name not in ADJECTIVES and name != "prior"]
+    things = [name for name in offered(other) if name not in ADJECTIVES and name != "prior"]
     return f"{other.label} offers {', '.join(things) or 'none of its kind'}{place}"
 
 
@@ -252,11 +231,7 @@ def laws(spec: Spec, dim: int | None = None, stages: Collection[str] = STAGES) -
 
 def _own(spec: Spec, document: Document, stages: Collection[str]) -> Found:
     """What components themselves find wrong with what stands around them."""
-    count = None if spec.sample is None else spec.sample.count
-    steps, optimizer = (None, None) if spec.train is None else (spec.train.steps, spec.train.optimizer)
-    around = Setting(
-        spec.dynamics, spec.data, spec.sampler, count, spec.estimator, steps, optimizer, spec.runtime.dtype
-    )
+    around = spec.setting()
     components = used(spec, stages)
     for path, component in components.items():
         if isinstance(component, Solver) and path not in document.marks:
@@ -343,6 +318,6 @@ def _says_batch_size(train: Train) -> bool:
 
 
 __all__ = [
-    "FOLLOWS", "capabilities", "check", "enough_rows", "errors", "fitted_to", "laws", "measured", "met",
+    "check", "enough_rows", "errors", "fitted_to", "laws", "measured", "met",
     "missing_libraries", "problem_at", "unread", "used",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from driftspec.errors import nearest, spelt_like
 from driftspec.registry.elsewhere import Words, note_of, word_of
-from driftspec.source import Path, dump
+from driftspec.source import KeyPath, dump
 
 SLIP = 0.8
 """How alike two words are that differ by a letter or two."""
@@ -42,7 +42,7 @@ class Part:
 class Suggestions:
     """The parts of a spec, and the words of other libraries."""
 
-    parts: Mapping[Path, Part]
+    parts: Mapping[KeyPath, Part]
     words: Words
 
     def value(self, given: object, choices: Collection[str]) -> str:
@@ -58,7 +58,7 @@ class Suggestions:
             return meant if meant in missing else ""
         return spelt_like(key, missing)
 
-    def key(self, key: str, here: Path, missing: str, names: Sequence[str], beside: Collection[str]) -> str:
+    def key(self, key: str, here: KeyPath, missing: str, names: Sequence[str], beside: Collection[str]) -> str:
         """What an unknown key means, as it ends a message: one of `names` in its part, or one of another part.
 
         `missing` is the missing key that it stands for; what is `beside` it already was not meant.
@@ -73,7 +73,7 @@ class Suggestions:
             return f": '{word_of(entry)}' is there already{note_of(entry, key)}"
         return "" if hint == "" else nearest(key, absent) or nearest(key, names)
 
-    def _home(self, key: str, here: Path) -> str:
+    def _home(self, key: str, here: KeyPath) -> str:
         """Where a key of that name belongs, or else one that others call so: the nearest part around, or inside."""
         around = [path for path in self.parts if path[: len(here)] == here or here[: len(path)] == path]
         around.sort(key=lambda path: abs(len(path) - len(here)))
@@ -89,7 +89,7 @@ class Suggestions:
         return f": it is {' or '.join(meant)}" if meant else ""
 
 
-def _where(path: Path) -> str:
+def _where(path: KeyPath) -> str:
     return f"in {'.'.join(map(str, path))}" if path else "at the top of the spec"
 
 

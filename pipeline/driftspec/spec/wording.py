@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from driftspec import source
 from driftspec.errors import CODES, Place, Problem, shown
 from driftspec.registry.elsewhere import Words
-from driftspec.source.text import MISTAKES, Document, Path
+from driftspec.source.text import MISTAKES, Document, KeyPath
 from driftspec.spec.suggestions import Part, Suggestions
 
 WORDS = {
@@ -60,7 +60,7 @@ PATTERNS = {
 class _Mistake:
     """One of Pydantic's errors."""
 
-    path: Path
+    path: KeyPath
     kind: str
     given: Any
     context: Mapping[str, Any]
@@ -115,7 +115,7 @@ class _Mistake:
         return _hint(self.wanted, self.given)
 
 
-def problems(error: ValidationError, document: Document, parts: Mapping[Path, Part], words: Words) -> list[Problem]:
+def problems(error: ValidationError, document: Document, parts: Mapping[KeyPath, Part], words: Words) -> list[Problem]:
     """Every mistake once, up to 100, in order of place. `words` are those of other libraries."""
     placed, suggest = [], Suggestions(parts, words)
     for one in _apart(error, document, suggest):
@@ -129,7 +129,7 @@ def problems(error: ValidationError, document: Document, parts: Mapping[Path, Pa
     return list(found)
 
 
-def place_of(document: Document, path: Path, *, key: bool = False) -> Place:
+def place_of(document: Document, path: KeyPath, *, key: bool = False) -> Place:
     """The place of the value at `path`, or of its key; for an absent path, of the key of the section that lacks it."""
     known = path
     while known not in document.marks:
@@ -143,7 +143,7 @@ def _apart(error: ValidationError, document: Document, suggest: Suggestions) -> 
     mistakes = [_Mistake(tuple(e["loc"]), e["type"], e["input"], e.get("ctx", {}), e["msg"]) for e in errors]
     mistakes = list(_paired(mistakes, suggest))
     misspelt = {(*one.path[:-1], one.context["stands_for"]) for one in mistakes if "stands_for" in one.context}
-    found: dict[tuple[Path, str], list[_Mistake]] = {}
+    found: dict[tuple[KeyPath, str], list[_Mistake]] = {}
     for one in mistakes:
         path, kind = one.path, one.kind
         if kind == "missing":
@@ -162,7 +162,7 @@ def _apart(error: ValidationError, document: Document, suggest: Suggestions) -> 
 
 def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mistake]:
     """The mistakes; of an unknown key that stands for a missing one, with the name of that."""
-    lacking: dict[Path, list[str]] = {}
+    lacking: dict[KeyPath, list[str]] = {}
     for one in mistakes:
         if one.kind == "missing":
             lacking.setdefault(one.path[:-1], []).append(str(one.path[-1]))
@@ -179,7 +179,7 @@ def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mis
             yield one
 
 
-def _keys_at(document: Document, path: Path) -> Collection[str]:
+def _keys_at(document: Document, path: KeyPath) -> Collection[str]:
     value = document.data
     for part in path:
         try:
@@ -189,7 +189,7 @@ def _keys_at(document: Document, path: Path) -> Collection[str]:
     return value if isinstance(value, dict) else ()
 
 
-def _known(value: Any, path: Path, given: Any) -> Path:
+def _known(value: Any, path: KeyPath, given: Any) -> KeyPath:
     """The path; or, where it goes on with the branches of a union, whose names Pydantic adds, its known part."""
     for depth, part in enumerate(path):
         if isinstance(value, dict) and part not in value:
@@ -201,7 +201,7 @@ def _known(value: Any, path: Path, given: Any) -> Path:
     return path
 
 
-def _joined(path: Path, kind: str, group: list[_Mistake]) -> _Mistake:
+def _joined(path: KeyPath, kind: str, group: list[_Mistake]) -> _Mistake:
     first = group[0]
     if kind == "length" and "length" not in first.context:
         context = {"length": 1 + max(int(one.path[-1]) for one in group), "actual_length": len(first.given)}

@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.components import KINDS, Data, Distribution, Dynamics
-from driftspec.numerics.model import Model
-from driftspec.spec.fits import capabilities
+from driftspec.components import KINDS, Data, Distribution, Dynamics, Model
+from driftspec.components.capabilities import capabilities
 from driftspec.testing.checks import apart, expect, normal, own_chance, rows_alone, same, slope, unfit
 from driftspec.testing.component import ComponentTests
 from driftspec.testing.network import kink, moved, reached, trace

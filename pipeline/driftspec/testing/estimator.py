@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.components import Data, Dynamics, Estimator, Loss, Setting, Trace, Verdict
+from driftspec.autodiff import gradient
+from driftspec.components import Data, Dynamics, Estimator, Loss, Model, Setting, Trace, Verdict
 from driftspec.errors import DriftspecError
-from driftspec.numerics.model import Model, gradient
 from driftspec.runs.checkpoint import decode, encode
 from driftspec.source.files import Files
 from driftspec.streams import Streams

@@ -1,4 +1,4 @@
-"""What it costs to read a component's code: CPU time and modules, in a process that knows driftspec.components already.
+"""What it costs to read a component's code: CPU time and modules, in a process that has imported the core already.
 
 Each measurement is a fork of that process, so that every one begins where the others did; the best of several counts.
 """
@@ -20,6 +20,7 @@ HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "torchdiffeq", "saf
 CODE = f"""
 import importlib, json, os, sys, time
 from driftspec import components, registry, streams
+from driftspec.numerics import chains
 
 asked = json.loads(sys.argv[1])
 heavy = [name for name in {HEAVY!r} if name not in sys.modules]

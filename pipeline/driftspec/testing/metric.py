@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from driftspec.components import Measured, Metric, Setting
+from driftspec.components import Evaluation, Measured, Metric, Setting
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment, build
-from driftspec.experiment.evaluate import Evaluation, as_json, evaluate, once, sample
+from driftspec.experiment.evaluate import as_json, evaluate, evaluation_of, once, sample
 from driftspec.source.files import Files
 from driftspec.spec import Sample, Spec
 from driftspec.testing.checks import apart, expect, own_chance, slope, unfit
@@ -58,9 +58,9 @@ class Witness(Metric):
         total = torch.rand((), generator=evaluation.streams.generator("witness"), dtype=torch.float64)
         for value in evaluation.model.module.state_dict().values():
             total = total + value.double().sum()
-        if evaluation.experiment.spec.sampler is not None:
+        if evaluation.setting.sampler is not None:
             total = total + evaluation.drawn().values.double().square().sum()
-        if evaluation.experiment.spec.data is not None:
+        if evaluation.setting.data is not None:
             total = total + evaluation.test().square().sum() + evaluation.dataset.train.square().sum()
         flags = [torch.is_grad_enabled(), evaluation.model.module.training]
         flags += [p.requires_grad and p.grad is None for p in evaluation.model.parameters()]
@@ -89,7 +89,7 @@ class MetricTests(ComponentTests):
 
     def lack(self, made: Metric, sections: Mapping[str, Any]) -> str | None:
         """What it misses there, in words."""
-        data = sections.get("data") or sections["dynamics"].nested().get("target")
+        data = sections.get("data") or sections["dynamics"].target_law()
         reads_draws = made.wanted() > 0 or made.reads_chains
         if reads_draws and "sampler" not in sections:
             return "draws"
@@ -140,7 +140,7 @@ class MetricTests(ComponentTests):
             unfit(f"{made.label} offers no log_prob")
         experiment = self.experiment(made)
         model = experiment.model
-        evaluation = Evaluation(experiment, model, experiment.streams, once(lambda: sample(experiment, model)))
+        evaluation = evaluation_of(experiment, model, experiment.streams, once(lambda: sample(experiment, model)))
         x = evaluation.test()[:4]
         try:
             gradient, error = made.log_prob_gradient(evaluation, x)

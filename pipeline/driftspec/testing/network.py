@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from driftspec.components import Network
-from driftspec.numerics.model import Bound
+from driftspec.components._bound import Bound
 from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unfit
 from driftspec.testing.component import ComponentTests
 

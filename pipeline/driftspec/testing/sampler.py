@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.components import Distribution, Draws, Dynamics, Sampler, Setting
+from driftspec.components import Distribution, Draws, Dynamics, Model, Sampler, Setting
 from driftspec.errors import RunFailed
-from driftspec.numerics.chains import ChainSampler
-from driftspec.numerics.model import Model
+from driftspec.numerics.chains import ChainSampler, starts
 from driftspec.streams import Streams
 from driftspec.testing.checks import apart, expect, limit, own_chance, same, unfit
 from driftspec.testing.component import ComponentTests
@@ -127,7 +126,7 @@ class SamplerTests(ComponentTests):
             on = self.model(Target(target=law))
             if misfit(here, Setting(on.dynamics)) is not None:
                 continue
-            begun = on.first(law, self.count, STREAMS)[: self.count]
+            begun = starts(on, law, self.count, STREAMS)[: self.count]
             values = here.carry(on, begun, STREAMS).values[:, 0]  # no step adapts: while it does, no law stays
             moved = max(moved, apart(values, begun))
             said = f"after {LENGTH} steps from the target ({type(law).__name__} of width {_width(law):g})"

@@ -10,10 +10,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from driftspec.components import Course, Draws, Sampler, Setting
+from driftspec.components import Course, Draws, Model, Sampler, Setting
 from driftspec.errors import RunFailed
 from driftspec.numerics.chains import ChainSampler, Moved, Noise
-from driftspec.numerics.model import Model
 
 if TYPE_CHECKING:
     from driftspec.components import VectorField

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from driftspec.components import Path, Solver
+from driftspec.components import Solution, Solver
 from driftspec.testing.checks import apart, expect, normal, own_chance, unfit
 from driftspec.testing.component import ComponentTests
 
@@ -68,7 +68,7 @@ class SolverTests(ComponentTests):
         """Whether it is told its number of steps."""
         return self.made().start_steps() is not None
 
-    def solve(self, solver: Solver, f: Callable[..., Tensor], x: Tensor, *given: Any, **keys: Any) -> Path:
+    def solve(self, solver: Solver, f: Callable[..., Tensor], x: Tensor, *given: Any, **keys: Any) -> Solution:
         steps = self.steps if solver.start_steps() is not None else None
         return solver.solve(f, x, *given, **{"steps": steps, **keys})
 

@@ -59,7 +59,16 @@ class TrackerTests(ComponentTests):
         spec = Spec.model_validate({"version": 1, "name": "kit", "dynamics": Flow(), "data": DATA, "trackers": (made,)})
         before: Sequence[Mapping[str, Any]] = [one.line() for one in records(1, first - 1) if one.logged]
         info = RunInfo(
-            "kit-run", "kit", run, spec, ("train", "evaluate"), STEPS, first - 1, first > 1, None, lambda: before
+            "kit-run",
+            "kit",
+            run,
+            spec.resolved(),
+            ("train", "evaluate"),
+            STEPS,
+            first - 1,
+            first > 1,
+            None,
+            lambda: before,
         )
         observer = made.observer(run / "trackers" / made.type)
         measured = copy.deepcopy(MEASURED)

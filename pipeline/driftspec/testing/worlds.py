@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from driftspec.components import Data, Distribution, Dynamics, Network, Setting, Table
+from driftspec.components import Data, Distribution, Dynamics, Model, Network, Setting, Table
 from driftspec.components.component import Component
-from driftspec.numerics.model import Model, build_model
+from driftspec.numerics.model import build_model
 from driftspec.spec.fits import met
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class TanhNetwork(Network):
         shapes = {"w0": (12, d_in + 1), "b0": (12,), "w1": (d_out, 12)}
         return {name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
-    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         seen = torch.cat([x, t.to(x)[..., None].expand(len(x), 1)], 1)
         return torch.tanh(seen @ p["w0"].T + p["b0"]) @ p["w1"].T
 
@@ -201,7 +201,7 @@ class Energy(_Trained):
         return module(x.new_zeros(()), x)[:, 0] + x.square().sum(1) / 2
 
     def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        from driftspec.numerics.model import gradient
+        from driftspec.autodiff import gradient
 
         return -gradient(lambda y: self.energy(module, y), x)[1] / 2
 

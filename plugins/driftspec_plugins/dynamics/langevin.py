@@ -82,7 +82,7 @@ class Langevin(Dynamics):
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """s(x) (B, d): the network's output, or -∇E. The law does not depend on t."""
-        from driftspec.numerics.model import gradient
+        from driftspec.autodiff import gradient
 
         if self.target is not None:
             return self.target.score(x)
@@ -99,6 +99,9 @@ class Langevin(Dynamics):
         import torch
 
         return torch.ones_like(t)
+
+    def target_law(self) -> Distribution | None:
+        return self.target
 
     def smallest_variance(self) -> float | None:
         """That of a normal target."""

@@ -57,9 +57,10 @@ class NeuralODE(Dynamics):
         return module(t, x)
 
     def closed_divergence(self, module: nn.Module) -> Rates | None:
-        """(t, x) -> (f, tr ∂f/∂x) where the network knows it in closed form: what `exact_trace` then uses."""
-        known = getattr(module, "closed_divergence", None)
-        return None if known is None else known()
+        """The network's own."""
+        from driftspec.components._bound import closed_divergence
+
+        return closed_divergence(module)
 
     def prior_law(self) -> Distribution:
         return self.prior

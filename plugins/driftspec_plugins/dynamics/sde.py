@@ -41,7 +41,7 @@ class Scored(Dynamics):
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """s(x, t) (B, d), from what the network predicts."""
-        from driftspec.numerics.model import gradient
+        from driftspec.autodiff import gradient
 
         if self.predicts == "score":
             return module(t, x)

@@ -18,13 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from driftspec.components import Estimator, Loss
 from driftspec.components.component import Need, default
-from driftspec.numerics.chains import ChainSampler, Start
+from driftspec.numerics.chains import ChainSampler, Start, starts
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.components import Dynamics
-    from driftspec.numerics.model import Model
+    from driftspec.components import Dynamics, Model
     from driftspec.streams import Streams
 
 
@@ -73,7 +72,9 @@ class ContrastiveDivergence(Estimator):
     def start(self, model: Model, streams: Streams) -> Any:
         if self.persistent is None:
             return {}
-        return {"chains": model.first(self.persistent.start, self.persistent.chains, streams)[: self.persistent.chains]}
+        return {
+            "chains": starts(model, self.persistent.start, self.persistent.chains, streams)[: self.persistent.chains]
+        }
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         import torch
@@ -105,5 +106,5 @@ class ContrastiveDivergence(Estimator):
         anew = torch.rand(len(x), generator=generator) < persistent.restart
         if not bool(anew.any()):
             return x
-        fresh = model.first(persistent.start, len(x), streams.under("restart"))[: len(x)]
+        fresh = starts(model, persistent.start, len(x), streams.under("restart"))[: len(x)]
         return torch.where(anew[:, None].to(x.device), fresh, x)

@@ -30,7 +30,7 @@ from driftspec.errors import Problem, SpecError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
     from driftspec.streams import Streams
 
 CELLS = 4096

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from driftspec.components import Trace
+from driftspec.components.model import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,14 +28,13 @@ class ExactTrace(Trace):
     def divergence(
         self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(f(x) (B, d), tr(∂f/∂x) (B,)); asks `f.divergence(x)` where f has it, which returns the same pair."""
+        """Return f(x) (B, d) and tr(∂f/∂x) (B,); by the closed form of a `Field` that has one."""
         import torch
 
-        from driftspec.numerics.model import pullback
+        from driftspec.autodiff import pullback
 
-        own = getattr(f, "divergence", None)
-        if own is not None:
-            return own(x)
+        if isinstance(f, Field) and f.divergence is not None:
+            return f.divergence(x)
         value, pull = pullback(f, x)
         unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         diagonal = [pull(e.expand_as(x))[:, i] for i, e in enumerate(unit)]

@@ -47,7 +47,7 @@ class Hutchinson(Trace):
         """(f(x) (B, d), mean over k of v_kᵀ (∂f/∂x) v_k (B,)), for probe (K, B, d)."""
         import torch
 
-        from driftspec.numerics.model import pullback
+        from driftspec.autodiff import pullback
 
         if probe is None:
             raise ValueError(f"{self.label} needs the vectors that probe(x, generator) draws")

@@ -22,8 +22,7 @@ from driftspec.components.component import Need, default
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Dynamics
-    from driftspec.numerics.model import Model
+    from driftspec.components import Dynamics, Model
     from driftspec.streams import Streams
 
 

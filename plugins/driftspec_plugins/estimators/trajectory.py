@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from driftspec.components import Estimator, Loss, Path, Solver
+from driftspec.components import Estimator, Loss, Solution, Solver
 from driftspec.components.component import Need, default
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
     from driftspec.streams import Streams
 
 
@@ -53,16 +53,16 @@ class Trajectory(Estimator):
         loss = Loss(value, {}, state, sum(path.evaluations for path in paths))
         return watched(loss, paths, model, self.solver, batch, lambda using, rows: self.apart(model, rows, using)[0])
 
-    def apart(self, model: Model, batch: Tensor, solver: Solver) -> tuple[Tensor, list[Path]]:
+    def apart(self, model: Model, batch: Tensor, solver: Solver) -> tuple[Tensor, list[Solution]]:
         """The mean distance () of the paths by `solver` from the trajectories, and the solves."""
         import torch
 
-        from driftspec.numerics import flow
+        from driftspec.numerics import transport
 
         times, observed = model.observed_at(), batch[:, 1:]
         if self.at == "end":
             times, observed = times[[0, -1]], batch[:, -1:]
-        z, paths = flow.trajectory(model, batch[:, 0], times, solver)
+        z, paths = transport.states_at(model, batch[:, 0], times, solver)
         apart = z[1:].transpose(0, 1) - observed
         distance = apart.square().sum(-1) if self.distance == "squared" else torch.linalg.vector_norm(apart, dim=-1)
         return distance.mean(), paths

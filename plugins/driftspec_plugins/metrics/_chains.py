@@ -14,7 +14,7 @@ from driftspec.numerics.convergence import still
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class OfQuantities(Metric):

@@ -24,9 +24,8 @@ from driftspec_plugins.metrics._round_trip import distances
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.flow import LogProb
-    from driftspec.numerics.model import Model
+    from driftspec.components import Evaluation, Model
+    from driftspec.numerics.likelihood import LogProb
 
 STEPS = 100
 """Euler-Maruyama steps from the data to p_T, for an SDE without a noise kernel."""
@@ -94,7 +93,7 @@ class Likelihood(Metric):
     def scored(self, evaluation: Evaluation) -> Scored:
         """log p of the first `points` test rows, and all that vouches for it."""
         evaluation, x = self._read_at(evaluation), evaluation.test(self.points)
-        u = evaluation.experiment.rows(x)
+        u = evaluation.rows(x)
         if "energy" in evaluation.model.own:
             return self._by_energy(evaluation, x, u)
         with evaluation.naming_rows():
@@ -102,7 +101,7 @@ class Likelihood(Metric):
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         evaluation = self._read_at(evaluation)
-        u = evaluation.experiment.rows(x)
+        u = evaluation.rows(x)
         if "energy" in evaluation.model.own:
             found = self._by_energy(evaluation, x, u)
             return found.log_p, found.error
@@ -113,17 +112,17 @@ class Likelihood(Metric):
         """By differentiating the solve, or the energy; in place of a random trace an exact one is differentiated."""
         import torch
 
-        from driftspec.numerics import flow
+        from driftspec.numerics import likelihood
 
         evaluation = self._read_at(evaluation)
-        model, u = evaluation.model, evaluation.experiment.rows(x)
+        model, u = evaluation.model, evaluation.rows(x)
         if "energy" in model.own:
             double = model.double()
             slope = double.score(u.new_tensor(model.t_data).double(), u.double())
             error = torch.zeros(len(u), dtype=torch.float64)
         else:
             trace = self.trace if self.trace.exact() or model.trace is None else model.trace
-            solved = flow.log_prob_and_score(model, u, self.solver, trace)
+            solved = likelihood.log_prob_and_score(model, u, self.solver, trace)
             slope, error = solved.value[:, 1:], solved.error
         return evaluation.transform.gradient_to_data(slope.cpu(), error.cpu())
 
@@ -154,9 +153,9 @@ class Likelihood(Metric):
 
     def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
         """By the instantaneous change of variables."""
-        from driftspec.numerics import flow
+        from driftspec.numerics import likelihood
 
-        return flow.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
+        return likelihood.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
 
     def _vouched_for(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> Scored:
         """With what says how far a solve can be trusted."""
@@ -174,13 +173,13 @@ class Likelihood(Metric):
             details["probe_stderr"] = float(scored.probe_stderr.double().square().sum().sqrt()) / len(x)
         if "drift" in evaluation.model.own:
             details["ends_of_time"] = ends_of_time(evaluation, scored.latent)
-        dtype = evaluation.experiment.spec.runtime.dtype
+        dtype = evaluation.setting.dtype
         judged = verdicts.of_solve(details, mean(log_p)[1], evaluation.transform.to_model(x), dtype, self.confirm.type)
         return Scored(x, log_p, _numerical_error(scored), details, _told(details, self.confirm.type), tuple(judged))
 
     def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
-        from driftspec.numerics import flow
+        from driftspec.numerics import likelihood, refinement
 
         if not self.trace.exact():  # other probes would differ by chance
             return {"points": 0, "difference": None, "status": "random trace"}
@@ -188,10 +187,10 @@ class Likelihood(Metric):
         hardest = order[: math.ceil(len(x) / 100)]
         # From the data as they are: that float32 rounds them before it starts is a part of its error.
         model, rows = evaluation.model.double(), evaluation.transform.to_model(x[hardest]).to(scored.latent.device)
-        solver = flow.resolving(self.confirm, flow.smallest(rows))
+        solver = refinement.resolving(self.confirm, refinement.smallest(rows))
         checked = {"points": len(hardest), "rounding": _known(scored.rounding[hardest].max())}
         try:
-            other = flow.log_prob(model, rows, solver, self.trace, evaluation.streams, compare=False)
+            other = likelihood.log_prob(model, rows, solver, self.trace, evaluation.streams, compare=False)
         except SolveFailed as error:
             return {**checked, "difference": None, "status": error.status}
         difference = (other.log_prob - scored.log_prob[hardest].double()).abs().max()
@@ -220,7 +219,7 @@ def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[s
     import torch
 
     model = evaluation.model
-    u = evaluation.experiment.rows(evaluation.dataset.rows()).double()
+    u = evaluation.rows(evaluation.dataset.rows()).double()
     if "noise_kernel" not in model.own:
         return _simulated_end(model.double(), u, evaluation.streams.generator("p_T"), latent)
     ends = [model.dynamics.kernel(torch.tensor(t, dtype=torch.float64)) for t in model.dynamics.times()]

@@ -33,7 +33,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
     from driftspec.streams import Streams
 
     LogDensity = Callable[[Tensor], Tensor]  # (n, d) -> (n,)
@@ -258,8 +258,8 @@ def _anneal(
     """log w (chains,), the step size at each β (adapted where none are given), and the mean rate of acceptance."""
     import torch
 
+    from driftspec.autodiff import gradient
     from driftspec.numerics.chains import noise
-    from driftspec.numerics.model import gradient
 
     draws = noise(streams, chains, torch.empty(0, d, dtype=torch.float64))
     y = next(draws).normal

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Solver
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation, Solver
 
 
 def distances(evaluation: Evaluation, x: Tensor, solver: Solver) -> tuple[Tensor, int]:
     """‖x' - x‖ (n,) for x (n, d), x' = decode(encode(x)), data units; and how many points did not converge."""
     import torch
 
-    from driftspec.numerics import flow
+    from driftspec.numerics import transport
 
-    solved = flow.round_trip(evaluation.model, evaluation.experiment.rows(x), solver)
+    solved = transport.there_and_back(evaluation.model, evaluation.rows(x), solver)
     return torch.linalg.vector_norm(evaluation.transform.to_data(solved.value.cpu()) - x, dim=1), solved.not_converged

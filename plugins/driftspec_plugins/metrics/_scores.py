@@ -13,7 +13,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
 
 BLOCK = 4096  # rows whose graph is held at a time
 

@@ -24,7 +24,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 FEWEST = 4  # rows, or chains, below which no standard error can be had
 QUANTILE = 0.975  # at 1.96 standard errors

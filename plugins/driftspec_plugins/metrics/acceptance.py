@@ -13,7 +13,7 @@ from driftspec.components import Measured, Metric
 from driftspec.components.component import Need
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class Acceptance(Metric):

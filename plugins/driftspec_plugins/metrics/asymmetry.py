@@ -18,8 +18,7 @@ from driftspec_plugins.metrics._scores import BLOCK, mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.model import Model
+    from driftspec.components import Evaluation, Model
 
 
 class Asymmetry(Metric):

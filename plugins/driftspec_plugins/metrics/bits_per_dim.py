@@ -24,7 +24,7 @@ from driftspec_plugins.metrics._likelihood import Likelihood
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 ON_EDGES = 0.01
 """A share of values on the edges of their levels that noise does not explain: of dequantised data it is about 1e-6."""

@@ -26,8 +26,7 @@ from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Measured
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation, Measured
 
 
 class C2ST(TwoSamples):

@@ -15,7 +15,7 @@ from driftspec.numerics.convergence import SHORT, bulk, tail
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays, unmoved
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class ESS(OfQuantities):

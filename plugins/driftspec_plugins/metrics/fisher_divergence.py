@@ -26,7 +26,7 @@ from driftspec_plugins.metrics._scores import finite, mean, score_at
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
     Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
 
@@ -97,8 +97,9 @@ class FisherDivergence(Metric):
         return found
 
     def _level(self, evaluation: Evaluation) -> tuple[float, float]:
-        spec = evaluation.experiment.spec
-        level = _noise(evaluation.model.dynamics, spec.estimator) if self.sigma is None else (1.0, self.sigma)
+        level = (
+            _noise(evaluation.model.dynamics, evaluation.setting.estimator) if self.sigma is None else (1.0, self.sigma)
+        )
         if level is None:
             raise RunFailed(f"{self.label}: nothing says how much noise: give sigma")
         return level

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from driftspec.components import Course, Sampler
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.model import Model
+    from driftspec.components import Course, Evaluation, Model, Sampler
     from driftspec_plugins.metrics._fokker_planck import Grid
 
     Array = NDArray[np.float64]
@@ -104,26 +102,27 @@ class FokkerPlanck(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         import numpy as np
 
-        spec, model = evaluation.experiment.spec, evaluation.model
-        if spec.sampler is None or spec.sample is None:
+        around, model = evaluation.setting, evaluation.model
+        sampler, count = around.sampler, around.count
+        if sampler is None or count is None:
             raise RunFailed(f"{self.label} follows the run's samples, and the spec draws none")
-        course = spec.sampler.course(evaluation.setting)
+        course = sampler.course(around)
         numbers, times = self._steps(course)
-        count, streams = spec.sample.count, evaluation.experiment.streams.under("sample")
+        streams = evaluation.run_streams.under("sample")
         law = _start(self, evaluation, course)
         rows = count * ROWS if course.start == "data" else None
         if rows is not None:
             fresh = evaluation.fresh(rows, "start")
             if fresh is None:
                 raise RunFailed(f"{self.label}: the data cannot be drawn from")
-            model = replace(model, rows=lambda: evaluation.experiment.rows(fresh))
-        seen = spec.sampler.states(model, count, streams, numbers).double().cpu().numpy()
+            model = replace(model, rows=lambda: evaluation.rows(fresh))
+        seen = sampler.states(model, count, streams, numbers).double().cpu().numpy()
         finer: Array | None = None
         if self.half_step:
-            half, double = spec.sampler.halved(), [2 * number for number in numbers]
+            half, double = sampler.halved(), [2 * number for number in numbers]
             finer = half.states(model, count, evaluation.streams.under("half step"), double).double().cpu().numpy()
         grid = self._grid(seen)
-        densities, solver = _solve(self, spec.sampler, evaluation.model, law, grid, times)
+        densities, solver = _solve(self, sampler, evaluation.model, law, grid, times)
         sizes = count / (1 + (0 if rows is None else count / rows))
         tables = [self._compare(grid, p, x, sizes) for p, x in zip(densities, seen)]
         most = [max(table, key=lambda name: _z(table[name])) for table in tables]
@@ -238,7 +237,7 @@ def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
 
     law: Distribution | None
     if course.start == "data":
-        law = evaluation.truth if evaluation.experiment.spec.data is not None else None
+        law = evaluation.truth if evaluation.setting.data is not None else None
         if law is None:
             raise RunFailed(f"{metric.label}: chains begin at data whose log p is not known")
     else:

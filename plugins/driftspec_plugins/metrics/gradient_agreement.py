@@ -18,7 +18,7 @@ from driftspec.components.component import Need
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class GradientAgreement(Metric):
@@ -38,17 +38,17 @@ class GradientAgreement(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         from torch.nn.functional import cosine_similarity
 
-        from driftspec.numerics import flow, gradients
+        from driftspec.numerics import gradients, transport
 
-        estimator: Any = evaluation.experiment.spec.estimator  # its solver is what `solver_gradient` promises
-        rows = evaluation.experiment.rows(evaluation.test(self.points))
+        estimator: Any = evaluation.setting.estimator  # its solver is what `solver_gradient` promises
+        rows = evaluation.rows(evaluation.test(self.points))
         other: Gradient = "adjoint" if self.against == "backprop" else "backprop"
         (right, counts), (found, more_counts) = (
             _gradient(evaluation, estimator, by, rows) for by in (self.against, other)
         )
         evaluations = {self.against: counts, other: more_counts}
         missed = evaluations["adjoint"].pop("missed_start", None)
-        drift = flow.drift(evaluation.model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
+        drift = transport.return_error(evaluation.model, rows if rows.dim() == 2 else rows[:, 0], estimator.solver)
         details = {
             "gradient_norm": float(right.norm()),
             "cosine": float(cosine_similarity(found.double(), right.double(), dim=0)),

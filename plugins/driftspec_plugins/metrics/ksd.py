@@ -27,8 +27,7 @@ from driftspec_plugins.metrics._u_statistics import Pairs, jackknife, standard_e
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Data, Measured
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Data, Evaluation, Measured
 
 BLOCK = 512  # rows of the n x n matrix held at a time
 

@@ -13,7 +13,7 @@ from driftspec.components.component import Need
 from driftspec_plugins.metrics._log_z import Integral
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class LogZ(Metric, Integral):

@@ -21,8 +21,7 @@ from driftspec_plugins.metrics._u_statistics import discrepancy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Measured
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation, Measured
 
 HEURISTIC_ROWS = 1000
 

@@ -20,8 +20,7 @@ from driftspec_plugins.metrics._two_samples import Compared, TwoSamples, by_chai
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Measured
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation, Measured
 
 EXPECTED = 200_000  # rows of data that tell each mode's share
 COVERED = 0.5
@@ -41,7 +40,7 @@ class ModeCoverage(TwoSamples):
             yield "type", f"{law.label} does not say where its modes are: a mixture, rings or a checkerboard do"
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        law = evaluation.law or evaluation.experiment.spec.data
+        law = evaluation.law or evaluation.setting.data
         rows = evaluation.fresh(EXPECTED, "modes")
         if not isinstance(law, Distribution) or rows is None:
             raise RunFailed(f"{self.label}: nothing says where the modes are")

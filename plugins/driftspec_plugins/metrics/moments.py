@@ -25,7 +25,7 @@ from driftspec_plugins.metrics._two_samples import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
     Estimates = tuple[Tensor, Tensor]  # d means and d(d + 1)/2 covariances, and their standard errors
 
@@ -87,7 +87,7 @@ class Moments(Metric):
         self, evaluation: Evaluation, columns: list[int], n: int
     ) -> tuple[Estimates, int | str, float | None]:
         """What is compared with, what that is, and the floor."""
-        law, sampler = evaluation.law, evaluation.experiment.spec.sampler if evaluation.law is not None else None
+        law, sampler = evaluation.law, evaluation.setting.sampler if evaluation.law is not None else None
         if self.predicted:
             if law is None or sampler is None or not sampler.predicts(law):
                 raise RunFailed(f"{self.label}: no sampler predicts the moments of these draws")

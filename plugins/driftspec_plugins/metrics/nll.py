@@ -26,7 +26,7 @@ from driftspec_plugins.metrics._likelihood import Likelihood
 from driftspec_plugins.metrics._likelihood_verdicts import below_zero
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class NLL(Likelihood):

@@ -16,7 +16,7 @@ from driftspec.numerics.convergence import FEWEST, split_r_hat
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class RHat(OfQuantities):

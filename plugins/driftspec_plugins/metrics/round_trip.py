@@ -16,7 +16,7 @@ from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._round_trip import distances
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation
 
 
 class RoundTrip(Metric):

@@ -28,8 +28,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.model import Model
+    from driftspec.components import Evaluation, Model
 
 PARTS = 5  # of time, told apart
 
@@ -68,7 +67,7 @@ class ScoreFokkerPlanck(Metric):
         from driftspec.numerics.sde import noised, simulated
 
         model = evaluation.model.double()
-        x = model.like(evaluation.experiment.rows(evaluation.test(self.points)))
+        x = model.like(evaluation.rows(evaluation.test(self.points)))
         n, generator = len(x), evaluation.streams.generator("noise")
         t_prior, t_data = model.dynamics.times()
         u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n

@@ -24,8 +24,7 @@ from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain, root
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from driftspec.components import Measured
-    from driftspec.experiment.evaluate import Evaluation
+    from driftspec.components import Evaluation, Measured
 
 CHUNK = 2_000_000  # numbers held at a time in one array
 

@@ -15,8 +15,8 @@ from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
-    from driftspec.experiment.evaluate import Evaluation
-    from driftspec.numerics.flow import Solved
+    from driftspec.components import Evaluation
+    from driftspec.numerics.refinement import Solved
 
 
 class TrajectoryError(Metric):
@@ -35,12 +35,12 @@ class TrajectoryError(Metric):
         )
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        from driftspec.numerics import flow
+        from driftspec.numerics import transport
 
         observed = evaluation.test()
-        start = evaluation.experiment.rows(observed[:, 0])
+        start = evaluation.rows(observed[:, 0])
         with evaluation.naming_rows():
-            solved = flow.along(evaluation.model, start, evaluation.model.observed_at(), self.solver)
+            solved = transport.along(evaluation.model, start, evaluation.model.observed_at(), self.solver)
         predicted = evaluation.transform.to_data(solved.value.cpu().view(observed.shape))
         squared = (predicted - observed)[:, 1:].square().sum(-1)
         each = squared.mean(1)
@@ -49,7 +49,7 @@ class TrajectoryError(Metric):
             "solver_error": stated(evaluation.transform.error_to_data((solved.error + solved.rounding).cpu())),
             "not_converged": solved.not_converged,
         }  # fmt: skip
-        known = getattr(evaluation.experiment.spec.data, "noise_floor", None)  # where the data know their own path
+        known = getattr(evaluation.setting.data, "noise_floor", None)  # where the data know their own path
         if known is not None:
             details["floor"] = known()
         stderr = float(each.std()) / math.sqrt(len(each))

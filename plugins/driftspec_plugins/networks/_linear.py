@@ -16,7 +16,7 @@ def uniform(*shape: int, fan_in: int, generator: Generator) -> Tensor:
     return torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
 
 
-def refuse_context(label: str, context: Tensor | None) -> None:
-    """ValueError if a network that has no use for a context is given one."""
-    if context is not None:
-        raise ValueError(f"{label} takes no context, and was given one of shape {tuple(context.shape)}")
+def refuse_condition(label: str, condition: Tensor | None) -> None:
+    """ValueError if a network that has no use for a condition is given one."""
+    if condition is not None:
+        raise ValueError(f"{label} takes no condition, and was given one of shape {tuple(condition.shape)}")

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from driftspec.components import Network
 from driftspec_plugins.networks._activations import SMOOTHNESS, ActivationName, activation
-from driftspec_plugins.networks._linear import refuse_context, uniform
+from driftspec_plugins.networks._linear import refuse_condition, uniform
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -45,11 +45,11 @@ class ConcatSquash(Network):
                 p[f"{name}_{layer}"] = uniform(fan_out, fan_in=1, generator=generator)
         return p
 
-    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         from torch import sigmoid
         from torch.nn.functional import linear
 
-        refuse_context(self.label, context)
+        refuse_condition(self.label, condition)
         sigma = activation(self.activation)[0]
         time = t.to(x.dtype)[..., None]  # (1,) or (B, 1)
         h = x

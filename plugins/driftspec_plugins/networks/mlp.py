@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from driftspec.components import Network
 from driftspec_plugins.networks._activations import SMOOTHNESS, ActivationName, activation
-from driftspec_plugins.networks._linear import refuse_context, uniform
+from driftspec_plugins.networks._linear import refuse_condition, uniform
 from driftspec_plugins.networks._trace import chain_trace
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class MLP(Network):
             p[f"bias_{layer}"] = uniform(fan_out, fan_in=fan_in, generator=generator)
         return p
 
-    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         from torch.nn.functional import linear
 
-        refuse_context(self.label, context)
+        refuse_condition(self.label, condition)
         sigma = activation(self.activation)[0]
         a = linear(self._seen(t, x), p["weight_0"], p["bias_0"])
         for layer in range(1, len(self.hidden) + 1):

@@ -20,7 +20,7 @@ from driftspec.numerics.chains import ChainSampler, Moved, Noise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
 
 
 ROUNDED = 0.1

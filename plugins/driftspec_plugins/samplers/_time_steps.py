@@ -12,12 +12,12 @@ from pydantic import Field
 from driftspec.components import Draws, Dynamics, Sampler, Setting, Verdict
 from driftspec.components.component import Finding, Need
 from driftspec.errors import RunFailed
-from driftspec.numerics.chains import Noise, noise, padded
+from driftspec.numerics.chains import Noise, noise, padded, starts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
     from driftspec.streams import Streams
 
 
@@ -50,7 +50,7 @@ class TimeSteps(Sampler):
 
     def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
         """Where chains begin (at least `chains`, d). The place to refuse what cannot work."""
-        return model.first(self.begins_at, chains, streams)
+        return starts(model, self.begins_at, chains, streams)
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
         """One step of every chain from t to `after`; noise is taken as needed."""

@@ -21,8 +21,7 @@ from driftspec.numerics.chains import ChainSampler, Moved, Noise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import VectorField
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model, VectorField
 
 
 class Langevin(ChainSampler):

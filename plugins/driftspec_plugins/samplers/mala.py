@@ -17,7 +17,7 @@ from driftspec_plugins.samplers._metropolis import Here, Metropolis
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
 
 
 class MALA(Metropolis):

@@ -16,7 +16,7 @@ from driftspec.components.component import Need, default
 if TYPE_CHECKING:
     from torch import Generator
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
     from driftspec.streams import Streams
 
 
@@ -46,7 +46,7 @@ class ODE(Sampler):
         return replace(drawn, stats=stats, verdicts=verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
-        from driftspec.numerics.flow import transport
+        from driftspec.numerics.transport import transport
 
         t_prior, t_data = model.dynamics.times()
         z = model.like(model.prior().sample(self.BLOCK, generator, model.dim))

@@ -22,7 +22,7 @@ from driftspec_plugins.samplers._time_steps import TimeSteps
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.numerics.model import Model
+    from driftspec.components import Model
 
 
 class PredictorCorrector(TimeSteps):

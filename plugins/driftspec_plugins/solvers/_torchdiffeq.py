@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from driftspec.components import Path
+from driftspec.components import Solution
 from driftspec.errors import SolveFailed
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class System:
         self.missed: Tensor | None = None
         self.atol = self.rtol = math.inf
 
-    def solve(self, x: Tensor, integrate: Callable[[Tensor], Tensor]) -> Path:
+    def solve(self, x: Tensor, integrate: Callable[[Tensor], Tensor]) -> Solution:
         """The path to where `integrate` carries y (B, d+m); without any time, y and the gradient in time."""
         import torch
 
@@ -68,7 +68,7 @@ class System:
         except Stopped as stopped:
             y, status = torch.full_like(y, torch.nan), stopped.status
         self.forwards = False
-        return Path(y[:, : self.d], y[:, self.d :], self.evaluations, status, self.stats, lambda: self.missed)
+        return Solution(y[:, : self.d], y[:, self.d :], self.evaluations, status, self.stats, lambda: self.missed)
 
     def adjoint(
         self, y: Tensor, params: Sequence[Tensor], forth: Settings, back: Settings, atol: float, rtol: float

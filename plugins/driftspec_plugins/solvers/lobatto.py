@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from driftspec.components import FixedSteps, Path
+from driftspec.components import FixedSteps, Solution
 from driftspec_plugins.solvers.rk4 import arrived, classical_steps, spread
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Lobatto(FixedSteps):
         rates: Rates | None = None,
         steps: int | None = None,
         params: Sequence[Tensor] = (),
-    ) -> Path:
+    ) -> Solution:
         """N = `steps`. `rates` gets whole copies of the batch, node by node: t (n B,), x (n B, d). Gradients: exact."""
         import torch
 

@@ -12,7 +12,7 @@ import collections
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from driftspec.components import FixedSteps, Path
+from driftspec.components import FixedSteps, Solution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +46,10 @@ def weighted(h: Tensor, k1: Tensor, k2: Tensor, k3: Tensor, k4: Tensor) -> Tenso
     return h / 6 * (k1 + 2 * (k2 + k3) + k4)
 
 
-def arrived(state: Tensor, integrals: Tensor, evaluations: int) -> Path:
+def arrived(state: Tensor, integrals: Tensor, evaluations: int) -> Solution:
     """The path of a solve that took all its steps: `non_finite` if they led to NaN or infinity."""
     finite = bool(state.isfinite().all() and integrals.isfinite().all())
-    return Path(state, integrals, evaluations, "ok" if finite else "non_finite")
+    return Solution(state, integrals, evaluations, "ok" if finite else "non_finite")
 
 
 class RK4(FixedSteps):
@@ -67,7 +67,7 @@ class RK4(FixedSteps):
         rates: Rates | None = None,
         steps: int | None = None,
         params: Sequence[Tensor] = (),
-    ) -> Path:
+    ) -> Solution:
         """N = `steps` equal steps; r is evaluated with f at each stage. Gradients: through the steps, exactly."""
         import torch
 

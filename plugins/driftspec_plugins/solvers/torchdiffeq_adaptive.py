@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.components import Gradient, Path, Setting, Solver, below_epsilon
+from driftspec.components import Gradient, Setting, Solution, Solver, below_epsilon
 from driftspec.components.component import Finding
 from driftspec_plugins.solvers._torchdiffeq import System, unused
 
@@ -78,7 +78,7 @@ class Adaptive(Solver):
         rates: Rates | None = None,
         steps: int | None = None,
         params: Sequence[Tensor] = (),
-    ) -> Path:
+    ) -> Solution:
         """State and integrals as one system (B, d+m). `params` counts for the adjoint only; t0, t1 and x always do.
 
         `stats` is filled in as things happen: the adjoint's evaluations appear with the backward pass.

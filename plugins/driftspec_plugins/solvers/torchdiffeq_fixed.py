@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from driftspec.components import FixedSteps, Gradient, Path, Setting
+from driftspec.components import FixedSteps, Gradient, Setting, Solution
 from driftspec.components.component import Finding
 from driftspec_plugins.solvers._torchdiffeq import System, unused
 from driftspec_plugins.solvers.rk4 import spread
@@ -55,7 +55,7 @@ class EqualSteps(FixedSteps):
         rates: Rates | None = None,
         steps: int | None = None,
         params: Sequence[Tensor] = (),
-    ) -> Path:
+    ) -> Solution:
         """State and integrals as one system (B, d+m), in N = `steps`. `params` counts for the adjoint only."""
         n, system = self.steps if steps is None else steps, System(f, rates, x, t0, t1)
         return system.solve(x, lambda y: self._integrate(system, y, n, params))

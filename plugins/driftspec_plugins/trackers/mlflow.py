@@ -94,7 +94,7 @@ class _Run(Scalars):
     def _parameters(self, run: RunInfo) -> None:
         from mlflow.entities import Param
 
-        values = [Param(allowed(key), _cut(value)) for key, value in parameters(run.spec.resolved())]
+        values = [Param(allowed(key), _cut(value)) for key, value in parameters(run.spec)]
         for first in range(0, len(values), MOST_PARAMETERS):
             self.client.log_batch(self.id, params=values[first : first + MOST_PARAMETERS])
 

@@ -53,7 +53,7 @@ class _Events(Scalars):
         self.before = self._read() if run.resumed and self.folder.is_dir() else (0, frozenset[str]())
         self.writer = SummaryWriter(str(self.folder), max_queue=1000)
         if self.before == (0, frozenset()):
-            text = "\n".join(f"    {key}: {value}" for key, value in parameters(run.spec.resolved()))
+            text = "\n".join(f"    {key}: {value}" for key, value in parameters(run.spec))
             self.writer.add_text("spec", text, run.step)
 
     def held(self) -> tuple[int, Collection[str]]:
@@ -84,7 +84,7 @@ class _Events(Scalars):
         if status == "finished":
             from torch.utils.tensorboard.summary import hparams
 
-            for summary in hparams(dict(parameters(self.run.spec.resolved())), self.results):
+            for summary in hparams(dict(parameters(self.run.spec)), self.results):
                 self.writer.file_writer.add_summary(summary)
 
     def release(self) -> None:

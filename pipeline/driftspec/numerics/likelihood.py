@@ -1,0 +1,266 @@
+"""log p along an ODE, the instantaneous change of variables, and its maximum-likelihood loss.
+
+    log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt
+    loss     = -E log p(x) + λ_K E ∫ ‖f‖² dt + λ_J E ∫ ‖∂f/∂x‖²_F dt
+
+z is the end at t_prior of the path that is x at t_data. R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud,
+*Neural Ordinary Differential Equations*, 2018; W. Grathwohl et al., *FFJORD*, 2019; C. Finlay et al., *How to Train
+Your Neural ODE: the World of Jacobian and Kinetic Regularization*, 2020. `components.estimator.Trace` estimates the
+trace; `refinement` chooses the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from driftspec.autodiff import pullback
+from driftspec.components import FixedSteps, Loss, Solution, Solver, Trace
+from driftspec.components.model import Model
+from driftspec.errors import RunFailed, SolveFailed
+from driftspec.numerics.gradients import watched
+from driftspec.numerics.refinement import BLOCK, Integrator, Solved, by_blocks, refined, smallest
+from driftspec.streams import Streams
+
+if TYPE_CHECKING:
+    from driftspec.components import Rates
+
+HOPELESS = 100
+"""Tolerances by which training may miss its own for want of steps: a nat, by default."""
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """log p of each point in model units, the error its solver makes in it or in z, and the latent z it came from.
+
+    The numerical error of log p is the sum of both: `error` of the solver, and `rounding` of the numbers' format.
+    """
+
+    log_prob: Tensor  # (B,)
+    error: Tensor  # (B,)
+    rounding: Tensor  # (B,)
+    latent: Tensor  # (B, d)
+    probe_stderr: Tensor | None  # (B,), None for an exact trace and for a single probe
+    converged: Tensor  # (B,) bool
+    evaluations: int
+
+    @property
+    def not_converged(self) -> int:
+        return int((~self.converged).sum())
+
+
+def log_prob(
+    model: Model, x: Tensor, solver: Integrator, trace: Trace, streams: Streams, compare: bool = True
+) -> LogProb:
+    """log p(x) (B,) for x (B, d). Point i has its own probes, a function of (streams, i): the same for N and 2N.
+
+    Without `compare` the solver runs once as it stands, and the error is left open (inf).
+
+    What is summed, for its rounding, is |log p_prior(z)| + |∫ tr| + ‖x‖_∞ e^{∫ tr/d} ‖∇log p_prior(z)‖: the last term
+    is the state, the given one included, whose rounding the flow stretches by e^{∫ tr/d} = |det ∂z/∂x|^{1/d} on its
+    way to z, in the mean over directions.
+    """
+    t_prior, t_data = model.dynamics.times()
+    prior = model.prior()
+    blocks = (streams.at(block).generator("probes") for block in range(-(-len(x) // BLOCK)))
+    drawn = [v for block in blocks if (v := trace.probe(x.new_zeros(BLOCK, model.dim), block)) is not None]
+    probes = torch.cat(drawn, 1) if drawn else None  # (K, B or more, d)
+    columns = 1 if probes is None or trace.joint_probes else len(probes)
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor) -> Solution:
+            rates = _rates(model, trace, None if probes is None else probes[:, part], each=not trace.joint_probes)
+            return using.solve(model.velocity, x[part], t_data, t_prior, rates, steps)
+
+        path = by_blocks(one, rows)
+        z, traces = torch.cat([p.state for p in path]), torch.cat([p.integrals for p in path])
+        log_p = prior.log_prob(z)[:, None] + traces
+        return torch.cat([log_p.mean(1, keepdim=True), z, log_p], 1), sum(p.evaluations for p in path)
+
+    def summed(value: Tensor, rows: Tensor) -> Tensor:
+        at_prior, pull = pullback(lambda z: prior.log_prob(z)[:, None], value[:, state])
+        slope = torch.linalg.vector_norm(pull(torch.ones_like(at_prior)), dim=1)
+        log_det = value[:, 0] - at_prior[:, 0]
+        stretched = (x[rows].abs().amax(1).log() + log_det / model.dim + slope.log()).exp()
+        return at_prior[:, 0].abs() + log_det.abs() + stretched
+
+    state = slice(1, 1 + model.dim)
+    with torch.no_grad():
+        # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
+        together = slice(0, 1 + model.dim)
+        solved = refined(solve, len(x), solver, together, compare, summed, smallest(x))
+    value, z, each = torch.split(solved.value, [1, model.dim, columns], 1)
+    stderr = each.std(1) / columns**0.5 if columns > 1 else None
+    return LogProb(value[:, 0], solved.error, solved.rounding, z, stderr, solved.converged, solved.evaluations)
+
+
+def differentiable_log_prob(
+    model: Model, x: Tensor, trace: Trace, solver: Solver | None = None, steps: int | None = None
+) -> Tensor:
+    """log p(x) (B,) with a graph behind it, in one solve of N = `steps`; by default the trace's solver as it stands.
+
+    Of a solver that takes a number of steps a point whose path is not finite is NaN; of others the solve fails.
+    """
+    return _differentiable(model, x, trace, solver or trace.solver, steps)[0]
+
+
+def _differentiable(
+    model: Model, x: Tensor, trace: Trace, solver: Integrator, steps: int | None
+) -> tuple[Tensor, Solution]:
+    t_prior, t_data = model.dynamics.times()
+    if not trace.exact():
+        raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
+    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
+    if path.status != "non_finite" or solver.start_steps() is None:
+        path.require("the log density")
+    return model.prior().log_prob(path.state) + path.integrals[:, 0], path
+
+
+AT_ONCE = 128 * BLOCK
+"""Rows times steps whose graph is held at a time, 0.5 GB of three layers of 64 units in float64."""
+
+
+def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, compare: bool = True) -> Solved:
+    """log p(x) and behind it s = ∇log p(x), (B, 1 + d), float64 where the device has it, and a bound of their errors.
+
+    s is the gradient of the log p that N steps give, by backpropagation. A point's N is doubled until its log p and
+    asinh(s) hold: of a component below 1 the difference counts as it is, above 1 in proportion to its size. From a
+    difference e in asinh(s) follows |Δs| ≤ √(1 + s²) (exp(e) - 1).
+    """
+    if x.device.type != "mps":
+        model, x = model.double(), x.double()
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor) -> Solution:
+            with torch.enable_grad():
+                at = x[part].detach().requires_grad_()
+                value, path = _differentiable(model, at, trace, using, steps)
+                (slope,) = torch.autograd.grad(value.sum(), at)
+            return Solution(slope, value.detach()[:, None], path.evaluations, path.status)
+
+        paths = by_blocks(one, rows, min(BLOCK, at_once(steps)))
+        slope, value = torch.cat([p.state for p in paths]), torch.cat([p.integrals for p in paths])
+        return torch.cat([value, slope.asinh(), slope], 1), sum(p.evaluations for p in paths)
+
+    solved = refined(solve, len(x), solver, slice(0, 1 + model.dim), compare, size=smallest(x))
+    value, _, slope = torch.split(solved.value, [1, model.dim, model.dim], 1)
+    error = solved.error.expm1() * slope.abs().amax(1).square().add(1).sqrt()
+    return replace(solved, value=torch.cat([value, slope], 1), error=error)
+
+
+def at_once(steps: int | None) -> int:
+    """Rows whose gradient is taken at a time, a multiple of 16 and a function of N alone."""
+    return BLOCK if steps is None else max(16, AT_ONCE // steps // 16 * 16)
+
+
+def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+    """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
+    steps = state["steps"]
+
+    def solved(using: Solver, rows: Tensor, steps: int | None = steps) -> _Likelihood:
+        return _likelihood(trace, model, rows, streams, using, steps)
+
+    solver, now = trace.solver, solved(trace.solver, batch)
+    terms = {} if steps is None else {"steps": float(steps)}
+    finer = solver.finer() if steps is None else solver
+    if finer is not None and (state.get("rising") or streams.step % trace.check_every == 0):
+        with torch.no_grad():
+            other = solved(finer, batch, None if steps is None else 2 * steps).log_p
+        terms["solver_error"] = float((other - now.log_p.detach()).abs().mean())
+        if isinstance(solver, FixedSteps):
+            _still_a_likelihood(solver, steps, terms["solver_error"])
+            after = solver.adapt(steps, terms["solver_error"])
+            state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
+    loss = Loss(now.loss, {**terms, **now.terms}, state, now.path.evaluations)
+    return watched(loss, [now.path], model, solver, batch, lambda using, rows: solved(using, rows).loss)
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """log p (B,), the loss (), what it is made of where there is more than log p, and the solve."""
+
+    log_p: Tensor
+    loss: Tensor
+    terms: Mapping[str, float]
+    path: Solution
+
+
+def _likelihood(
+    trace: Trace, model: Model, rows: Tensor, streams: Streams, solver: Solver, steps: int | None
+) -> _Likelihood:
+    """-mean log p of the rows (B, d) and the weighted penalties, with the probes of this step."""
+    t_prior, t_data = model.dynamics.times()
+    probe = None if trace.exact() else trace.probe(rows, streams.generator("probes"))
+    rates = _rates(model, trace, probe)
+    weights = {"kinetic": trace.kinetic, "jacobian": trace.jacobian}
+    penalties = {name: weight for name, weight in weights.items() if weight}
+    if penalties:
+        rates = Penalised(model, rates, tuple(penalties), _signs(rows, streams.generator("jacobian")))
+    path = solver.solve(model.velocity, rows, t_data, t_prior, rates, steps, model.parameters())
+    path.require("the log density")
+    log_p = model.prior().log_prob(path.state) + path.integrals[:, 0]
+    # Of a time that runs backwards an integral has the sign of dt, a penalty has not.
+    means = path.integrals[:, 1:].mean(0) * (1 if t_prior > t_data else -1)
+    loss, terms = -log_p.mean(), {}
+    for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
+        loss, terms[name] = loss + weight * mean, float(mean.detach())
+    if penalties:
+        terms["log_p"] = float(log_p.detach().mean())
+    return _Likelihood(log_p, loss, terms, path)
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """The rates of log p, and behind them ‖f‖² and ‖vᵀ ∂f/∂x‖² (B,): they choose no step of an adaptive solver."""
+
+    model: Model
+    rates: Rates
+    names: tuple[str, ...]
+    sign: Tensor  # v (B, d), E[v vᵀ] = I, held fixed during the solve
+    controlled: int = 1
+
+    def __call__(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        value, divergence = self.rates(t, y)
+        columns = [divergence]
+        if "kinetic" in self.names:
+            columns.append(value.square().sum(1, keepdim=True))
+        if "jacobian" in self.names:
+            v = self.sign.repeat(len(y) // len(self.sign), 1)
+            _, pull = pullback(lambda x: self.model.velocity(t, x), y)
+            columns.append(pull(v).square().sum(1, keepdim=True))
+        return value, torch.cat(columns, 1)
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Rademacher vectors (B, d)."""
+    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
+
+
+def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
+    """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
+    if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
+        text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
+        cure = "raise max_steps, or keep the field smoother by a lower lr"
+        raise SolveFailed(f"the log density ended with status not_converged: {text}", "not_converged", cure=cure)
+
+
+def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:
+    """(t, y) -> velocity and divergence; with `each`, one column a probe. Solvers stack whole copies of the batch."""
+
+    def rates(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if probe is None:
+            value, divergence = trace.divergence(model.field(t), y)
+            return value, divergence[:, None]
+        tiled = probe.repeat(1, len(y) // probe.shape[1], 1)
+        columns = [trace.divergence(model.field(t), y, v) for v in (tiled[:, None] if each else [tiled])]
+        return columns[0][0], torch.stack([divergence for _, divergence in columns], 1)
+
+    return rates
+
+
+__all__ = ["LogProb", "at_once", "differentiable_log_prob", "log_prob", "log_prob_and_score", "negative_log_likelihood"]

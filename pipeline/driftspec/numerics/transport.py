@@ -1,0 +1,95 @@
+"""Transport of points along dx/dt = f(t, x), with each point's numerical error.
+
+x(t1) = x(t0) + ∫_{t0}^{t1} f(t, x(t)) dt
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from driftspec.components import Solution, Solver
+from driftspec.components.model import Model
+from driftspec.numerics.refinement import Integrator, Solved, by_blocks, refined, smallest
+
+
+def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
+    """x (B, d) at t0 carried along dx/dt = velocity(t, x) to t1."""
+
+    def summed(y: Tensor, rows: Tensor) -> Tensor:
+        return torch.cat([x[rows], y], 1).abs().amax(1)
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        path = by_blocks(lambda part: using.solve(model.velocity, x[part], t0, t1, steps=steps), rows)
+        return torch.cat([p.state for p in path]), sum(p.evaluations for p in path)
+
+    with torch.no_grad():
+        return refined(solve, len(x), solver, slice(None), True, summed, smallest(x))
+
+
+def states_at(
+    model: Model, z: Tensor, times: Tensor, solver: Solver, params: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Solution]]:
+    """z(t_k) (K, B, d) from z (B, d) at times[0] along the ODE, and the K-1 solves, from each time to the next.
+
+    Gradients reach z, θ, the times, and what else the field closes over: `params`.
+    """
+    states, paths = [z], []
+    for before, after in itertools.pairwise(times):
+        path = solver.solve(model.velocity, states[-1], before, after, params=(*model.parameters(), *params))
+        states.append(path.require("the trajectory").state)
+        paths.append(path)
+    return torch.stack(states), paths
+
+
+def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
+    """z(t_k) at every one of K times, (B, K d), from z (B, d) at the first; each row's error is the largest of all."""
+
+    def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
+        def one(part: Tensor) -> Solution:
+            paths = [Solution(z[part], z.new_zeros(len(part), 0), 0)]
+            for before, after in itertools.pairwise(times):
+                paths.append(using.solve(model.velocity, paths[-1].state, before, after, steps=steps))
+            status = next((path.status for path in paths if path.status != "ok"), "ok")
+            states, evaluations = torch.cat([path.state for path in paths], 1), sum(path.evaluations for path in paths)
+            return Solution(states, paths[0].integrals, evaluations, status)
+
+        found = by_blocks(one, rows)
+        return torch.cat([path.state for path in found]), sum(path.evaluations for path in found)
+
+    def summed(states: Tensor, rows: Tensor) -> Tensor:
+        return states.abs().amax(1)
+
+    with torch.no_grad():
+        return refined(solve, len(z), solver, slice(None), True, summed, smallest(z))
+
+
+def there_and_back(model: Model, x: Tensor, solver: Solver) -> Solved:
+    """x (B, d) carried from t_data to t_prior and back: what came back, and whether both ways were accurate."""
+    t_prior, t_data = model.dynamics.times()
+    there = transport(model, x, t_data, t_prior, solver)
+    back = transport(model, there.value, t_prior, t_data, solver)
+    error, rounding = there.error.maximum(back.error), there.rounding.maximum(back.rounding)
+    evaluations = there.evaluations + back.evaluations
+    return Solved(back.value, error, rounding, there.converged & back.converged, evaluations)
+
+
+def return_error(model: Model, x: Tensor, solver: Solver) -> Tensor:
+    """‖x_back - x‖ (B,), x carried to the other end of time and back by the solver as it stands.
+
+    From the first observation to the last where the data have times of their own, else from t_data to t_prior.
+    """
+    if model.times is not None:
+        start, end = float(model.times[0]), float(model.times[-1])
+    else:
+        end, start = model.dynamics.times()
+    with torch.no_grad():
+        there = solver.solve(model.velocity, x, start, end).require("the ODE").state
+        back = solver.solve(model.velocity, there, end, start).require("the ODE").state
+    return torch.linalg.vector_norm(back - x, dim=1)
+
+
+__all__ = ["along", "return_error", "states_at", "there_and_back", "transport"]
