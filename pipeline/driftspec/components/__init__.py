@@ -8,8 +8,9 @@ that need it, so that reading and checking a spec never pays for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from driftspec._moved import warn
 from driftspec.components.component import Component, Finding, Need, default
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
@@ -28,6 +29,7 @@ from driftspec.components.verdict import Verdict
 
 if TYPE_CHECKING:
     from driftspec.components.solver import Rates as Rates
+    from driftspec.components.solver import Solution as Path  # noqa: F401  # its old name
     from driftspec.components.solver import VectorField as VectorField
 
 KINDS: dict[str, type[Component]] = {
@@ -75,3 +77,11 @@ __all__ = [
     "below_epsilon",
     "default",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The old name of `Solution`."""
+    if name == "Path":
+        warn("driftspec.components.Path", "driftspec.components", "Solution", depth=3)
+        return Solution
+    raise AttributeError(f"module 'driftspec.components' has no attribute '{name}'")
