@@ -96,7 +96,7 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if problem is not None and problem.code != "S120":
         raise PluginError(problem)
     if found is None:
-        raise UsageError(getattr(problem, "message", problem))
+        raise UsageError(problem.message if problem else f"nobody provides {shown(component)}")
     module = inspect.getmodule(found)
     return {
         "kind": kind,

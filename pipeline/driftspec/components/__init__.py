@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec._moved import warn
 from driftspec.components.component import Component, Finding, Need, default
+from driftspec.components.coupling import Coupling
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
@@ -21,7 +22,15 @@ from driftspec.components.model import Field, Model
 from driftspec.components.network import Network
 from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.components.optimizer import Optimizer, Schedule
-from driftspec.components.sampler import Course, Draws, Sampler
+from driftspec.components.sampler import (
+    Course,
+    Draws,
+    FollowsSDE,
+    PredictsMoments,
+    Refines,
+    Sampler,
+    ShowsStates,
+)
 from driftspec.components.setting import EPSILON, Setting, beginning
 from driftspec.components.solver import FixedSteps, Gradient, Solution, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
@@ -41,6 +50,7 @@ __all__ = [
     "EPSILON",
     "KINDS",
     "Component",
+    "Coupling",
     "Course",
     "Data",
     "Distribution",
@@ -51,6 +61,7 @@ __all__ = [
     "Field",
     "Finding",
     "FixedSteps",
+    "FollowsSDE",
     "Gradient",
     "Loss",
     "Measured",
@@ -60,11 +71,14 @@ __all__ = [
     "Network",
     "Observer",
     "Optimizer",
+    "PredictsMoments",
     "Record",
+    "Refines",
     "RunInfo",
     "Sampler",
     "Schedule",
     "Setting",
+    "ShowsStates",
     "Solution",
     "Solver",
     "StandardNormal",

@@ -30,6 +30,9 @@ class Hutchinson(Trace):
         "rademacher", description="law of v: signs (the smaller variance) or N(0, I)"
     )
 
+    def probe_count(self) -> int:
+        return self.probes
+
     def probe(self, x: Tensor, generator: Generator) -> Tensor:
         """v (K, B, d) in x's dtype, from `generator` alone."""
         import torch

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.components import Distribution, FollowsSDE, Measured, Metric, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from driftspec.components import Course, Evaluation, Model, Sampler
+    from driftspec.components import Course, Evaluation, Model
     from driftspec_plugins.metrics._fokker_planck import Grid
 
     Array = NDArray[np.float64]
@@ -84,7 +84,7 @@ class FokkerPlanck(Metric):
         return (Need("sampler", ("motion",), "an SDE whose time its chains follow, one draw a chain"),)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        if around.sampler is None or "motion" not in around.sampler.offers():
+        if not isinstance(around.sampler, FollowsSDE) or "motion" not in around.sampler.offers():
             return
         course, law = around.sampler.course(around), around.law
         if self.times[-1] > course.duration * (1 + 1e-9):
@@ -104,7 +104,7 @@ class FokkerPlanck(Metric):
 
         around, model = evaluation.setting, evaluation.model
         sampler, count = around.sampler, around.count
-        if sampler is None or count is None:
+        if not isinstance(sampler, FollowsSDE) or count is None:
             raise RunFailed(f"{self.label} follows the run's samples, and the spec draws none")
         course = sampler.course(around)
         numbers, times = self._steps(course)
@@ -257,7 +257,7 @@ def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
 
 
 def _solve(
-    metric: Metric, sampler: Sampler, model: Model, law: Any, grid: Grid, times: list[float]
+    metric: Metric, sampler: FollowsSDE, model: Model, law: Any, grid: Grid, times: list[float]
 ) -> tuple[Array, dict[str, Any]]:
     """The densities (K, n), and what is known of their error."""
     import numpy as np
