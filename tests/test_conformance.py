@@ -46,9 +46,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Other keys of the same components."""
 
-REFUSED = {"optimizer/lbfgs", "optimizer/muon", "optimizer/sparse_adam"}
-"""Names that are known, and whose every use is an error that says why."""
-
 SAMPLE = {
     "data/gaussian_mixture", "network/mlp", "dynamics/vp_sde", "solver/rk4", "solver/dopri5", "estimator/hutchinson",
     "estimator/contrastive_divergence", "optimizer/adam", "schedule/one_cycle", "sampler/mala",
@@ -80,22 +77,13 @@ def collected(tests: type[ComponentTests], whole: bool) -> type[ComponentTests]:
     return tests
 
 
-for one in sorted(OWN - REFUSED):
+for one in sorted(OWN):
     kind, _, name = one.partition("/")
     given = dict(GIVEN.get(one, {}))
     globals()[f"Test_{kind}_{name}"] = collected(checks_for(kind, given.pop("component", name), **given), one in SAMPLE)
 
 for word, (kind, body) in VARIANTS.items():
     globals()[f"Test_{kind}_{body['type']}_{word}"] = collected(checks_for(kind, body), False)
-
-
-def test_what_is_left_out_cannot_be_used_at_all() -> None:
-    for one in REFUSED:
-        kind, _, name = one.partition("/")
-        found, _ = installed().look_up(kind, name)
-        assert found is not None
-        with pytest.raises(ValueError, match=name):
-            found()
 
 
 def test_the_sample_holds_every_kind() -> None:

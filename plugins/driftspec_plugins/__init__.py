@@ -55,14 +55,11 @@ COMPONENTS: dict[str, dict[str, str]] = {
             "adamax": "Adamax",
             "adamw": "AdamW",
             "asgd": "ASGD",
-            "lbfgs": "LBFGS",
-            "muon": "Muon",
             "nadam": "NAdam",
             "radam": "RAdam",
             "rmsprop": "RMSprop",
             "rprop": "Rprop",
             "sgd": "SGD",
-            "sparse_adam": "SparseAdam",
         }.items()
     },
     "schedule": {

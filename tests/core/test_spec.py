@@ -152,8 +152,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     (
         "type: adam,",
         "type: lbfgs,",
-        "11:14: error[S115] 'optimizer' in train: lbfgs evaluates the loss several times a step, on one fixed batch; "
-        "training evaluates it once: use adam",
+        "11:21: error[S120] unknown optimizer 'lbfgs' "
+        "(did you mean 'adam', as training evaluates the loss once a step?); allowed: ",
     ),
     ("network:", "time: [1, 1]\n  network:", "6:9: error[S115] 'time' in dynamics: t_prior and t_data must differ"),
     (

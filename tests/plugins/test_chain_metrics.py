@@ -232,8 +232,11 @@ sample: {count: 100}
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        (["sample.count=30"], "metric 'r_hat': it compares at least 2 chains of 4 draws; sampler 'mala' makes 10 of 3"),
-        (["sampler={type: langevin, step: 0.1}"], "makes 100 of 1: a sampler with 'chains'"),
+        (
+            ["sample.count=30"],
+            "R-hat compares at least 2 chains of 4 draws, and there are 10 of 3: a sampler",
+        ),
+        (["sampler={type: langevin, step: 0.1}"], "there are 100 of 1: a sampler with 'chains'"),
         (["sampler={type: langevin, step: 0.1, chains: 10}"], "metric 'acceptance' needs an acceptance"),
         (
             ["evaluate=[{type: moments, predicted: true}]", "sampler=ode"],

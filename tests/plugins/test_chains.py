@@ -541,7 +541,7 @@ def test_a_step_that_diverges_on_a_normal_target_is_named_before_running() -> No
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ("sampler.start=data", "chains begin at training rows, and the spec has no data"),
+        ("sampler.start=data", "chains begin at training rows, and there are no data"),
         ("sampler.start=prior", "chains begin at the prior, and dynamics 'langevin' has none"),
         ("sampler.start=eight_schools", "chains begin at draws, and data 'eight_schools' cannot be drawn from"),
         ("sampler={type: mala, step: 1.0, chains: 30}", "sample.count is 100, no multiple of 30 chains"),

@@ -24,6 +24,11 @@ NAMED = 5
 """Rows that a failed solve names, at most."""
 
 
+def too_few_rows(who: str, part: str, left: int) -> str:
+    """The message where a metric has not enough rows to read."""
+    return f"{who} reads {part} rows, at least 2: 'split' in data leaves {left}"
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A trained model, its data, its draws, and random streams of the metric's own."""
@@ -57,7 +62,7 @@ class Evaluation:
         """The first n test rows (all by default), float64, in the data's own units."""
         rows = self.dataset.test[:n]
         if len(rows) < 2:
-            raise RunFailed(f"a metric reads test rows, at least 2, and data.split leaves {len(rows)}")
+            raise RunFailed(too_few_rows("a metric", "test", len(rows)))
         return rows
 
     @contextlib.contextmanager

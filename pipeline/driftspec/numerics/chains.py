@@ -98,6 +98,9 @@ def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> 
         yield from map(Noise, joined(normal), joined(uniform), *more)
 
 
+NO_ROWS = "chains begin at training rows, and there are no data"
+
+
 def starts(
     model: Model, start: Distribution | Literal["data", "prior"] | None, chains: int, streams: Streams
 ) -> Tensor:
@@ -114,7 +117,7 @@ def starts(
         generator = streams.at(block).generator("start")
         if start == "data":
             if rows is None:
-                raise RunFailed("chains begin at training rows, and there are no data")
+                raise RunFailed(NO_ROWS)
             blocks.append(rows[torch.randint(len(rows), (Sampler.BLOCK,), generator=generator)])
         else:
             source = model.prior() if start == "prior" else start
@@ -194,14 +197,19 @@ class ChainSampler(Sampler):
         return chains, count // chains
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        if self.chains is not None and around.count is not None and around.count % self.chains:
-            yield "chains", f"sample.count is {around.count}, no multiple of {self.chains} chains"
+        if around.count is not None and (uneven := self._uneven(around.count)):
+            yield "chains", uneven
         if self.start == "data" and around.data is None:
-            yield "start", "chains begin at training rows, and the spec has no data"
+            yield "start", NO_ROWS
         if self.start == "prior" and "prior" not in around.dynamics.offers():
             yield "start", f"chains begin at the prior, and {around.dynamics.label} has none"
         if isinstance(self.start, Distribution) and "samples" not in self.start.offers():
             yield "start", f"chains begin at draws, and {self.start.label} cannot be drawn from"
+
+    def _uneven(self, count: int) -> str:
+        """Why chains cannot share this number of draws; empty if they can."""
+        uneven = self.chains is not None and count % self.chains
+        return f"sample.count is {count}, no multiple of {self.chains} chains" if uneven else ""
 
     def before(self) -> int:
         """Steps before a chain's first draw."""
@@ -241,9 +249,9 @@ class ChainSampler(Sampler):
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         """`count` samples, each chain's `before()` steps after its start and then `thin` steps apart."""
+        if uneven := self._uneven(count):
+            raise RunFailed(f"{self.label}: {uneven}")
         chains, draws = self.layout(count)
-        if chains * draws != count:
-            raise RunFailed(f"{self.label}: sample.count {count} is no multiple of {chains} chains")
         first = starts(model, self.start, chains, streams)
         x, model = first[: padded(chains)], in_chains(model, first)
         half, after = self.before() // 2, range(self.before(), self.before() + draws * self.thin, self.thin)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec import source, spec
 from driftspec.components import Data, Distribution, Metric, Verdict
+from driftspec.components.evaluation import too_few_rows
 from driftspec.components.observer import STAGES, Observer
 from driftspec.errors import DriftspecError, Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.experiment.build import Experiment, build, use_of
@@ -182,7 +183,7 @@ def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str
         if len(rows) < 2:
             place = loaded.document.place(("data",), key=True)
             names = ", ".join(metric.label for metric in reading.values())
-            text = f"{names} reads {part} rows, at least 2: 'split' in data leaves {len(rows)}"
+            text = too_few_rows(names, part, len(rows))
             yield Problem("X303", text, place, source=loaded.document.source_line(place))
             return
         for path, metric in reading.items():

@@ -14,6 +14,7 @@ from driftspec.errors import RunFailed, cause
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
 from driftspec.runs.session import Run, Stop, timed
+from driftspec.spec.fits import unable_to_monitor
 
 if TYPE_CHECKING:
     from driftspec.components import Draws, Model
@@ -121,17 +122,16 @@ def _monitor(training: Training) -> Callable[[Model], float] | None:
     streams = experiment.streams.under("monitor")
     watched = experiment.with_dataset(replace(experiment.dataset, test=experiment.dataset.validation))
 
+    def no_draws() -> Draws:
+        raise RunFailed(unable_to_monitor(metric))
+
     def watch(model: Model) -> float:
-        measured = metric.measure(evaluation_of(watched, model, streams, _no_draws))
+        measured = metric.measure(evaluation_of(watched, model, streams, no_draws))
         if measured.value is None:
             raise RunFailed(f"{metric.label} cannot monitor training: {measured.stderr_reason}")
         return measured.value
 
     return watch
-
-
-def _no_draws() -> Draws:
-    raise RunFailed("a metric that reads the run's draws cannot monitor training")
 
 
 def _untrained(experiment: Experiment) -> dict[str, Any]:

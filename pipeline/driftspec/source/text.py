@@ -51,28 +51,8 @@ _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _INDENTED = re.compile("[ \t]*([\xa0\u1680\u2000-\u200a\u202f\u205f\u3000])")  # by no plain space
 _OPEN, _WRONG = object(), object()  # in place of a value: still being read; a mistake that has been noted
 
-# What the parser says, in C and in Python, and what it means to the author of a spec.
-_SYNTAX = (
-    ("nesting depth", "Y007", TOO_DEEP),  # some releases look ahead past 32 brackets, and stop at a limit of their own
-    ("undefined tag|ing a tag", "Y006", "tags are refused: a spec is plain data"),
-    ("invalid Unicode", "Y012", "this escape is not a character"),
-    ("tab character", "Y004", "a tab cannot indent: use spaces"),
-    ("mapping (values|keys)", "Y004", "{found} cannot stand here: quote the text around it, or check the indentation"),
-    ("simple key", "Y004", "a key needs ': ' after it"),
-    ("unknown escape", "Y004", "an unknown escape: in 'single quotes' a backslash is just a backslash"),
-    ("hexa?decimal", "Y004", r"the escapes \x, \u and \U take 2, 4 and 8 hexadecimal digits"),
-    ("quoted scalar", "Y004", "a quote that is not closed"),
-    ("flow sequence", "Y004", "expected ',' or ']' in the list opened at {opened}"),
-    ("flow mapping", "Y004", "expected ',' or '}}' in the mapping opened at {opened}"),
-    ("block collection", "Y004", "expected '- ' in the column of the list's other items"),
-    ("block mapping", "Y004", "expected a key in the column of its neighbours: check indentation, quotes, brackets"),
-    ("sequence entries", "Y004", "'- ' cannot begin a list here: put it on the next line"),
-    ("start any token|node content", "Y004", "{found} cannot begin a value: quote it"),
-    ("an anchor|an alias", "Y004", "'&' and '*' need a name after them: quote them if they are text"),
-    ("block scalar", "Y004", "'|' and '>' take the text from the lines below: quote them if they are text"),
-    ("directive|incompatible", "Y004", "a line that begins with '%' is a directive: a spec has none"),
-    ("document start", "Y004", "text after the end of the document: check indentation, quotes, brackets"),
-)
+_CHECK = "check indentation, quotes, brackets"
+_HEXADECIMAL = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})")
 
 
 def read(path: str | os.PathLike[str]) -> Document:
@@ -123,7 +103,7 @@ class _Reader:
         self.name = name
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node] = {}
-        self.opened: list[Place] = []  # where the mappings and lists begin that have not ended
+        self.opened: list[Any] = []  # the events that begin the mappings and lists that have not ended
         self.values = 0  # read so far, before aliases are expanded: what is far too long is not read to its end
         # A byte that is not UTF-8 becomes a lone surrogate, which is among the forbidden characters.
         self.text = (text if isinstance(text, str) else text.decode(errors="surrogateescape")).removeprefix("\ufeff")
@@ -196,7 +176,7 @@ class _Reader:
         elif depth == NESTING:
             self.stop("Y007", TOO_DEEP, place)
         else:
-            self.opened.append(place)
+            self.opened.append(event)
             if isinstance(event, yaml.MappingStartEvent):
                 node.value = self.mapping(depth + 1)
             else:
@@ -257,27 +237,60 @@ class _Reader:
         return _WRONG
 
     def refuse(self, error: Exception) -> NoReturn:
-        """Stop at what the parser refuses, and say it for the author of a spec."""
+        """Stop where the parser gives up. What is wrong is read from the text there: parsers word it differently."""
         context, mark = getattr(error, "context_mark", None), getattr(error, "problem_mark", None)
-        said = f"{getattr(error, 'context', None) or 'the parser'}: {getattr(error, 'problem', error)}"
+        said = f"{getattr(error, 'context', None)}: {getattr(error, 'problem', None)}"
         if mark is None:
-            self.stop("Y004", f"not YAML: {said}", Place(self.name, 1, 1))
-        found = self.text[mark.index : mark.index + 1]
-        if re.search("mapping values|simple key|block mapping|plain scalar", said):
+            self.stop("Y004", "not YAML: a character or an escape in it cannot be read", Place(self.name, 1, 1))
+        if "nesting depth" in said:  # some releases look ahead past 32 brackets, and stop at a limit of their own
+            self.stop("Y007", TOO_DEEP, self.place(mark))
+        found, begins = self.text[mark.index : mark.index + 1], self.text[context.index :][:1] if context else ""
+        inside: Any = self.opened[-1] if self.opened else None
+        within = bool(inside) and context is not None and inside.start_mark.index == context.index
+        no_colon = "simple key" in said
+        if no_colon or (found in (":", "\t") if not within else not inside.flow_style):
             self.refuse_glued(mark)
+        code, text, at = "Y004", f"{shown(found)} cannot stand here: quote the text around it, or {_CHECK}", mark
         if found == "\t":
-            said = "tab character"
-        elif "mapping values" in said and (bare := _without_colon(self.lines, mark.line - 1)):
+            text = "a tab cannot indent: use spaces"
+        elif no_colon:
+            text, at = "a key needs ': ' after it", context
+        elif within:
+            text, at = self.expected(inside), mark if self.text[mark.index :].strip() else context
+        elif begins == "!":
+            code, text, at = "Y006", "tags are refused: a spec is plain data", context
+        elif begins in ("'", '"'):
+            code, text, at = self.quoted(context, mark)
+        elif begins and not begins.isalnum():
+            text, at = text.replace(shown(found), shown(begins), 1), context
+        elif inside is None and self.values:
+            text = f"text after the end of the document: {_CHECK}"
+        elif not found:
+            text = "the text ends inside what begins here: close it, or give it a value"
+            at = inside.start_mark if inside else mark
+        elif found == ":" and context is None and (bare := _without_colon(self.lines, mark.line - 1)):
             self.stop("Y004", "a key needs ': ' after it", Place(self.name, *bare))
-        elif not found and "node content" in said and self.opened:
-            self.stop("Y004", "the text ends inside what begins here: close it, or give it a value", self.opened[-1])
-        elif context and (re.search("simple key|quoted scalar.*document", said) or not self.text[mark.index :].strip()):
-            mark = context  # the end is where a mistake shows, not where it stands
-        opened = f"{context.line + 1}:{context.column + 1}" if context else ""
-        for pattern, code, message in _SYNTAX:
-            if re.search(pattern, said):
-                self.stop(code, message.format(opened=opened, found=shown(found)), self.place(mark))
-        self.stop("Y004", f"not YAML: {said}", self.place(mark))
+        elif found == "-":
+            text = "'- ' cannot begin a list here: put it on the next line"
+        self.stop(code, text, self.place(at))
+
+    def expected(self, inside: Any) -> str:
+        """What a list or mapping that has begun lacks."""
+        is_list, opened = isinstance(inside, yaml.SequenceStartEvent), self.place(inside.start_mark)
+        if inside.flow_style:
+            what, end = ("list", "]") if is_list else ("mapping", "}")
+            return f"expected ',' or '{end}' in the {what} opened at {opened.line}:{opened.column}"
+        lacking = "'- '" if is_list else "a key"
+        return f"expected {lacking} in the column of its neighbours: {_CHECK}"
+
+    def quoted(self, start: Any, mark: Any) -> tuple[str, str, Any]:
+        """An escape that is none, or a quote that is not closed: code, message, mark."""
+        if "\\" not in self.text[max(0, mark.index - 2) : mark.index + 1]:
+            return "Y004", "a quote that is not closed", start
+        if _HEXADECIMAL.match(self.text, mark.index - 2):
+            return "Y012", "this escape is not a character", mark
+        text = r"an unknown escape (\x, \u and \U take 2, 4 and 8 hexadecimal digits)"
+        return "Y004", f"{text}: in 'single quotes' a backslash is just a backslash", mark
 
     def refuse_glued(self, mark: Any) -> None:
         """Stop at `key:value`, unless there is none, or it is known."""

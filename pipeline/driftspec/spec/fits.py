@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from driftspec.components import Data, Dynamics, Metric, Sampler, Solver, Trace
 from driftspec.components.capabilities import capabilities, offered
 from driftspec.components.component import Component, Need
+from driftspec.components.evaluation import too_few_rows
 from driftspec.components.observer import STAGES
 from driftspec.errors import Problem, SpecError, in_order
 from driftspec.source import Document, KeyPath
@@ -155,8 +156,12 @@ def _metrics(spec: Spec, stages: Collection[str]) -> Found:
         yield "X302", text + _same([metric for _, metric in others]), where
     monitor = spec.train.monitor if spec.train is not None and "train" in stages else None
     if monitor is not None and monitor.reads_draws():
-        text = f"{monitor.label} cannot monitor training: it reads the run's samples, drawn afterwards"
-        yield "X302", text, ("train", "monitor")
+        yield "X302", unable_to_monitor(monitor), ("train", "monitor")
+
+
+def unable_to_monitor(metric: Metric) -> str:
+    """The message for a metric of draws that is to watch training."""
+    return f"{metric.label} cannot monitor training: it reads the run's samples, drawn afterwards"
 
 
 def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
@@ -260,8 +265,7 @@ def _train(spec: Spec, stages: Collection[str]) -> Found:
         yield from enough_rows(spec, first, second - first) if "train" in stages else ()
         readers = [metric for metric in measured(spec, stages) if metric.reads_rows(spec.data)]
         if readers and (left := rows - second) < 2:
-            text = f"{readers[0].label} reads test rows, at least 2: 'split' in data leaves {left}"
-            yield "X303", text + _same(readers[1:]), ("data", "split")
+            yield "X303", too_few_rows(readers[0].label, "test", left) + _same(readers[1:]), ("data", "split")
     if spec.train is not None:
         yield from _lengths(spec.train) if "train" in stages else ()
     elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec, stages):
@@ -315,5 +319,5 @@ def _says_batch_size(train: Train) -> bool:
 
 __all__ = [
     "check", "enough_rows", "errors", "fitted_to", "laws", "measured", "met",
-    "missing_libraries", "problem_at", "unread", "used",
+    "missing_libraries", "problem_at", "unable_to_monitor", "unread", "used",
 ]  # fmt: skip

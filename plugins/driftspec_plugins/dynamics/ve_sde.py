@@ -11,7 +11,7 @@ Distribution*, 2019; Song et al. 2021.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -38,22 +38,25 @@ class VESDE(NoisingSDE):
             raise ValueError(f"sigma_max {self.sigma_max} must be more than sigma_min {self.sigma_min}")
         return self
 
+    def sigma(self, t: Any) -> Any:
+        """σ(t), for t a tensor or a float."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
     def pull(self, t: Tensor) -> Tensor:
         import torch
 
         return torch.zeros_like(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        return self.kernel(t)[1] * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
+        return self.sigma(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
-        return torch.ones_like(t), self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+        return torch.ones_like(t), self.sigma(t)
 
     def lowest_noise(self) -> float:
-        last = self.t_data if self.levels is None else 0.0
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** last
+        return float(self.sigma(self.t_data if self.levels is None else 0.0))
 
     def ladder(self) -> Tensor | None:
         """Times of the rungs (levels,) float64, from the highest σ to the lowest; None for every t."""

@@ -8,7 +8,7 @@ Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020, in the conti
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -36,8 +36,8 @@ class VPSDE(NoisingSDE):
         """β(t)."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
-    def total(self, t: Tensor) -> Tensor:
-        """∫_0^t β."""
+    def total(self, t: Any) -> Any:
+        """∫_0^t β, for t a tensor or a float."""
         return t * self.beta_min + t * t * (self.beta_max - self.beta_min) / 2
 
     def pull(self, t: Tensor) -> Tensor:
@@ -54,8 +54,7 @@ class VPSDE(NoisingSDE):
         return torch.exp(-total / 2), (-torch.expm1(-total)).sqrt()
 
     def lowest_noise(self) -> float:
-        t = self.t_data
-        return math.sqrt(-math.expm1(-t * self.beta_min - t * t * (self.beta_max - self.beta_min) / 2))
+        return math.sqrt(-math.expm1(-self.total(self.t_data)))
 
     def prior_std(self) -> float:
         return 1.0

@@ -101,7 +101,7 @@ class Integral(BaseModel):
             yield "method", f"{text}: give {around.dynamics.label} a width in its place, such as confine: 3.0"
         d = None if around.law is None else around.law.dim()
         if self.method == "quadrature" and d is not None and d > 2:
-            yield "method", f"quadrature is for 1 and 2 dimensions, and there are {d}: take method: ais"
+            yield "method", _too_wide(d)
 
     def of(self, model: Model, streams: Streams) -> Estimate:
         """log ∫ exp(-E) du, E in float64."""
@@ -114,7 +114,7 @@ class Integral(BaseModel):
                 mean, root = self._base(model.dynamics, rows, model)
                 return ais(lambda u: -exact.dynamics.energy(exact.module, u), mean, root, self, streams)
             if model.dim > 2:
-                raise RunFailed(f"log Z: quadrature is for 1 and 2 dimensions, and there are {model.dim}: method: ais")
+                raise RunFailed(f"log Z: {_too_wide(model.dim)}")
             return quadrature(lambda u: -exact.dynamics.energy(exact.module, u), model.dim, rows)
 
     def _base(self, dynamics: Dynamics, rows: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
@@ -129,6 +129,10 @@ class Integral(BaseModel):
 
 
 # --------------------------------------------------------------------------------------------------------- quadrature
+
+
+def _too_wide(d: int) -> str:
+    return f"quadrature is for 1 and 2 dimensions, and there are {d}: take method: ais"
 
 
 def quadrature(log_f: LogDensity, d: int, rows: Tensor | None = None) -> Estimate:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
 
 
+NO_LEVEL = "neither the dynamics nor the estimator says how much noise: give sigma"
+
+
 class FisherDivergence(Metric):
     """½ E ‖s - ∇log π‖² over held-out rows of data whose score is known, of the data or of the noised data."""
 
@@ -58,11 +61,10 @@ class FisherDivergence(Metric):
             return
         law = around.data
         if isinstance(law, Distribution) and type(law).normals is Distribution.normals:
-            text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal laws has"
-            yield "of", f"{text}: take of: data"
+            yield "of", _no_closed_form(law)
         known = around.estimator is not None and around.estimator.noise_level() is not None
         if self.sigma is None and not known and "noise_kernel" not in around.dynamics.offers():
-            yield "of", "neither the dynamics nor the estimator says how much noise: give sigma"
+            yield "of", NO_LEVEL
 
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch
@@ -93,7 +95,7 @@ class FisherDivergence(Metric):
     def _normals(self, law: Distribution) -> Normals:
         found = law.normals()
         if found is None:
-            raise RunFailed(f"{self.label}: the score of {law.label} with noise has no closed form")
+            raise RunFailed(f"{self.label}: {_no_closed_form(law)}")
         return found
 
     def _level(self, evaluation: Evaluation) -> tuple[float, float]:
@@ -101,8 +103,13 @@ class FisherDivergence(Metric):
             _noise(evaluation.model.dynamics, evaluation.setting.estimator) if self.sigma is None else (1.0, self.sigma)
         )
         if level is None:
-            raise RunFailed(f"{self.label}: nothing says how much noise: give sigma")
+            raise RunFailed(f"{self.label}: {NO_LEVEL}")
         return level
+
+
+def _no_closed_form(law: Distribution) -> str:
+    text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal laws has"
+    return f"{text}: take of: data"
 
 
 def _noise(dynamics: Dynamics, estimator: Estimator | None) -> tuple[float, float] | None:

@@ -87,17 +87,27 @@ class FokkerPlanck(Metric):
         if not isinstance(around.sampler, FollowsSDE) or "motion" not in around.sampler.offers():
             return
         course, law = around.sampler.course(around), around.law
-        if self.times[-1] > course.duration * (1 + 1e-9):
-            yield "times", f"{self.times[-1]:g} is after the sampler's end: it goes to time {course.duration:g}"
+        if late := self._late(course):
+            yield "times", late
         start = law if course.start == "data" else course.start
         if start is not None and not isinstance(start, str) and "log_prob" not in start.offers():
             yield "times", f"the density begins as the law of the start, and log p of {start.label} is not known"
         dims = (one.dim() for one in (law, start) if isinstance(one, Distribution))
         d = next((dim for dim in dims if dim is not None), None)
-        if d is not None and d > 2:
-            yield "box", f"a grid is for 1 or 2 dimensions, and there are {d}"
-        elif d is not None and self.box is not None and len(self.box) != d:
-            yield "box", f"{len(self.box)} intervals for {d} dimensions"
+        if d is not None and (misfit := self._misfit(d)):
+            yield "box", misfit
+
+    def _late(self, course: Course) -> str:
+        """Why the last time is not reached; empty if it is."""
+        late = self.times[-1] > course.duration * (1 + 1e-9)
+        return f"{self.times[-1]:g} is after the sampler's end: it goes to time {course.duration:g}" if late else ""
+
+    def _misfit(self, d: int) -> str:
+        """Why there is no grid in d dimensions; empty if there is one."""
+        if d > 2:
+            return f"a grid is for 1 or 2 dimensions, and there are {d}"
+        misfit = self.box is not None and len(self.box) != d
+        return f"box has {len(self.box or ())} intervals for {d} dimensions" if misfit else ""
 
     def measure(self, evaluation: Evaluation) -> Measured:
         import numpy as np
@@ -156,8 +166,8 @@ class FokkerPlanck(Metric):
         """The steps nearest to the times, and the times they lead to."""
         step = course.duration / max(1, course.steps)
         numbers = [round(t / step) if step else 0 for t in self.times]
-        if numbers[-1] > course.steps:
-            raise RunFailed(f"{self.label}: time {self.times[-1]:g} is after the sampler's end, {course.duration:g}")
+        if late := self._late(course):
+            raise RunFailed(f"{self.label}: {late}")
         if numbers[0] < 1 or len(set(numbers)) < len(numbers):
             raise RunFailed(f"{self.label}: times are nearer to one another than the sampler's step, {step:g}")
         return numbers, [number * step for number in numbers]
@@ -166,10 +176,8 @@ class FokkerPlanck(Metric):
         from driftspec_plugins.metrics._fokker_planck import Grid
 
         d = seen.shape[-1]
-        if d > 2:
-            raise RunFailed(f"{self.label}: a grid is for 1 or 2 dimensions, and there are {d}")
-        if self.box is not None and len(self.box) != d:
-            raise RunFailed(f"{self.label}: box has {len(self.box)} intervals for {d} dimensions")
+        if misfit := self._misfit(d):
+            raise RunFailed(f"{self.label}: {misfit}")
         box = self.box
         if box is None:
             low, high = seen.min((0, 1)), seen.max((0, 1))

@@ -28,17 +28,15 @@ class RHat(OfQuantities):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         if around.sampler is not None and around.count is not None:
             chains, draws = around.sampler.layout(around.count)
-            if chains < 2 or draws < FEWEST:
-                text = f"it compares at least 2 chains of {FEWEST} draws; {around.sampler.label} makes {chains}"
-                yield "of", f"{text} of {draws}: a sampler with 'chains' makes several draws each"
+            if few := _too_few(chains, draws):
+                yield "of", f"{few}: a sampler with 'chains' makes several draws each"
 
     def measure(self, evaluation: Evaluation) -> Measured:
         values, names = self.quantities(evaluation)
         chains, draws = values.shape[:2]
         details: dict[str, object] = {"chains": chains, "draws": draws}
-        if chains < 2 or draws < FEWEST:
-            reason = f"R-hat compares at least 2 chains of {FEWEST} draws, and there are {chains} of {draws}"
-            return Measured(None, None, "", chains * draws, details, reason)
+        if few := _too_few(chains, draws):
+            return Measured(None, None, "", chains * draws, details, few)
         each = {name: split_r_hat(x) for name, x in as_arrays(values, names).items()}
         details["quantities"] = each
         known = {name: value for name, value in each.items() if value is not None}
@@ -48,3 +46,8 @@ class RHat(OfQuantities):
         details["worst"] = max(known, key=lambda name: known[name])
         reason = "it is compared with a threshold, 1.01"
         return Measured(max(known.values()), None, "", chains * draws, details, reason)
+
+
+def _too_few(chains: int, draws: int) -> str:
+    few = chains < 2 or draws < FEWEST
+    return f"R-hat compares at least 2 chains of {FEWEST} draws, and there are {chains} of {draws}" if few else ""

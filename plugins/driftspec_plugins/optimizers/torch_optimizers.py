@@ -1,8 +1,8 @@
 """torch.optim's optimisers by name: keys, defaults and bounds are torch's.
 
 Left out are the keys that choose an implementation (foreach, fused, capturable, differentiable), maximize, and Adam's
-decoupled_weight_decay, which is `adamw`. Three of torch's optimisers cannot serve here: their names are known, and
-using one is refused with the reason.
+decoupled_weight_decay, which is `adamw`. Left out as well are LBFGS, which evaluates the loss several times a step,
+Muon, which takes weight matrices only, and SparseAdam, which takes sparse gradients only.
 """
 
 from __future__ import annotations
@@ -217,35 +217,3 @@ class SGD(FromTorch):
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
         return self
-
-
-class Refused(Optimizer):
-    """A name of torch's that cannot serve: using it is an error that says why, and what to write instead."""
-
-    why: ClassVar[str]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, keys: Any) -> Any:
-        raise ValueError(cls.why)
-
-
-class LBFGS(Refused):
-    """Refused: it evaluates the loss several times a step."""
-
-    type = "lbfgs"
-    why = "lbfgs evaluates the loss several times a step, on one fixed batch; training evaluates it once: use adam"
-
-
-class Muon(Refused):
-    """Refused: it takes matrices only."""
-
-    type = "muon"
-    why = "muon takes weight matrices only, and every network has biases: use adamw"
-
-
-class SparseAdam(Refused):
-    """Refused: it takes sparse gradients only."""
-
-    type = "sparse_adam"
-    why = "sparse_adam takes sparse gradients only, and every network's are dense: use adam"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -171,8 +171,8 @@ class OneCycle(Schedule):
         if around.steps is not None and (few := self._too_few(around.steps)):
             yield "pct_start", few
         moved = around.optimizer
-        if self.cycle_momentum and moved is not None and not {"momentum", "betas"} & type(moved).model_fields.keys():
-            yield "cycle_momentum", f"{moved.label} has no momentum to cycle: write cycle_momentum: false"
+        if moved is not None and (still := self._without_momentum(moved.label, type(moved).model_fields)):
+            yield "cycle_momentum", still
 
     def _too_few(self, steps: int) -> str:
         """Of torch's rise, which takes pct_start · steps - 1 steps, and it divides by them."""
@@ -182,14 +182,19 @@ class OneCycle(Schedule):
             else ""
         )
 
+    def _without_momentum(self, label: str, keys: Iterable[str]) -> str:
+        """Why this optimizer's momentum cannot be cycled; empty if it can, or need not."""
+        still = self.cycle_momentum and {"momentum", "betas"}.isdisjoint(keys)
+        return f"{label} has no momentum to cycle: write cycle_momentum: false" if still else ""
+
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import OneCycleLR
 
         if few := self._too_few(steps):
             raise ValueError(f"{self.label}: {few}")
-        if self.cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
-            name = type(optimizer).__name__.lower()
-            raise ValueError(f"{self.label}: optimizer '{name}' has no momentum to cycle: write cycle_momentum: false")
+        label = f"optimizer '{type(optimizer).__name__.lower()}'"
+        if still := self._without_momentum(label, optimizer.defaults):
+            raise ValueError(f"{self.label}: {still}")
         keys = self.model_dump(exclude={"max_lr"})
         top = optimizer.defaults["lr"] if self.max_lr is None else self.max_lr
         return OneCycleLR(optimizer, max_lr=top, total_steps=steps, **keys)
