@@ -1,7 +1,8 @@
 """The Langevin SDE, whose stationary density is p: dx = ½ ∇log p(x) dt + dw, that is f = ½ s and g = 1.
 
 By Kolmogorov, Fokker and Planck ∂p/∂t = -∇·(½ s p) + ½ Δp = 0 for s = ∇log p. The score comes from a network, from an
-energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train.
+energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train. For a
+likelihood `driftspec_plugins.metrics._log_z` computes log Z.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 
 Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021. Of chains with one draw each it is their number: they are
 independent. Of chains of 2 to 19 draws there is none: their halves show too little of the autocorrelation.
+`driftspec.numerics.convergence` has the whole formula.
 """
 
 from __future__ import annotations

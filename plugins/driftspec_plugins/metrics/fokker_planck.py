@@ -9,6 +9,7 @@ z = (particles - density)/se with se from the density: √(P (1 - P)/N). The val
 what the sampler's finite step does to the law, and the grid's error; so beside it stand the largest |z| that chance
 alone makes (the floor: N points drawn from the densities themselves), what half the step changes, and the grid's error
 by comparison with cells twice as wide. Chains that begin at data begin at fresh rows here, ten for every chain.
+`driftspec_plugins.metrics._fokker_planck` solves the equation.
 
 A. N. Kolmogorov, *Über die analytischen Methoden in der Wahrscheinlichkeitsrechnung*, 1931; H. Risken, *The
 Fokker-Planck Equation*, 1989.

@@ -3,7 +3,7 @@
     R-hat = √(V/W), V the variance of all chains together, W the mean within one, of halves of chains, by normal scores
 
 Gelman, Rubin 1992; in the rank-normalised form of Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, who ask for less
-than 1.01.
+than 1.01. `driftspec.numerics.convergence` has the whole formula.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 
 Maruyama 1955. The weak error falls in proportion to h. The last step backwards adds its noise like every other: left
 out, g²h would be missing from every variance (4 % of 0.7 where g² = 3 and h = 0.008). Without it come sharper pictures.
+`driftspec.numerics.sde` has the step and the reverse drift.
 """
 
 from __future__ import annotations
