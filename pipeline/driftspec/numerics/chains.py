@@ -314,7 +314,7 @@ class ChainSampler(Sampler):
         """On the draws that a walk kept, after where the chains stood at half of the steps."""
         import torch
 
-        from driftspec.numerics.chain_verdict import judge, seen, unknown
+        from driftspec.accuracy.chain_verdict import judge, seen, unknown
 
         log_p = torch.stack(walk.log_p, 1) if walk.log_p else None
         doubts = self.doubts(None if log_p is None else log_p[:, 1:])

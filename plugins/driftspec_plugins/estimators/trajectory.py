@@ -47,7 +47,7 @@ class Trajectory(Estimator):
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         """The loss on trajectories (B, K, d) observed at model.times (K,), over which the ODE runs."""
-        from driftspec.numerics.gradients import watched
+        from driftspec.accuracy.gradients import watched
 
         value, paths = self.apart(model, batch, self.solver)
         loss = Loss(value, {}, state, sum(path.evaluations for path in paths))

@@ -181,7 +181,8 @@ class Likelihood(Metric):
 
     def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
-        from driftspec.numerics import likelihood, refinement
+        from driftspec.accuracy import refinement
+        from driftspec.numerics import likelihood
 
         if not self.trace.exact():  # other probes would differ by chance
             return {"points": 0, "difference": None, "status": "random trace"}

@@ -1,7 +1,7 @@
 """Means and covariances of the run's draws against known ones or data, each as a z-score: z = (m - m') / √(se² + se'²).
 
 For n rows se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n. For chains with several draws it is
-by the spread of the chains' own means, or for a few long chains s/√ESS (`numerics.convergence.mean_error`). Exact
+by the spread of the chains' own means, or for a few long chains s/√ESS (`accuracy.convergence.mean_error`). Exact
 moments (a target's, or with `predicted` those that the sampler's own bias leads to) have se' = 0. The value is the
 largest |z| of all. By chance alone it grows with the moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the
 floor.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from driftspec.accuracy.convergence import SHORT, mean_error
 from driftspec.components import Distribution, Measured, Metric, PredictsMoments, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
-from driftspec.numerics.convergence import SHORT, mean_error
 from driftspec_plugins.metrics._chains import chosen, unmoved
 from driftspec_plugins.metrics._two_samples import checked
 

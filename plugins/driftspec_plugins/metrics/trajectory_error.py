@@ -15,8 +15,8 @@ from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
+    from driftspec.accuracy.refinement import Solved
     from driftspec.components import Evaluation
-    from driftspec.numerics.refinement import Solved
 
 
 class TrajectoryError(Metric):
