@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import traceback
 
 import pytest
 import tiny
 import torch
 from problems import points
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from driftspec.components import Dynamics, Model, Network, Sampler, Solver, Trace
 from driftspec.components._bound import Bound
@@ -181,3 +182,19 @@ def test_samples_that_a_solver_misses_are_a_bad_verdict_with_their_error() -> No
     assert bad.stats["not_converged"] == int((~bad.each["converged"]).sum()) > 0
     ((verdict,),) = (bad.verdicts,)
     assert (verdict.subject, verdict.outcome, verdict.severity) == ("solver", "samples_inaccurate", "bad")
+
+
+def test_from_the_exact_trace_to_a_layer_lie_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this project: the trace asks the network for its closed form, which calls the layers."""
+    calls: list[list[str]] = []
+    plain = torch.nn.functional.linear
+
+    def linear(*given: Tensor) -> Tensor:
+        frames = [frame.name for frame in traceback.extract_stack() if "torch" not in frame.filename]
+        calls.append(frames[frames.index("divergence") : -1])
+        return plain(*given)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    model = tiny.random_flow([5], 2)
+    Trace.make("exact_trace").divergence(model.field(torch.tensor(0.0)), points(3, 2).float())
+    assert calls == [["divergence", "divergence"]] * 2
