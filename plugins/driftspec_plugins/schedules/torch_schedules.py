@@ -48,7 +48,7 @@ class Warmed(Schedule):
 
 
 class Constant(Warmed):
-    """base."""
+    """base, at every step."""
 
     type = "constant"
 
