@@ -56,10 +56,10 @@ MODULES = {
         "plugins/test_fokker_planck core/test_chain_verdict plugins/test_chain_metrics test_distinct_sets",
     ),
     "convergence": (
-        "pipeline/driftspec/numerics/convergence.py",
+        "pipeline/driftspec/accuracy/convergence.py",
         "plugins/test_chain_metrics core/test_chain_verdict plugins/test_chains",
     ),
-    "chain_verdict": ("pipeline/driftspec/numerics/chain_verdict.py", "core/test_chain_verdict plugins/test_chains"),
+    "chain_verdict": ("pipeline/driftspec/accuracy/chain_verdict.py", "core/test_chain_verdict plugins/test_chains"),
     "paths": (
         "pipeline/driftspec/numerics/sde.py",
         "plugins/test_general_sde plugins/test_score_matching plugins/test_sde plugins/test_fokker_planck",

@@ -15,11 +15,11 @@ from pydantic import Field
 
 import driftspec
 from driftspec import source
+from driftspec.accuracy import pointwise
 from driftspec.arguments import options
 from driftspec.cli import main
 from driftspec.components import Evaluation, Measured, Metric, Network
 from driftspec.errors import RunFailed, SolveFailed, SpecError, UsageError
-from driftspec.numerics import pointwise
 
 PUBLIC = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "SpecError", "UsageError", "load", "run"]
 

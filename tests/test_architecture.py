@@ -79,6 +79,66 @@ print([name for name in heavy if name in sys.modules])
     assert done.stdout == "[]\n"
 
 
+ALLOWED = {
+    "arguments.py": "points are arrays and tables of any library",
+    "autodiff.py": "nodes of torch's graph: those of leaves alone have a variable",
+    "registry/registry.py": "the hooks of a plugin's module, and the namespace of a one-file plugin",
+    "source/text.py": "what only one of PyYAML's two parsers has",
+    "components/component.py": "the keys that a class declares",
+    "components/metric.py": "the methods of a class that does not state whether it reads test rows",
+    "spec/fits.py": "whether the spec's own section writes a key",
+}
+"""Files of the core that look a name up, and what it is."""
+
+
+def reads_by_name(tree: ast.AST) -> Iterator[int]:
+    """Lines that read an attribute or a key of an object by a literal name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            literal = any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in node.args[1:2])
+            if (node.func.id in ("getattr", "hasattr", "setattr") and literal) or (
+                node.func.id == "vars" and node.args
+            ):
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr == "__dict__":
+            yield node.lineno
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant):
+            fields = (one for right in node.comparators for one in ast.walk(right) if isinstance(one, ast.Attribute))
+            if any(one.attr.startswith("model_fields") for one in fields):
+                yield node.lineno
+
+
+def test_the_core_reads_no_key_of_a_component_by_its_name() -> None:
+    core = ROOT / "pipeline" / "driftspec"
+    found = {
+        str(path.relative_to(core)): line
+        for path in core.rglob("*.py")
+        for line in reads_by_name(ast.parse(path.read_text()))
+    }
+    assert {path: line for path, line in found.items() if path not in ALLOWED} == {}
+    assert found.keys() == ALLOWED.keys(), "an exception that nothing needs"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "getattr(x, 'path')",
+        "hasattr(x, 'path')",
+        "vars(x)",
+        "x.__dict__",
+        "'a' in x.model_fields",
+        "'a' not in type(x).model_fields.keys() - y",
+    ],
+)
+def test_reading_by_name_is_noticed(text: str) -> None:
+    assert list(reads_by_name(ast.parse(text))) == [1]
+
+
+@pytest.mark.parametrize("text", ["getattr(x, name)", "name in x.model_fields", "x.path", "'a' in x"])
+def test_what_a_class_declares_may_be_looked_up(text: str) -> None:
+    assert list(reads_by_name(ast.parse(text))) == []
+
+
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids="/".join)
 def test_a_component_says_what_it_is_and_what_each_key_means(kind: str, name: str) -> None:
     found, _ = installed().look_up(kind, name)

@@ -1,4 +1,4 @@
-"""The documents are executed: README snippets, and every shipped spec for a few steps."""
+"""The documents are executed: snippets of the pages, and every shipped spec for a few steps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,20 @@ from pathlib import Path
 
 import pytest
 import tiny
+from pages import README, ROOT, blocks, rows, snippet
+from pages import SPECS as CATALOGUE
 
 from driftspec import source
 from driftspec.cli import VERBS, main
-from driftspec.registry import Registry
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 FEW = ["--set", "sample.count=2000", "--quiet"]
 SHORT = ["--set", "train.steps=3", "--set", "train.schedule=constant", *FEW]
 SMALL = ["--set", "data.samples=400"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
 def test_the_readme_starts_with_a_sentence_and_two_commands() -> None:
-    first, second = blocks("sh")[:2]
+    first, second = blocks("sh", README)[:2]
     assert first.endswith("run-spec specs/cnf_moons.yaml\n")
     assert second.endswith("pytest\n")
     assert README.index(second) < 1200
@@ -37,13 +32,13 @@ def test_the_readme_starts_with_a_sentence_and_two_commands() -> None:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    install, test = blocks("sh")[1].split(" && ")[1:]
+    install, test = blocks("sh", README)[1].split(" && ")[1:]
     assert install.removeprefix(".venv/bin/pip install ") in script
     assert test.strip().removeprefix(".venv/bin/") in script.splitlines()[-1]
 
 
-def test_ci_follows_the_readmes_recipe_without_torch() -> None:
-    recipe = next(block for block in blocks("sh") if "--no-deps" in block).replace("--no-deps driftspec", "--no-deps .")
+def test_ci_follows_the_recipe_without_torch() -> None:
+    recipe = snippet("sh", "--no-deps")
     script = [line.strip() for line in (ROOT / ".ci" / "run").read_text().replace(" --quiet", "").splitlines()]
     assert [line for line in recipe.splitlines() if line not in script] == []
 
@@ -87,7 +82,7 @@ def test_the_pre_commit_hook_finds_specs_and_validates_them() -> None:
     command, *words = hook["entry"].split()
     assert command == "run-spec"
     assert main([*words, *(str(path) for path in SPECS[:3])]) == 0
-    assert f"`{hook['id']}`" in README
+    assert f"`{hook['id']}`" in CATALOGUE
 
 
 def test_the_readmes_table_of_commands_is_the_verbs() -> None:
@@ -97,63 +92,39 @@ def test_the_readmes_table_of_commands_is_the_verbs() -> None:
 
 @pytest.fixture(scope="module")
 def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the README's spec, its plugin, and in `run` the run of that spec."""
+    """A directory with the README's spec, the pages' plugin, and in `run` the run of that spec."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "my.yaml").write_text(blocks("yaml")[0])
-    (folder / "orthogonal.py").write_text(next(block for block in blocks("python") if "hookimpl" in block))
+    (folder / "my.yaml").write_text(snippet("yaml", "dynamics:"))
+    (folder / "orthogonal.py").write_text(snippet("python", "class OrthogonalProbes"))
     assert main([str(folder / "my.yaml"), *SHORT, *SMALL, "--out", str(folder / "run")]) == 0
     assert (folder / "run" / "report.html").exists()
     return folder
 
 
-def test_the_readmes_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(readme_run)
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
     assert main(["my.yaml", *SHORT, *SMALL, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
 
 
-def test_the_readmes_observer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_hook_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.write(tmp_path)
-    (tmp_path / "observer.py").write_text(next(block for block in blocks("python") if "def driftspec_metric" in block))
+    (tmp_path / "observer.py").write_text(snippet("python", "def driftspec_metric"))
     assert main(["tiny.yaml", "--plugin", "observer.py", "--set", "train.steps=2", "--quiet"]) == 0
     assert re.fullmatch(r"tiny nll \d\.\d+\n", (tmp_path / "results.txt").read_text())
 
 
 def test_the_readmes_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = next(block for block in blocks("python") if "driftspec.run" in block)
+    script = snippet("python", "driftspec.run(")
     assert '"train.steps": 100' in script
     monkeypatch.chdir(tmp_path)
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     exec(script.replace('"train.steps": 100', '"train.steps": 3, "train.schedule": "constant", "data.samples": 3000'))
 
 
-def lecture() -> list[list[str]]:
-    """The rows of the README's table of the lecture, cell by cell."""
-    table = README.split("| lecture |")[1].split("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-
-
-def command(row: list[str]) -> tuple[str, ...]:
-    """The spec of a row, and the words behind it."""
-    return tuple(shlex.split(row[3].strip("`")))
-
-
-COMMANDS = sorted({*((spec.stem,) for spec in SPECS), *map(command, lecture())})
-"""Every shipped spec as it is, and every row of the lecture's table."""
-
-
-@pytest.mark.parametrize("row", lecture(), ids=lambda row: row[0][:30])
-def test_a_row_of_the_lectures_table_holds(row: list[str], registry: Registry) -> None:
-    _, _, components, _, number, test = row
-    spec = command(row)[0]
-    for component in re.findall(r"`([^`]+)`", components):
-        kind, name = component.split("/")
-        assert registry.look_up(kind, name)[0] is not None, component
-    header = "".join(re.findall(r"(?m)^#.*\n", (ROOT / "specs" / f"{spec}.yaml").read_text()))
-    assert number in re.sub(r"\n# ?", " ", header), "the spec's own header promises the number"
-    file, _, function = test.strip("`").partition("::")
-    assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), test
+COMMANDS = [tuple(shlex.split(row[0].strip("`"))) for row in rows(CATALOGUE, "spec")]
+"""Every row of the catalogue: each shipped spec as it is, and those with words behind."""
 
 
 def walked(spec: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the pages say is so: the README's commands and installations, and the table of verdicts."""
+"""What the pages say is so: their commands, installations, links and names, and the table of verdicts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from pages import FILES, PAGES, PIPELINE, PLUGINS, README, ROOT, SPECS, blocks, resolved, rows, snippet
 
-from driftspec import source
+from driftspec import source, spec
 from driftspec.cli import VERBS, main
+from driftspec.registry import installed
 from driftspec.report import plots
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *ROOT.glob("pipeline/*.md"), *ROOT.glob("plugins/*.md")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # --- commands ---
 
@@ -42,9 +43,9 @@ SLOW = ("run-spec sweep", "run-spec plugins check")
 
 
 def commands() -> Iterator[str]:
-    """Every command of the README: in text, in blocks, and of the table's rows with each option that the row names."""
+    """Every command of the pages: in text, in blocks, and of the table's rows with each option that the row names."""
     verbs = "|".join(VERBS)
-    for line in README.splitlines():
+    for line in "\n".join(PAGES).splitlines():
         whole = re.findall(r"(?:^|`|\./|/bin/)(run-spec [^`&|]+)", line)
         parts = [f"run-spec {one}" for one in re.findall(rf"`((?:{verbs}) [^`]+)`", line)]
         parts = [f"{one} SPEC" if one == "run-spec validate --deep" else one for one in parts]
@@ -64,9 +65,9 @@ def words_of(command: str, number: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's spec, small, its plugin, a sweep of it and its run."""
+    """A folder with the README's spec, small, the pages' plugin, a sweep of it and its run."""
     folder = tmp_path_factory.mktemp("readme")
-    text = next(block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "dynamics:" in block)
+    text = snippet("yaml", "dynamics:")
     for old, new in TINY.items():
         assert old in text
         text = text.replace(old, new)
@@ -74,8 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my.yaml", "specs/cnf_moons.yaml"):
         (folder / name).write_text(text)
     (folder / "sweep.yaml").write_text(f"{text}sweep: {{grid: {{train.optimizer.lr: [1e-3, 1e-2]}}}}\n")
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OrthogonalProbes" in block)
-    (folder / "orthogonal.py").write_text(code)
+    (folder / "orthogonal.py").write_text(snippet("python", "class OrthogonalProbes"))
     (folder / "points.csv").write_text("x1,x2\n1.5,0\n0,1.4\n-1,1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw", lambda *given: ())
@@ -91,14 +91,14 @@ def interrupted(run: Path) -> Path:
     return copy
 
 
-def test_the_readmes_commands_are_found() -> None:
+def test_the_pages_commands_are_found() -> None:
     found = set(commands())
     assert {one.split()[1] for one in found} >= set(VERBS)
     assert {"run-spec sample RUN -n 500 -o x.csv", "run-spec SPEC --seed 3", "run-spec runs diff A B",
             "run-spec my.yaml --plugin orthogonal.py", "run-spec schema --check FILE"} <= found  # fmt: skip
 
 
-def test_the_readmes_commands_work_on_the_readmes_run(
+def test_the_pages_commands_work_on_the_readmes_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
@@ -117,12 +117,122 @@ def test_the_readmes_commands_work_on_the_readmes_run(
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_that_start_processes_work_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_commands_that_start_processes_work_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setitem(PLACES, "SPEC", "sweep.yaml")
     for number, command in enumerate(dict.fromkeys(commands())):
         if command.startswith(SLOW):
             assert main(words_of(command, number)) == 0, command
+
+
+# --- snippets ---
+
+
+def test_every_snippet_is_one_that_a_test_runs() -> None:
+    """Each has one of these parts, by which a test takes it."""
+    python = ("driftspec.run(", "class OrthogonalProbes", "def driftspec_metric", "class TestOrthogonalProbes")
+    for language, parts in {"python": python, "yaml": ("dynamics:", "sweep:", "repos:")}.items():
+        assert len(blocks(language)) == len(parts)
+        assert all(snippet(language, part) for part in parts)
+    assert set(re.findall(r"^```(\w+)$", "\n".join(PAGES), re.MULTILINE)) == {"sh", "text", "python", "yaml"}
+
+
+def test_the_pages_sweep_is_six_points(place: Path) -> None:
+    (place / "six.yaml").write_text(f"{(place / 'my.yaml').read_text()}{snippet('yaml', 'sweep:')}")
+    assert main(["validate", str(place / "six.yaml")]) == 0
+    assert len(spec.read(place / "six.yaml", installed()).points) == 6
+
+
+def test_what_a_snippet_gives_to_other_programs_is_there() -> None:
+    """Files that pytest and Python are called with, and markers; pip and run-spec have tests of their own."""
+    markers = [one.partition(":")[0] for one in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
+    for line in "".join(blocks("sh")).splitlines():
+        for program, *words in (shlex.split(command) for command in line.split(" && ")):
+            name = Path(program).name
+            assert name in ("run-spec", "pip", "pytest", "python", "python3")
+            if name in ("pytest", "python"):
+                assert [word for word in words if word.endswith(".py") and not (ROOT / word).is_file()] == []
+                assert all(words[at + 1] in markers for at, word in enumerate(words) if word == "-m")
+
+
+# --- links and names ---
+
+
+def anchors(page: Path) -> set[str]:
+    """The places of a page that a link may lead to."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """The links of a page that lead nowhere; those to other sites are not followed."""
+    found = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, place = link.partition("#")
+        to = (page.parent / file).resolve() if file else page
+        if "://" not in link and not (to.exists() and (not place or place in anchors(to))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken(page, page.read_text()) == []
+
+
+def test_a_link_that_leads_nowhere_is_found() -> None:
+    text = "[a](specs/README.md) [b](specs/READMES.md) ![c](specs/none.png) [d](specs/README.md#the-lectures) [e](https://a.b/c)"
+    assert broken(ROOT / "README.md", text) == ["specs/READMES.md", "specs/none.png", "specs/README.md#the-lectures"]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached = {(ROOT / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+\.md)", README)}
+    assert {page for page in FILES if page.name not in ("CHANGELOG.md",)} == reached | {ROOT / "README.md"}
+
+
+@pytest.mark.parametrize("page", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_and_names_on_a_page_exist(page: Path) -> None:
+    text = page.read_text()
+    paths = re.findall(r"`((?:pipeline|plugins|specs|tests)/[\w./-]*)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    if page.name == "CHANGELOG.md":  # what is named there may be gone
+        text = ""
+    for name in re.findall(r"`(driftspec(?:_plugins)?\.[A-Za-z_][\w.]*\w)(?:\([^`]*\))?`", text):
+        assert name == "driftspec.v1" or resolved(name) is not None
+
+
+def test_every_module_that_moved_is_where_the_changelog_says() -> None:
+    for was, now in rows((ROOT / "CHANGELOG.md").read_text(), "was"):
+        homes = re.findall(r"`(driftspec\.[\w.]+)`(?: \(((?:`\w+`(?:, )?)+))?", now)
+        assert homes
+        for home, names in homes:
+            held = re.findall(r"\w+", names)
+            if now.startswith("the same name in"):
+                held = [name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", was)]
+            assert [name for name in held if resolved(f"{home}.{name}") is None] == []
+            assert resolved(home) is not None
+
+
+def test_what_a_plugin_imports_is_where_the_page_says() -> None:
+    for module, names in rows(PLUGINS, "import from"):
+        home = resolved(module.strip("`"))
+        for name in re.findall(r"`(\w+)`", names):
+            assert getattr(home, name) is not None
+
+
+def test_the_rooms_are_those_of_the_contract() -> None:
+    (layers,) = (one["layers"] for one in PROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    floors = [re.findall(r"`([\w.]+)`", row[1]) for row in rows(PIPELINE, "floor")]
+    said = [[name for name in layer.split(" | ") if not name.rpartition(".")[2].startswith("_")] for layer in layers]
+    assert floors == said
+    assert [int(row[0]) for row in rows(PIPELINE, "floor")] == list(range(len(layers), 0, -1))
+
+
+def test_the_readme_is_short_and_its_picture_small() -> None:
+    assert len(README.splitlines()) <= 100
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+    assert (ROOT / picture).stat().st_size < 100_000
 
 
 # --- installing ---
@@ -134,7 +244,7 @@ def installed_by(text: str) -> Iterator[str]:
         yield from (word for word in shlex.split(line) if not word.startswith("-"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_page_installs_driftspec_by_a_name_that_no_index_has(page: Path) -> None:
     """From a checkout or a wheel: nothing called driftspec is on a package index."""
     text = page.read_text()
@@ -142,8 +252,7 @@ def test_no_page_installs_driftspec_by_a_name_that_no_index_has(page: Path) -> N
 
 
 def test_pre_commit_gets_what_checking_specs_needs_and_no_more() -> None:
-    (block,) = re.findall(r"```yaml\n(repos:.*?)```", README, re.DOTALL)
-    (repo,) = source.parse(block, "pre-commit").data["repos"]
+    (repo,) = source.parse(snippet("yaml", "repos:"), "pre-commit").data["repos"]
     (hook,) = repo["hooks"]
     (shipped,) = source.parse("hooks:\n" + (ROOT / ".pre-commit-hooks.yaml").read_text(), "hooks").data["hooks"]
     assert hook["id"] == shipped["id"] and hook["language"] == "python"
@@ -170,8 +279,8 @@ def required(*names: str) -> set[str]:
 @pytest.mark.parametrize("spec", sorted(ROOT.glob("specs/*.yaml")), ids=lambda path: path.stem)
 def test_a_specs_header_gives_its_cpu_seconds(spec: Path) -> None:
     header = re.sub(r"\n# ?", " ", "".join(re.findall(r"(?m)^#.*\n", spec.read_text())))
-    assert re.search(r"\b\d+ s of CPU\b", header), "what a whole run takes, on the machine that the README names"
-    assert "CPU seconds of the whole run on one core of " in README
+    assert re.search(r"\b\d+ s of CPU\b", header), "what a whole run takes, on the machine that the page names"
+    assert "CPU seconds of the whole run on one core of " in SPECS
 
 
 # --- verdicts ---

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from driftspec.accuracy.pointwise import Answer
     from driftspec.arguments import Array
     from driftspec.components import Evaluation, Model
-    from driftspec.numerics.pointwise import Answer
 
 
 def run(
@@ -214,7 +214,7 @@ class Run:
 
     def _number(self, x: Array, value: Answer, gradient: Answer) -> tuple[Any, Any]:
         """A number a point (B,) and its error (B,), with a graph that leads to x where x asks for one."""
-        from driftspec.numerics import pointwise
+        from driftspec.accuracy import pointwise
 
         points, answer = self._points(x), arguments.like(x)
         found, error = pointwise.each(value, points)
@@ -225,7 +225,7 @@ class Run:
 
     def _vector(self, what: str, x: Array, answer: Answer, error: bool, named: bool = True) -> Any:
         """A vector a point (B, d), and with `error` each one's error (B,); RunFailed where a graph would be lost."""
-        from driftspec.numerics import pointwise
+        from driftspec.accuracy import pointwise
 
         if arguments.asking_for_gradient(x) is not None:
             raise RunFailed(f"{what} cannot be differentiated: pass x.detach()")

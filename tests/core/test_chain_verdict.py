@@ -11,10 +11,10 @@ import torch
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
+from driftspec.accuracy import chain_verdict
+from driftspec.accuracy.chain_verdict import judge, seen
+from driftspec.accuracy.convergence import bulk, mean_error, size, split, split_r_hat, tail
 from driftspec.components import Verdict
-from driftspec.numerics import chain_verdict
-from driftspec.numerics.chain_verdict import judge, seen
-from driftspec.numerics.convergence import bulk, mean_error, size, split, split_r_hat, tail
 
 
 def autoregressive(chains: int, draws: int, phi: float, rng: np.random.Generator) -> Any:

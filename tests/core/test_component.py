@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from driftspec.components import KINDS, Distribution, Dynamics, Metric, Network, Solver, Trace
+from driftspec.components import KINDS, Distribution, Dynamics, Evaluation, Measured, Metric, Network, Solver, Trace
 from driftspec.components.component import Component, Need, default
 from driftspec.errors import CODES, Interrupted, PluginError, Problem, SpecError, nearest, shown
 from driftspec.registry import Registry
@@ -90,6 +90,9 @@ def test_a_default_names_a_component_of_no_imported_plugin() -> None:
         type = "walk"
         solver: Solver = default({"type": "rk4", "steps": 2}, "to walk with")
 
+        def measure(self, evaluation: Evaluation) -> Measured:
+            raise AssertionError("it is never measured")
+
     assert Walk().solver == Solver.make({"type": "rk4", "steps": 2})
     registry = Registry()
     registry.add_component(Walk)
@@ -102,6 +105,9 @@ def test_a_component_says_by_default_that_it_offers_and_needs_nothing() -> None:
         """A metric."""
 
         type = "idle"
+
+        def measure(self, evaluation: Evaluation) -> Measured:
+            raise AssertionError("it is never measured")
 
     assert (Idle().offers(), Idle().needs()) == (frozenset(), ())
     assert Need("data", ("samples",)).why == ""
@@ -140,6 +146,9 @@ def test_a_key_beside_methods_and_class_variables_is_fine() -> None:
         TABLE: ClassVar[dict[str, int]] = {"a": 1}
 
         draws: int = Field(3, description="")
+
+        def measure(self, evaluation: Evaluation) -> Measured:
+            raise AssertionError("it is never measured")
 
         def drawn(self) -> int:
             return self.draws

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import small_spec
@@ -14,7 +14,7 @@ from pydantic import Field
 from small_spec import TEXT, edited, loaded, said
 
 from driftspec import source, spec
-from driftspec.components import Dynamics, Estimator, Metric, Sampler
+from driftspec.components import Draws, Dynamics, Estimator, Evaluation, Loss, Measured, Metric, Sampler
 from driftspec.components.component import Component, Need
 from driftspec.errors import Place, SpecError
 from driftspec.experiment import build
@@ -33,6 +33,9 @@ class Denoiser(Estimator):
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("noise_kernel",)), Need("dynamics", ("drift",)))
 
+    def loss(self, *given: object) -> Loss:
+        raise AssertionError("nothing is trained")
+
 
 class Frozen(Dynamics):
     """Offers an energy, and nothing to train."""
@@ -46,11 +49,17 @@ class Frozen(Dynamics):
     def offers(self) -> frozenset[str]:
         return frozenset(self.things)
 
+    def build(self, *given: object) -> Any:
+        raise AssertionError("nothing is built")
+
 
 class Still(Sampler):
     """Needs nothing."""
 
     type = "still"
+
+    def draw_block(self, *given: object) -> Draws:
+        raise AssertionError("nothing is drawn")
 
 
 class Choosy(Metric):
@@ -60,6 +69,9 @@ class Choosy(Metric):
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("log_prob", "samples"), "to be sure"),)
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        raise AssertionError("it is never measured")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +137,7 @@ MISFITS: list[tuple[tuple[tuple[str, str], ...], str]] = [
     ),
     (
         (("warmup: 5", "warmup: 100"),),
-        "12:36: error[X303] 'warmup' in train.schedule is 100: it must be less than train.steps, which is 100",
+        "12:36: error[X303] schedule 'cosine': 'warmup' is 100: it must be less than train.steps, which is 100",
     ),
     (
         (("noise: 0.05", "split: [0.7, 0.1, 0.1]"),),
@@ -295,6 +307,9 @@ def test_a_metric_that_is_not_measured_is_asked_for_nothing(known: Registry) -> 
 
         def needs(self) -> tuple[Need, ...]:
             return (Need("dynamics", ("noise_kernel",)),)
+
+        def measure(self, evaluation: Evaluation) -> Measured:
+            raise AssertionError("it is never measured")
 
     registry = Registry(dict(known.providers))
     registry.add_component(Rich)

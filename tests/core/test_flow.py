@@ -14,9 +14,10 @@ from problems import BlowUp, Linear, Problem, normal_log_prob, points, regular
 from tiny import flow_of, known, random_flow, z_score
 from torch import Tensor
 
+from driftspec.accuracy import refinement
 from driftspec.components import Data, Estimator, Loss, Model, Sampler, Solver, Trace
 from driftspec.errors import SolveFailed
-from driftspec.numerics import likelihood, refinement, transport
+from driftspec.numerics import likelihood, transport
 from driftspec.streams import Streams
 
 STREAMS = Streams(0).under("test")

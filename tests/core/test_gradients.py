@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from driftspec.accuracy.gradients import DECADE, watched
 from driftspec.components import Loss, Solution, Solver, Verdict
 from driftspec.components.observer import Record
 from driftspec.errors import SolveFailed
 from driftspec.experiment.train import Training, train
-from driftspec.numerics.gradients import DECADE, watched
 from driftspec.registry import Registry, discover
 from driftspec.runs.checkpoint import decode, encode
 

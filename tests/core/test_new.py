@@ -245,6 +245,9 @@ from driftspec.registry import hookimpl
 class Same(Metric):
     type = "same"
 
+    def measure(self, evaluation):
+        raise NotImplementedError
+
 @hookimpl
 def driftspec_components():
     return {"metric": {"same": Same}}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from kit import checks
+from pages import snippet
 
 from driftspec.cli import conformance, main
 from driftspec.testing import TraceTests
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 BAD = """
 from driftspec.components import Schedule
 from driftspec.registry import hookimpl
@@ -71,10 +71,9 @@ def test_what_breaks_it_is_said_and_ends_with_4(tmp_path: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["bad.py"], "nothing is left behind"
 
 
-def test_the_readmes_test_file_passes_beside_its_plugin(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "orthogonal.py").write_text(next(block for block in blocks if "hookimpl" in block))
-    (tmp_path / "test_orthogonal.py").write_text(next(block for block in blocks if "TraceTests" in block))
+def test_the_pages_test_file_passes_beside_its_plugin(tmp_path: Path) -> None:
+    (tmp_path / "orthogonal.py").write_text(snippet("python", "class OrthogonalProbes"))
+    (tmp_path / "test_orthogonal.py").write_text(snippet("python", "class TestOrthogonalProbes"))
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1].startswith(f"{len(checks(TraceTests()))} passed in"), done.stdout

@@ -31,6 +31,9 @@ class Loud(Metric):
     "A metric."
     type = "loud"
 
+    def measure(self, evaluation):
+        raise NotImplementedError
+
 @hookimpl
 def driftspec_components():
     return {"metric": {"loud": Loud}}
@@ -638,6 +641,9 @@ def test_a_class_made_in_python() -> None:
         """A network."""
 
         type = "narrow"
+
+        def build(self, *given):
+            raise AssertionError("it is never built")
 
     registry = Registry(dict(installed().providers))
     registry.add_component(Narrow)

@@ -13,7 +13,7 @@ from pydantic import Field
 from small_spec import TEXT, edited, loaded, said
 
 from driftspec import source, spec
-from driftspec.components import Metric
+from driftspec.components import Evaluation, Measured, Metric
 from driftspec.errors import CODES, Place, SpecError
 from driftspec.registry import Registry, installed
 
@@ -259,6 +259,9 @@ class Keys(Metric):
     table: dict[str, int] = Field({}, description="")
     step: Annotated[float, Field(gt=0)] | Literal["auto"] = Field("auto", description="")
     widths: int | tuple[int, ...] | None = Field(1, description="")
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        raise AssertionError("it is never measured")
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,12 @@ class Slow(Network):
     "A network."
     type = "slow"
 
+    def parameters(self, d_in, d_out, generator):
+        return {{}}
+
+    def apply(self, p, t, x, condition=None):
+        return x
+
 
 @hookimpl
 def driftspec_components():

@@ -15,10 +15,11 @@ import torch
 from benchmarks.memory import gradient_step
 from problems import MATRICES, Cubic, DrivenSine, Linear, Planar, Problem, Sine, TimeAffine, points, tensor
 
+from driftspec.accuracy import gradients
 from driftspec.cli import main
 from driftspec.components import Estimator, Solver
 from driftspec.errors import SolveFailed
-from driftspec.numerics import gradients, likelihood, transport
+from driftspec.numerics import likelihood, transport
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 
 T0, T1 = 0.2, 1.5

@@ -16,10 +16,10 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
+from driftspec.accuracy import convergence
 from driftspec.cli import main
 from driftspec.components import Distribution, Draws, Dynamics, Evaluation, Measured, Metric, Sampler
 from driftspec.errors import RunFailed
-from driftspec.numerics import convergence
 from driftspec.numerics.model import build_model
 from driftspec.streams import Streams
 from driftspec_plugins.metrics.moments import chain_estimates

@@ -64,6 +64,12 @@ class Twice(Network):
     def smoothness(self) -> float:
         return 2
 
+    def parameters(self, *given: object) -> dict[str, Any]:
+        raise AssertionError("it is never built")
+
+    def apply(self, *given: object) -> Any:
+        raise AssertionError("it is never called")
+
 
 def test_a_residual_of_the_score_needs_one_derivative_more_still() -> None:
     known = discover()

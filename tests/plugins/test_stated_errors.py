@@ -14,8 +14,9 @@ from scipy.special import ndtr
 from tiny import flow_of
 from torch import Tensor
 
+from driftspec.accuracy import refinement
 from driftspec.components import Metric, Solver, Trace
-from driftspec.numerics import likelihood, refinement, transport
+from driftspec.numerics import likelihood, transport
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from pydantic import ValidationError
+
 from driftspec.components import KINDS
 from driftspec.errors import PluginError, Problem, RunFailed, UsageError, nearest, shown
 
@@ -78,7 +80,7 @@ def _made(registry: Registry, one: str) -> Checked:
     kind, _, name = one.partition("/")
     found, problem = registry.look_up(kind, name)
     if found is None:
-        return Checked(one, failed={"it is found": getattr(problem, "message", str(problem))})
+        return Checked(one, failed={"it is found": problem.message if problem else "nobody provides it"})
     try:
         KINDS[kind].make({"type": name, **found.example}, registry)
     except ValueError as error:  # pydantic's
@@ -89,7 +91,7 @@ def _made(registry: Registry, one: str) -> Checked:
 
 
 def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
-    return getattr(error, "errors", list)()
+    return error.errors() if isinstance(error, ValidationError) else ()
 
 
 def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool, only_builtin: bool) -> None:

@@ -7,7 +7,7 @@ import keyword
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata, resources, util
 from pathlib import Path
 from string import Template
@@ -135,7 +135,7 @@ def _text(name: str) -> str:
 
 def _filled(names: Names, kind: str) -> dict[str, str]:
     """The package's files: path and text."""
-    words = {**vars(names), "kind": kind, "version": __version__, "group": GROUP}
+    words = {**asdict(names), "kind": kind, "version": __version__, "group": GROUP}
     words["usage"] = Template(USAGE[kind]).substitute(words)
     return {
         path.format_map(words): Template(_text(name.format_map(words))).substitute(words)

@@ -44,6 +44,7 @@ def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
     made.add_argument("--no-plugins", action="store_true", help="load no installed plugin but the built-in ones")
     made.add_argument("-v", "--verbose", action="store_true", help="more detail, and tracebacks")
     made.add_argument("--version", action="version", version=f"driftspec {__version__}")
+    made.set_defaults(strict_plugins=False)  # of verbs without the option
     return made
 
 
@@ -158,7 +159,7 @@ def registry(args: argparse.Namespace) -> Registry:
     from driftspec.registry import discover
 
     found = discover(args.plugin, only_builtin=args.no_plugins)
-    if found.broken and getattr(args, "strict_plugins", False):
+    if found.broken and args.strict_plugins:
         raise PluginError([replace(problem, severity="error") for problem in found.broken])
     for problem in [*found.broken, *found.held_back]:
         print(problem, file=sys.stderr)

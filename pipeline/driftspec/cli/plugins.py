@@ -107,7 +107,7 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if problem is not None and problem.code != "S120":
         raise PluginError(problem)
     if found is None:
-        raise UsageError(getattr(problem, "message", problem))
+        raise UsageError(problem.message if problem else f"nobody provides {shown(component)}")
     module, made = inspect.getmodule(found), _made(registry, found, kind, name)
     return {
         "kind": kind,

@@ -8,9 +8,11 @@ that need it, so that reading and checking a spec never pays for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from driftspec._moved import warn
 from driftspec.components.component import Component, Finding, Need, default
+from driftspec.components.coupling import Coupling
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
@@ -20,7 +22,15 @@ from driftspec.components.model import Field, Model
 from driftspec.components.network import Network
 from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.components.optimizer import Optimizer, Schedule
-from driftspec.components.sampler import Course, Draws, Sampler
+from driftspec.components.sampler import (
+    Course,
+    Draws,
+    FollowsSDE,
+    PredictsMoments,
+    Refines,
+    Sampler,
+    ShowsStates,
+)
 from driftspec.components.setting import EPSILON, Setting, beginning
 from driftspec.components.solver import FixedSteps, Gradient, Solution, Solver, TrainingSolver, below_epsilon
 from driftspec.components.tracker import Tracker
@@ -28,6 +38,7 @@ from driftspec.components.verdict import Verdict
 
 if TYPE_CHECKING:
     from driftspec.components.solver import Rates as Rates
+    from driftspec.components.solver import Solution as Path  # noqa: F401  # its old name
     from driftspec.components.solver import VectorField as VectorField
 
 KINDS: dict[str, type[Component]] = {
@@ -39,6 +50,7 @@ __all__ = [
     "EPSILON",
     "KINDS",
     "Component",
+    "Coupling",
     "Course",
     "Data",
     "Distribution",
@@ -49,6 +61,7 @@ __all__ = [
     "Field",
     "Finding",
     "FixedSteps",
+    "FollowsSDE",
     "Gradient",
     "Loss",
     "Measured",
@@ -58,11 +71,14 @@ __all__ = [
     "Network",
     "Observer",
     "Optimizer",
+    "PredictsMoments",
     "Record",
+    "Refines",
     "RunInfo",
     "Sampler",
     "Schedule",
     "Setting",
+    "ShowsStates",
     "Solution",
     "Solver",
     "StandardNormal",
@@ -75,3 +91,11 @@ __all__ = [
     "below_epsilon",
     "default",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The old name of `Solution`."""
+    if name == "Path":
+        warn("driftspec.components.Path", "driftspec.components", "Solution", depth=3)
+        return Solution
+    raise AttributeError(f"module 'driftspec.components' has no attribute '{name}'")

@@ -70,6 +70,8 @@ class Component(BaseModel):
     """Modules it needs beyond its distribution's own requirements, and what to install for each."""
     unused_nested: ClassVar[frozenset[str]] = frozenset()
     """Keys without a meaning when the component stands in a field of this open class: refused there."""
+    takes_over: ClassVar[frozenset[str]] = frozenset({"solver"})
+    """Keys that, left out, take what the spec's section of the same name says for all."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Keys that make it valid, of a component that needs some: what `run-spec plugins check` makes it with."""
 
@@ -83,6 +85,11 @@ class Component(BaseModel):
             if any(isinstance(one, (FunctionType, classmethod, staticmethod, property)) for one in known):
                 text = f"{cls.__module__}.{cls.__name__}: key and method share the name '{name}'"
                 raise PluginError(Problem("P204", text))
+
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """Return the methods that a component of its kind must give and this class does not."""
+        return sorted(cls.__abstractmethods__)
 
     def offers(self) -> frozenset[str]:
         """Capabilities this component has, given the values of its keys."""
@@ -121,7 +128,7 @@ class Component(BaseModel):
     def unused_in(cls, key: str) -> frozenset[str]:
         """Keys without a meaning in the component that stands in `key`."""
         return frozenset().union(
-            *(getattr(one, "unused_nested", ()) for one in models(cls.model_fields[key].annotation))
+            *(one.unused_nested for one in models(cls.model_fields[key].annotation) if issubclass(one, Component))
         )
 
     @classmethod
@@ -145,9 +152,9 @@ class Component(BaseModel):
         if isinstance(value, cls):
             return value
         found, name, keys = _named(cls, value, registry_of(info))
-        solver = (info.context or {}).get("solver")
-        if solver is not None and "solver" in found.model_fields.keys() - cls.unused_nested:
-            keys.setdefault("solver", solver)
+        shared: Mapping[str, Any] = (info.context or {}).get("shared", {})
+        for key in shared.keys() & found.takes_over & found.model_fields.keys() - cls.unused_nested:
+            keys.setdefault(key, shared[key])
         unused = [
             _mistake("unused_key", "it has no use here", (key,), keys[key], {"component": f"{cls.kind} '{name}'"})
             for key in sorted(cls.unused_nested & keys.keys())
@@ -174,7 +181,8 @@ class Component(BaseModel):
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
     """The open classes, and the models that are no component, in a key's type."""
-    if isclass(annotation) and issubclass(annotation, BaseModel) and not getattr(annotation, "type", ""):
+    final = isclass(annotation) and issubclass(annotation, Component) and annotation.type
+    if isclass(annotation) and issubclass(annotation, BaseModel) and not final:
         yield annotation
     for inner in get_args(annotation):
         yield from models(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -87,9 +88,13 @@ class Data(Component):
         """The same data, of which `read` returns these columns in this order; as they are where none can be chosen."""
         return self if self.columns_key is None else self.model_copy(update={self.columns_key: tuple(names)})
 
+    def noise_floor(self) -> float | None:
+        """Return the mean squared error, data units, that a perfect prediction of its trajectories has; else None."""
+        return None
+
+    @abstractmethod
     def read(self, files: Files, generator: Generator) -> Table:
         """Every row there is, in the data's own units. SpecError X304 for a bad file."""
-        raise NotImplementedError
 
 
 class Distribution(Data):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from driftspec.components.component import Component
 from driftspec.components.data import Data
@@ -31,9 +32,9 @@ class Dynamics(Component):
         """(t_prior, t_data): the ends of time where the prior is, and where the data are; both 0 without a time."""
         return 0.0, 0.0
 
+    @abstractmethod
     def build(self, dim: int, generator: Generator) -> nn.Module:
         """What is trained."""
-        raise NotImplementedError
 
     def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
         """dx/dt (B, d) of the ODE between the prior and the data. An SDE with a score has one without saying so."""
@@ -78,6 +79,22 @@ class Dynamics(Component):
 
     def closed_divergence(self, module: nn.Module) -> Rates | None:
         """Return (t, x) -> (f, tr ∂f/∂x), (B, d) and (B,), if the velocity has a closed form; else None."""
+        return None
+
+    def ladder(self) -> Tensor | None:
+        """Return the times (K,) of its noise levels, highest σ first, if there are finitely many; else None."""
+        return None
+
+    def confinement(self) -> float | None:
+        """Return c of a term ‖x‖²/(2c²) in its energy; inf if nothing keeps Z finite, None if that is not known."""
+        return None
+
+    def network_derivatives(self) -> int:
+        """Return how often its score differentiates its network: 1 for a network that is an energy, else 0."""
+        return 0
+
+    def ending_at(self, t_data: float) -> Self | None:
+        """Return the same dynamics with its data at this time; None if that end of time is fixed."""
         return None
 
     def smallest_variance(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,13 +50,17 @@ class Estimator(Component):
         """
         return False
 
+    def noise_level(self) -> float | None:
+        """Return σ, model units, of the noise that its loss adds to the data, if it is one number; else None."""
+        return None
+
     def start(self, model: Model, streams: Streams) -> Any:
         """The state before the first step: a tree of tensors and plain values."""
         return {}
 
+    @abstractmethod
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         """One step's loss on a batch (B, d) in model units."""
-        raise NotImplementedError
 
 
 class Trace(Estimator):
@@ -88,11 +93,15 @@ class Trace(Estimator):
         """Random vectors (K, B, d), drawn once a solve and held fixed during it; None for an exact trace."""
         return None
 
+    @abstractmethod
     def divergence(
         self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(f(x) (B, d), tr(∂f/∂x) (B,)), for f row by row at x (B, d)."""
-        raise NotImplementedError
+
+    def probe_count(self) -> int | None:
+        """Return the number of probes a point; None for an exact trace, or if it is not known."""
+        return None
 
     def exact(self) -> bool:
         """Whether `divergence` is the trace itself, without chance."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -89,8 +90,9 @@ class Metric(Component):
         """
         yield from ()
 
+    @abstractmethod
     def measure(self, evaluation: Evaluation) -> Measured:
-        raise NotImplementedError
+        """Return its number on a trained model, with its error bar."""
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p (B,) float64 at points x (B, d), data units, as `measure` finds it, and each one's numerical error.

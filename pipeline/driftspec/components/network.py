@@ -19,6 +19,13 @@ class Network(Component):
 
     kind = "network"
 
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """A network gives `parameters` and `apply`, or `build` alone."""
+        pair = (cls.parameters is Network.parameters and "parameters", cls.apply is Network.apply and "apply")
+        missing = [name for name in pair if name] if cls.build is Network.build else []
+        return [*super().lacking(), *missing]
+
     def smoothness(self) -> float:
         """How many continuous derivatives in x the function has; `math.inf` for analytic activations."""
         return math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ class Optimizer(Component):
 
     kind = "optimizer"
 
+    @abstractmethod
     def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
-        raise NotImplementedError
+        """Return the optimiser of these parameters."""
 
 
 class Schedule(Component):
@@ -27,6 +29,6 @@ class Schedule(Component):
 
     kind = "schedule"
 
+    @abstractmethod
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
-        """A scheduler stepped once after each of `steps` optimiser steps."""
-        raise NotImplementedError
+        """Return the scheduler that is stepped once after each of `steps` optimiser steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from driftspec.components.component import Component
 
@@ -54,6 +54,12 @@ class Sampler(Component):
     heuristic: ClassVar[bool] = False
     """Shorter steps do not lead to the model's law: it depends on how the sampler is tuned, and nobody states it."""
 
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """A sampler gives `draw_block`, or `draw` alone."""
+        neither = cls.draw is Sampler.draw and cls.draw_block is Sampler.draw_block
+        return [*super().lacking(), *(["draw_block"] if neither else [])]
+
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
         """`count` samples, at least one: whole blocks by `draw_block`, one draw a chain, cut to the count."""
         import torch
@@ -77,34 +83,53 @@ class Sampler(Component):
         """(chains, draws a chain) of `count` samples."""
         return count, 1
 
-    def course(self, around: Setting) -> Course:
-        """From where, how long and in how many steps chains follow the SDE of `motion`. Offered as `motion`."""
-        raise NotImplementedError
-
-    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
-        """f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw that steps approximate, t passed since the start."""
-        raise NotImplementedError
-
-    def length(self, model: Model) -> int | None:
-        """Steps from a chain's start to its only draw, where `states` knows what lies between; else None."""
-        return None
-
-    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
-        """(K, count, d): where the chains of `draw` stand after these numbers of steps, which rise."""
-        raise NotImplementedError
-
-    def halved(self) -> Self:
-        """The same with twice the steps, each half as long: what the step itself does to the law."""
-        raise NotImplementedError
+    def adapts(self) -> bool:
+        """Return whether its step size adapts while chains burn in."""
+        return False
 
     def settled(self, around: Setting) -> Self:
         """The same, with what its open keys stand for in this spec; by default itself."""
         return self
 
+
+@runtime_checkable
+class ShowsStates(Protocol):
+    """A sampler that knows where its chains are between their start and their draw."""
+
+    def length(self, model: Model) -> int | None:
+        """Return the steps from a chain's start to its only draw; None for chains of several draws."""
+
+    def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """Return the states (K, count, d) of the chains of `draw` after these K numbers of steps, which rise."""
+
+
+@runtime_checkable
+class Refines(Protocol):
+    """A sampler with a step size, whose draws have a bias that falls with it."""
+
+    label: str
+
+    def halved(self) -> Any:
+        """Return the same sampler with twice the steps, each half as long."""
+
+
+@runtime_checkable
+class FollowsSDE(ShowsStates, Refines, Protocol):
+    """A sampler whose chains follow an SDE through time. It offers `motion`."""
+
+    def course(self, around: Setting) -> Course:
+        """Return where its chains start, how long they run, and in how many steps."""
+
+    def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """Return f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw, t the time since the start."""
+
+
+@runtime_checkable
+class PredictsMoments(Protocol):
+    """A sampler that knows the moments of its own draws from some targets."""
+
     def predicts(self, law: Distribution) -> bool:
-        """Whether `predicted` knows the moments of draws from this target."""
-        return False
+        """Return whether `predicted` knows the moments of draws from this target."""
 
     def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        """Mean (m,) and covariance (m, m), float64, of draws from this target, the sampler's own bias included."""
-        raise NotImplementedError
+        """Return mean (m,) and covariance (m, m), float64, of draws from this target, the sampler's bias included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -50,6 +51,7 @@ class Solver(Component):
     kind = "solver"
     order: ClassVar[int]
 
+    @abstractmethod
     def solve(
         self,
         f: VectorField,
@@ -67,7 +69,6 @@ class Solver(Component):
         have a part in the choice of steps. `steps` is for solvers that take a number of them; `params` are the tensors
         beside x that gradients must reach, for solvers that differentiate by an adjoint equation.
         """
-        raise NotImplementedError
 
     def start_steps(self) -> int | None:
         """The number of steps to begin with; None for a solver that chooses its own."""

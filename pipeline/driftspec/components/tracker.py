@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ class Tracker(Component):
 
     kind = "tracker"
 
+    @abstractmethod
     def observer(self, folder: Path) -> Observer:
         """What is told of one run, and holds what that takes. `folder`, not made yet, is its own in the run directory.
 
         It is made anew where a run is resumed, and then told of steps that it may have been told of before.
         """
-        raise NotImplementedError

@@ -9,6 +9,7 @@ rounds a row by its company. So a chain is the same alone and among others, and 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -223,9 +224,9 @@ class ChainSampler(Sampler):
         """The chains' own state before their first step; the first `asked` of them are no padding."""
         return None
 
+    @abstractmethod
     def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
         """One step of every chain, row by row; `warming` while a step size may adapt."""
-        raise NotImplementedError
 
     def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What is worth telling of each chain (chains,) beside the counts; of all it is told as a mean.
@@ -313,7 +314,7 @@ class ChainSampler(Sampler):
         """On the draws that a walk kept, after where the chains stood at half of the steps."""
         import torch
 
-        from driftspec.numerics.chain_verdict import judge, seen, unknown
+        from driftspec.accuracy.chain_verdict import judge, seen, unknown
 
         log_p = torch.stack(walk.log_p, 1) if walk.log_p else None
         doubts = self.doubts(None if log_p is None else log_p[:, 1:])

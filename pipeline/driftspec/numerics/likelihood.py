@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from driftspec.accuracy.gradients import watched
+from driftspec.accuracy.refinement import BLOCK, Integrator, Solved, by_blocks, refined, smallest
 from driftspec.autodiff import pullback
 from driftspec.components import FixedSteps, Loss, Solution, Solver, Trace
 from driftspec.components.model import Model
 from driftspec.errors import RunFailed, SolveFailed
-from driftspec.numerics.gradients import watched
-from driftspec.numerics.refinement import BLOCK, Integrator, Solved, by_blocks, refined, smallest
 from driftspec.streams import Streams
 
 if TYPE_CHECKING:

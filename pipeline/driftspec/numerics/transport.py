@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from driftspec.accuracy.refinement import Integrator, Solved, by_blocks, refined, smallest
 from driftspec.components import Solution, Solver
 from driftspec.components.model import Model
-from driftspec.numerics.refinement import Integrator, Solved, by_blocks, refined, smallest
 
 
 def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from driftspec.components import Distribution, Measured, Model, Solver, Trace
+from driftspec.components import Distribution, Measured, Model, ShowsStates, Solver, Trace
 from driftspec.components.capabilities import capabilities
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
@@ -137,8 +137,10 @@ def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
     """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
     differentiates = model.own.isdisjoint({"score", "energy"})  # a solve for every step
-    length = sampler.length(model) if sampler is not None and model.dim <= 2 and not differentiates else None
-    if sampler is None or not length:
+    if not isinstance(sampler, ShowsStates) or model.dim > 2 or differentiates:
+        return
+    length = sampler.length(model)
+    if not length:
         return
     after = sorted({round(length * k / 4) for k in range(5)})
 

@@ -162,7 +162,8 @@ class Spec(Section):
     def _take_over(cls, body: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Solver | None:
         solver: Solver | None = handler(body)
         if solver is not None and info.context is not None:
-            info.context["solver"] = body  # as written: each place that takes it over fills in its own defaults
+            # As written: each component that takes it over fills in its own defaults.
+            info.context["shared"] = {"solver": body}
         return solver
 
     def resolved(self) -> dict[str, Any]:

@@ -282,10 +282,6 @@ def _learned(spec: Spec, stages: Collection[str]) -> bool:
 def _lengths(train: Train) -> Found:
     """Numbers of steps that the number of steps in all makes pointless."""
     steps, stopping = train.steps, train.early_stopping
-    warmup = getattr(train.schedule, "warmup", 0)
-    if warmup >= steps:
-        text = f"'warmup' in train.schedule is {warmup}: it must be less than train.steps, which is {steps}"
-        yield "X303", text, ("train", "schedule", "warmup")
     said = f"'early_stopping' in train cannot end {steps} steps of training sooner"
     if stopping is not None and stopping.patience * stopping.every >= steps:
         text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"

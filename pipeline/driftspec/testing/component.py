@@ -65,7 +65,7 @@ class ComponentTests:
             return dict(cls.component)
         found, problem = cls.registry().look_up(cls.kind, cls.component)
         if found is None:
-            expect(False, getattr(problem, "message", str(problem)))
+            expect(False, problem.message if problem else "nobody provides it")
             raise AssertionError
         return {"type": cls.component, **found.example}
 

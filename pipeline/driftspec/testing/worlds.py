@@ -251,6 +251,10 @@ class Known(Dynamics):
         known.register_buffer("unit", torch.ones(()), persistent=False)
         return known
 
+    def law(self) -> Distribution:
+        """Return the distribution at t_data."""
+        raise NotImplementedError
+
 
 class Target(Known):
     """The Langevin SDE of a law."""

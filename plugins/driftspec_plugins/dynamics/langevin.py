@@ -1,11 +1,13 @@
 """The Langevin SDE, whose stationary density is p: dx = ½ ∇log p(x) dt + dw, that is f = ½ s and g = 1.
 
 By Kolmogorov, Fokker and Planck ∂p/∂t = -∇·(½ s p) + ½ Δp = 0 for s = ∇log p. The score comes from a network, from an
-energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train.
+energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train. For a
+likelihood `driftspec_plugins.metrics._log_z` computes log Z.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -64,17 +66,22 @@ class Langevin(Dynamics):
             return known
         return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
 
-    def width(self) -> float | None:
-        """c of the confining term, None without it."""
-        return None if self.confine == "none" else 3.0 if self.confine is None else float(self.confine)
+    def confinement(self) -> float | None:
+        """Return c; None of a target and of a score."""
+        if self.network is None or self.predicts != "energy":
+            return None
+        return math.inf if self.confine == "none" else 3.0 if self.confine is None else float(self.confine)
+
+    def network_derivatives(self) -> int:
+        return int(self.predicts == "energy")
 
     def energy(self, module: nn.Module, x: Tensor) -> Tensor:
         """E(x) = net(x) + ‖x‖²/(2c²) (B,); of a target -log p."""
         if self.target is not None:
             return -self.target.log_prob(x)
-        t, c = x.new_zeros(()), self.width()
+        t, c = x.new_zeros(()), self.confinement()
         value = module(t, x).squeeze(-1)
-        return value if c is None else value + x.square().sum(-1) / (2 * c * c)
+        return value if c is None or c == math.inf else value + x.square().sum(-1) / (2 * c * c)
 
     def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
         """log p(x) (B,) of the target."""

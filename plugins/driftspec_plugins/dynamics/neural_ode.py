@@ -1,7 +1,7 @@
 """Neural ODE: dz/dt = f(z, t; θ), f a network.
 
-With a prior at t_prior it is a continuous normalizing flow. Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary
-Differential Equations*, 2018.
+With a prior at t_prior it is a continuous normalizing flow: its log p is in `driftspec.numerics.likelihood`.
+Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary Differential Equations*, 2018.
 """
 
 from __future__ import annotations

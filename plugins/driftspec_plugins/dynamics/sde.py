@@ -7,7 +7,7 @@ refused. Run backwards it generates: dx = [f - g² s] dt + g dw̄ (Anderson 1982
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
@@ -35,6 +35,12 @@ class Scored(Dynamics):
 
     def times(self) -> tuple[float, float]:
         return 1.0, self.t_data
+
+    def ending_at(self, t_data: float) -> Self:
+        return self.model_copy(update={"t_data": t_data})
+
+    def network_derivatives(self) -> int:
+        return int(self.predicts == "energy")
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
         return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)

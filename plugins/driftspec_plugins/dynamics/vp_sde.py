@@ -3,6 +3,8 @@
     α(t) = exp(-½ ∫_0^t β),   σ(t)² = 1 - α(t)²,   prior N(0, I)
 
 Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020, in the continuous form of Song et al. 2021.
+`driftspec_plugins.dynamics._noising` has what noising SDEs share, `driftspec.numerics.sde` the reverse and the
+probability flow.
 """
 
 from __future__ import annotations

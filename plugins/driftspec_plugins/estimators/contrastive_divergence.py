@@ -56,7 +56,7 @@ class ContrastiveDivergence(Estimator):
 
     @model_validator(mode="after")
     def _no_burn_in(self) -> Self:
-        if getattr(self.sampler, "adapt", False):
+        if self.sampler.adapts():
             raise ValueError("'adapt' has no use in the sampler of an estimator: its chains never burn in")
         return self
 

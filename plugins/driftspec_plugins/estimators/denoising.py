@@ -59,6 +59,9 @@ class Denoising(Estimator):
             raise ValueError("control_variate belongs to one level: give sigma")
         return self
 
+    def noise_level(self) -> float | None:
+        return self.sigma
+
     def needs(self) -> tuple[Need, ...]:
         return (
             Need("data", ("samples",), "to learn from"),
@@ -113,7 +116,7 @@ class Denoising(Estimator):
         """(t (B,), w(t)/density(t) (B,)), the density relative to the uniform one; t by inverting its integral at u."""
         import torch
 
-        ladder: Tensor | None = getattr(model.dynamics, "ladder", lambda: None)()
+        ladder = model.dynamics.ladder()
         if ladder is None and self.times == "uniform":
             t_prior, t_data = model.dynamics.times()
             t = t_data + u * (t_prior - t_data)

@@ -1,7 +1,11 @@
 """Maximum likelihood with the exact divergence: tr(∂f/∂x) = Σ_i e_iᵀ (∂f/∂x) e_i, one vector-Jacobian product a column.
 
-    d log p(x(t))/dt = -tr(∂f/∂x)
+    ∂p/∂t = -∇·(f p)                        the continuity equation of dx/dt = f(t, x)
+    d log p(x(t))/dt = -tr(∂f/∂x)           the same along a path: the instantaneous change of variables
+    log det(I + hJ) = h tr J + O(h²)        the same for one step x' = x + h f, J = ∂f/∂x
 
+The determinant of a discrete flow costs O(d³); in the limit of small steps a trace remains. log p, the integral of the
+trace along a path, is in `driftspec.numerics.likelihood`.
 T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, Neural Ordinary Differential Equations, 2018.
 """
 

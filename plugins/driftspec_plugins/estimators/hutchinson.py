@@ -3,7 +3,8 @@
     tr(A) = E[vᵀ A v],  E[v vᵀ] = I;    tr(∂f/∂x) ≈ 1/K Σ_k v_kᵀ (∂f/∂x) v_k
     variance of one probe, S = (A + Aᵀ)/2:  2 ‖S‖²_F (Gaussian),  2 (‖S‖²_F - Σ_i S_ii²) (Rademacher)
 
-One v for each sample, drawn once a solve and held fixed during it: fresh noise at each evaluation is no ODE.
+One v for each sample, drawn once a solve and held fixed during it: fresh noise at each evaluation is no ODE. log p, the
+integral of the estimate along a path, is in `driftspec.numerics.likelihood`.
 M. F. Hutchinson 1989; W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud, FFJORD, 2019.
 """
 
@@ -29,6 +30,9 @@ class Hutchinson(Trace):
     noise: Literal["rademacher", "gaussian"] = Field(
         "rademacher", description="law of v: signs (the smaller variance) or N(0, I)"
     )
+
+    def probe_count(self) -> int:
+        return self.probes
 
     def probe(self, x: Tensor, generator: Generator) -> Tensor:
         """v (K, B, d) in x's dtype, from `generator` alone."""

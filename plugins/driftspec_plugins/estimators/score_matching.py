@@ -4,7 +4,8 @@
 
 The trace is exact, or Hutchinson's: then it is sliced score matching, in its variance-reduced form E[½ ‖s‖² + vᵀ(∇s)v]
 or plain, E[½ (vᵀs)² + vᵀ(∇s)v]. The proof drops a boundary term, so π must have no hard edges. An SDE is fitted at
-times uniform over its own: x_t from its noise kernel, or, with `paths`, by simulating it forward from the data.
+times uniform over its own: x_t from its noise kernel, or, with `paths`, by simulating it forward from the data:
+`driftspec.numerics.sde`.
 Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score Matching*, 2005; Song, Garg, Shi, Ermon, *Sliced
 Score Matching*, 2019.
 """

@@ -5,7 +5,7 @@
 By Pontryagin's principle the gradient needs no stored path: a_z = ∂L/∂z obeys da_z/dt = -a_zᵀ ∂f/∂z, solved back in
 time and raised by ∂L/∂z(t_k) at each observation; ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen et al. 2018.
 That is `solver: {type: dopri5, gradient: adjoint}`. By default the gradient is backpropagation's, right for any field;
-the adjoint needs one whose paths can be solved back.
+the adjoint needs one whose paths can be solved back. `driftspec_plugins.solvers._adjoint` has all its equations.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Trajectory(Estimator):
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         """The loss on trajectories (B, K, d) observed at model.times (K,), over which the ODE runs."""
-        from driftspec.numerics.gradients import watched
+        from driftspec.accuracy.gradients import watched
 
         value, paths = self.apart(model, batch, self.solver)
         loss = Loss(value, {}, state, sum(path.evaluations for path in paths))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from driftspec.accuracy.convergence import still
 from driftspec.components import Metric
 from driftspec.errors import RunFailed, nearest
-from driftspec.numerics.convergence import still
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -84,9 +84,9 @@ class Likelihood(Metric):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         for _, text in self.log_z.unfit(around):
             yield "log_z", text
-        if self.t_data is not None and "t_data" not in type(around.dynamics).model_fields:
+        if self.t_data is not None and around.dynamics.ending_at(self.t_data) is None:
             yield "t_data", f"{around.dynamics.label} has no t_data of its own: its data have one end of time alone"
-        if "energy" not in around.dynamics.offers() and getattr(self.trace, "probes", None) == 1:
+        if "energy" not in around.dynamics.offers() and self.trace.probe_count() == 1:
             text = f"one probe of {self.trace.label} gives a point no standard error, and other probes another log p"
             yield "trace.probes", f"{text}: take 2 or more, or an exact trace"
 
@@ -133,8 +133,10 @@ class Likelihood(Metric):
         """The model read at this metric's own end of time, where it has one."""
         if self.t_data is None:
             return evaluation
-        dynamics = evaluation.model.dynamics.model_copy(update={"t_data": self.t_data})
-        return replace(evaluation, model=replace(evaluation.model, dynamics=dynamics))
+        dynamics = evaluation.model.dynamics.ending_at(self.t_data)
+        return (
+            evaluation if dynamics is None else replace(evaluation, model=replace(evaluation.model, dynamics=dynamics))
+        )
 
     def _by_energy(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
         """-E - log Z."""
@@ -179,7 +181,8 @@ class Likelihood(Metric):
 
     def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
         """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
-        from driftspec.numerics import likelihood, refinement
+        from driftspec.accuracy import refinement
+        from driftspec.numerics import likelihood
 
         if not self.trace.exact():  # other probes would differ by chance
             return {"points": 0, "difference": None, "status": "random trace"}

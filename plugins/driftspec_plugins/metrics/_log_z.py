@@ -96,7 +96,7 @@ class Integral(BaseModel):
         """(key, message) of what cannot work."""
         if "energy" not in around.dynamics.offers():
             return
-        if getattr(around.dynamics, "confine", None) == "none":
+        if around.dynamics.confinement() == math.inf:
             text = "Z may be infinite with confine: none"
             yield "method", f"{text}: give {around.dynamics.label} a width in its place, such as confine: 3.0"
         d = None if around.law is None else around.law.dim()
@@ -124,8 +124,8 @@ class Integral(BaseModel):
         unit = torch.eye(model.dim, dtype=torch.float64)
         if self.base == "data" and rows is not None:
             return rows.mean(0).cpu(), torch.linalg.cholesky(rows.T.cov().view(model.dim, model.dim).cpu())
-        width: float | None = getattr(dynamics, "width", lambda: None)()
-        return unit[0] * 0, unit * (width or 1.0)
+        c = dynamics.confinement()
+        return unit[0] * 0, unit * (1.0 if c is None or c == math.inf else c)
 
 
 # --------------------------------------------------------------------------------------------------------- quadrature

@@ -4,14 +4,15 @@
 
 Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021. Of chains with one draw each it is their number: they are
 independent. Of chains of 2 to 19 draws there is none: their halves show too little of the autocorrelation.
+`driftspec.accuracy.convergence` has the whole formula.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from driftspec.accuracy.convergence import SHORT, bulk, tail
 from driftspec.components import Measured
-from driftspec.numerics.convergence import SHORT, bulk, tail
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays, unmoved
 
 if TYPE_CHECKING:

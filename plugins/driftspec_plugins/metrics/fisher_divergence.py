@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.components import Distribution, Dynamics, Estimator, Measured, Metric, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._scores import finite, mean, score_at
@@ -62,8 +62,8 @@ class FisherDivergence(Metric):
         law = around.data
         if isinstance(law, Distribution) and type(law).normals is Distribution.normals:
             yield "of", _no_closed_form(law)
-        told = isinstance(getattr(around.estimator, "sigma", None), float) or "noise_kernel" in around.dynamics.offers()
-        if self.sigma is None and not told:
+        known = around.estimator is not None and around.estimator.noise_level() is not None
+        if self.sigma is None and not known and "noise_kernel" not in around.dynamics.offers():
             yield "of", NO_LEVEL
 
     def measure(self, evaluation: Evaluation) -> Measured:
@@ -112,11 +112,11 @@ def _no_closed_form(law: Distribution) -> str:
     return f"{text}: take of: data"
 
 
-def _noise(dynamics: Any, estimator: Any) -> tuple[float, float] | None:
+def _noise(dynamics: Dynamics, estimator: Estimator | None) -> tuple[float, float] | None:
     """(α, σ) of the law that the score is of."""
-    sigma = getattr(estimator, "sigma", None)
-    if isinstance(sigma, float):
-        return 1.0, sigma
+    level = None if estimator is None else estimator.noise_level()
+    if level is not None:
+        return 1.0, level
     if "noise_kernel" not in dynamics.offers():
         return None
     import torch

@@ -9,6 +9,7 @@ z = (particles - density)/se with se from the density: √(P (1 - P)/N). The val
 what the sampler's finite step does to the law, and the grid's error; so beside it stand the largest |z| that chance
 alone makes (the floor: N points drawn from the densities themselves), what half the step changes, and the grid's error
 by comparison with cells twice as wide. Chains that begin at data begin at fresh rows here, ten for every chain.
+`driftspec_plugins.metrics._fokker_planck` solves the equation.
 
 A. N. Kolmogorov, *Über die analytischen Methoden in der Wahrscheinlichkeitsrechnung*, 1931; H. Risken, *The
 Fokker-Planck Equation*, 1989.
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.components import Distribution, FollowsSDE, Measured, Metric, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from driftspec.components import Course, Evaluation, Model, Sampler
+    from driftspec.components import Course, Evaluation, Model
     from driftspec_plugins.metrics._fokker_planck import Grid
 
     Array = NDArray[np.float64]
@@ -84,7 +85,7 @@ class FokkerPlanck(Metric):
         return (Need("sampler", ("motion",), "an SDE whose time its chains follow, one draw a chain"),)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        if around.sampler is None or "motion" not in around.sampler.offers():
+        if not isinstance(around.sampler, FollowsSDE) or "motion" not in around.sampler.offers():
             return
         course, law = around.sampler.course(around), around.law
         if late := self._late(course):
@@ -114,7 +115,7 @@ class FokkerPlanck(Metric):
 
         around, model = evaluation.setting, evaluation.model
         sampler, count = around.sampler, around.count
-        if sampler is None or count is None:
+        if not isinstance(sampler, FollowsSDE) or count is None:
             raise RunFailed(f"{self.label} follows the run's samples, and the spec draws none")
         course = sampler.course(around)
         numbers, times = self._steps(course)
@@ -265,7 +266,7 @@ def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
 
 
 def _solve(
-    metric: Metric, sampler: Sampler, model: Model, law: Any, grid: Grid, times: list[float]
+    metric: Metric, sampler: FollowsSDE, model: Model, law: Any, grid: Grid, times: list[float]
 ) -> tuple[Array, dict[str, Any]]:
     """The densities (K, n), and what is known of their error."""
     import numpy as np

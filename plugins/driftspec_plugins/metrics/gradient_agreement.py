@@ -38,7 +38,8 @@ class GradientAgreement(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         from torch.nn.functional import cosine_similarity
 
-        from driftspec.numerics import gradients, transport
+        from driftspec.accuracy import gradients
+        from driftspec.numerics import transport
 
         estimator: Any = evaluation.setting.estimator  # its solver is what `solver_gradient` promises
         rows = evaluation.rows(evaluation.test(self.points))
@@ -62,7 +63,7 @@ class GradientAgreement(Metric):
 
 def _gradient(evaluation: Evaluation, estimator: Any, by: Gradient, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
     """∂L/∂θ as one vector, and what it took."""
-    from driftspec.numerics import gradients
+    from driftspec.accuracy import gradients
 
     using = estimator.model_copy(update={"solver": estimator.solver.differentiated(by)})
     model, scope = evaluation.model, evaluation.streams

@@ -1,6 +1,7 @@
 """log Z of an energy model, Z = ∫ exp(-E(u)) du over model units, in nats: what turns an energy into a likelihood.
 
-By quadrature with its error, or by annealed importance sampling with a standard error: see `_log_z`.
+By quadrature with its error, or by annealed importance sampling with a standard error:
+see `driftspec_plugins.metrics._log_z`.
 """
 
 from __future__ import annotations

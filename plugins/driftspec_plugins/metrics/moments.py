@@ -1,7 +1,7 @@
 """Means and covariances of the run's draws against known ones or data, each as a z-score: z = (m - m') / √(se² + se'²).
 
 For n rows se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n. For chains with several draws it is
-by the spread of the chains' own means, or for a few long chains s/√ESS (`numerics.convergence.mean_error`). Exact
+by the spread of the chains' own means, or for a few long chains s/√ESS (`accuracy.convergence.mean_error`). Exact
 moments (a target's, or with `predicted` those that the sampler's own bias leads to) have se' = 0. The value is the
 largest |z| of all. By chance alone it grows with the moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the
 floor.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from driftspec.components import Distribution, Measured, Metric, Setting
+from driftspec.accuracy.convergence import SHORT, mean_error
+from driftspec.components import Distribution, Measured, Metric, PredictsMoments, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
-from driftspec.numerics.convergence import SHORT, mean_error
 from driftspec_plugins.metrics._chains import chosen, unmoved
 from driftspec_plugins.metrics._two_samples import checked
 
@@ -55,7 +55,7 @@ class Moments(Metric):
         if self.predicted and around.sampler is not None:
             if around.data is not None or not isinstance(law, Distribution):
                 yield "predicted", f"{around.sampler.label} predicts moments of a target alone, and the spec has none"
-            elif not around.sampler.predicts(law):
+            elif not isinstance(around.sampler, PredictsMoments) or not around.sampler.predicts(law):
                 yield "predicted", f"{around.sampler.label} does not predict the moments of its draws from {law.label}"
         elif law is not None and "samples" not in law.offers() and not _known(law):
             yield "of", f"nothing to compare with: the moments of {law.label} are not known, nor can it be drawn from"
@@ -89,10 +89,10 @@ class Moments(Metric):
         """What is compared with, what that is, and the floor."""
         law, sampler = evaluation.law, evaluation.setting.sampler if evaluation.law is not None else None
         if self.predicted:
-            if law is None or sampler is None or not sampler.predicts(law):
+            settled = None if sampler is None else sampler.settled(evaluation.setting)
+            if law is None or not isinstance(settled, PredictsMoments) or not settled.predicts(law):
                 raise RunFailed(f"{self.label}: no sampler predicts the moments of these draws")
-            predicted = sampler.settled(evaluation.setting).predicted(law)
-            return exact(*predicted, columns), f"predicted by {sampler.label}", None
+            return exact(*settled.predicted(law), columns), f"predicted by {settled.label}", None
         known = None if law is None else law.moments()
         if law is not None and known is not None:
             theirs, fresh = exact(*known, columns), evaluation.fresh(n, "floor first")

@@ -4,7 +4,7 @@ Where the data component knows its log p, the paired gap mean[log p(x) - log p_m
 the same points, far sharper than a difference of means: NLL = entropy + KL + sampling, the last being the luck of the
 test rows, mean[-log p(x)] - entropy. A KL is never negative: one that is, by more than its errors, shows that the log
 determinant is wrong. Where the truth is not known, baselines fitted to the training rows stand beside the number.
-Of an energy model log p is -E - log Z.
+Of an energy model log p is -E - log Z. `driftspec_plugins.metrics._likelihood` computes log p and its errors.
 
 Standard errors are those of a mean over other test rows, for this model with its own change of units. 1.96 of them
 cover the truth in 95 % of cases for 400 rows of a normal law and in 93 % for 50: log p is skewed, and laws with heavier

@@ -3,7 +3,7 @@
     R-hat = √(V/W), V the variance of all chains together, W the mean within one, of halves of chains, by normal scores
 
 Gelman, Rubin 1992; in the rank-normalised form of Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, who ask for less
-than 1.01.
+than 1.01. `driftspec.accuracy.convergence` has the whole formula.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from driftspec.accuracy.convergence import FEWEST, split_r_hat
 from driftspec.components import Measured, Setting
-from driftspec.numerics.convergence import FEWEST, split_r_hat
 from driftspec_plugins.metrics._chains import OfQuantities, as_arrays
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Round trip: data carried to the prior and back. A flow is invertible on paper; in floating point only as far as this.
 
+    mean ‖x' - x‖,   x' = decode(encode(x))
+
 A flow that contracts by e^c loses c nats of every coordinate's digits on the way: its inverse is then unreliable, and a
 small-looking log p with it. With the solver and the points of `nll` it is the round trip in that metric's line.
 """

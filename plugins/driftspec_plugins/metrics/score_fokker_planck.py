@@ -54,9 +54,9 @@ class ScoreFokkerPlanck(Metric):
         first, last = around.dynamics.times()
         if first == last:
             yield "type", f"the equation leads through time, and {around.dynamics.label} has none"
-        network = around.dynamics.nested().get("network")
-        if isinstance(network, Network):
-            needed = 3 if getattr(around.dynamics, "predicts", None) == "energy" else 2
+        network = next((one for one in around.dynamics.nested().values() if isinstance(one, Network)), None)
+        if network is not None:
+            needed = 2 + around.dynamics.network_derivatives()
             if network.smoothness() < needed:
                 text = f"the residual holds a second derivative of the score: {network.label} has"
                 yield "points", f"{text} {network.smoothness():g} continuous derivatives, {needed} are needed"

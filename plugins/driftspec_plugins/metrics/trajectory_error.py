@@ -15,8 +15,8 @@ from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._scores import stated
 
 if TYPE_CHECKING:
+    from driftspec.accuracy.refinement import Solved
     from driftspec.components import Evaluation
-    from driftspec.numerics.refinement import Solved
 
 
 class TrajectoryError(Metric):
@@ -49,9 +49,9 @@ class TrajectoryError(Metric):
             "solver_error": stated(evaluation.transform.error_to_data((solved.error + solved.rounding).cpu())),
             "not_converged": solved.not_converged,
         }  # fmt: skip
-        known = getattr(evaluation.setting.data, "noise_floor", None)  # where the data know their own path
-        if known is not None:
-            details["floor"] = known()
+        floor = None if evaluation.setting.data is None else evaluation.setting.data.noise_floor()
+        if floor is not None:
+            details["floor"] = floor
         stderr = float(each.std()) / math.sqrt(len(each))
         return Measured(
             float(each.mean()), stderr, "squared data units", len(each), details, verdicts=_verdicts(solved)

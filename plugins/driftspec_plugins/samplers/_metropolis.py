@@ -65,6 +65,9 @@ class Metropolis(ChainSampler):
             raise RunFailed(f"{self.label}: the moments of {law.label} are not known")
         return moments
 
+    def adapts(self) -> bool:
+        return self.adapt
+
     def begin(self, model: Model, x: Tensor, asked: int) -> Here:
         """RunFailed where log p has no value at a chain's start: every proposal would be taken, or none."""
         log_p, slope = model.log_density_and_score(x)

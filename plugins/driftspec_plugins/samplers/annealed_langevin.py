@@ -57,7 +57,7 @@ class AnnealedLangevin(TimeSteps):
         """The ladder's times, highest σ first, and the lowest once more: a level is a step."""
         import torch
 
-        ladder = getattr(model.dynamics, "ladder", lambda: None)()
+        ladder = model.dynamics.ladder()
         times = torch.linspace(*model.dynamics.times(), self.steps, dtype=torch.float64) if ladder is None else ladder
         return torch.cat([times, times[-1:]])
 
@@ -69,10 +69,12 @@ class AnnealedLangevin(TimeSteps):
         return super().begin(model, chains, streams)
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        from driftspec.numerics.sde import euler_maruyama_step
+
         lowest, sigma = (model.dynamics.kernel(time)[1] for time in (self.grid(model)[-1], t))
         eta = (self.step * (sigma / lowest) ** 2).to(x)
         for _ in range(self.steps_per_level):
-            x = x + eta / 2 * model.score(t.to(x), x) + eta.sqrt() * next(chance).normal
+            x = euler_maruyama_step(x, model.score(t.to(x), x), eta / 2, eta.sqrt() * next(chance).normal)
         return x
 
     def finish(self, model: Model, x: Tensor, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@
 
 Maruyama 1955. The weak error falls in proportion to h. The last step backwards adds its noise like every other: left
 out, g²h would be missing from every variance (4 % of 0.7 where g² = 3 and h = 0.008). Without it come sharper pictures.
+`driftspec.numerics.sde` has the step and the reverse drift.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ class EulerMaruyama(TimeSteps):
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
         """f and g at time t; backwards g² s - f and g at t_prior - t."""
+        from driftspec.numerics.sde import reverse_drift
+
         if self.direction == "forward":
             return model.drift, model.dynamics.diffusion
         t_prior, g = model.dynamics.times()[0], model.dynamics.diffusion
 
         def back(t: Tensor, x: Tensor) -> Tensor:
-            return (g(t_prior - t) ** 2).to(x) * model.score(t_prior - t, x) - model.drift(t_prior - t, x)
+            return reverse_drift(model.drift(t_prior - t, x), g(t_prior - t), model.score(t_prior - t, x))
 
         return back, lambda t: g(t_prior - t)
 
@@ -70,12 +73,13 @@ class EulerMaruyama(TimeSteps):
         return "prior" if self.direction == "reverse" else "data"
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        from driftspec.numerics.sde import euler_maruyama_step, reverse_drift
+
         h, g = (after - t).abs(), model.dynamics.diffusion(t)
         if self.direction == "forward":
-            drift, last = model.drift(t.to(x), x), False
+            f, last = model.drift(t.to(x), x), False
         else:
-            drift = (g * g).to(x) * model.score(t.to(x), x) - model.drift(t.to(x), x)
+            f = reverse_drift(model.drift(t.to(x), x), g, model.score(t.to(x), x))
             last = not self.last_noise and bool(after == model.dynamics.times()[1])
-        normal = next(chance).normal
-        mean = x + h.to(x) * drift
-        return mean if last else mean + (g * h.sqrt()).to(x) * normal
+        noise = (g * h.sqrt()).to(x) * next(chance).normal
+        return euler_maruyama_step(x, f, h.to(x), None if last else noise)

@@ -6,6 +6,7 @@
 A path of fixed length h L comes back to where it began on a law whose period it is. So each proposal has a length of
 its own, h (1 + j (2u - 1)) with u ~ U[0, 1): it depends on no state, and p stays exactly. Duane, Kennedy, Pendleton,
 Roweth 1987; Neal, *MCMC using Hamiltonian dynamics*, 2011, section 3.2. With L = 1, η = h² and j = 0 it is MALA.
+`driftspec_plugins.samplers._metropolis` accepts and rejects.
 """
 
 from __future__ import annotations

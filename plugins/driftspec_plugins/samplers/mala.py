@@ -4,7 +4,7 @@
     r = p(y) q(x|y) / (p(x) q(y|x)),   q(y|x) = N(x + (η/2) ∇log p(x), η I)
 
 Roberts, Tweedie, *Exponential convergence of Langevin distributions*, 1996. The best rate of acceptance in high
-dimension is 0.574: Roberts, Rosenthal 1998.
+dimension is 0.574: Roberts, Rosenthal 1998. `driftspec_plugins.samplers._metropolis` accepts and rejects.
 """
 
 from __future__ import annotations

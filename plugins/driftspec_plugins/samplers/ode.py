@@ -1,5 +1,7 @@
 """Sampling a continuous normalizing flow: draw z from the prior at t_prior and carry it along the ODE to t_data.
 
+    x = z + ∫_{t_prior}^{t_data} f(t, x(t)) dt,   by `driftspec.numerics.transport`
+
 Chen, Rubanova, Bettencourt, Duvenaud, *Neural Ordinary Differential Equations*, 2018.
 """
 

@@ -46,13 +46,16 @@ class PredictorCorrector(TimeSteps):
         return (*super().needs(), Need("dynamics", ("noise_kernel",), "for σ(t) of the corrector's step"))
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+        from driftspec.numerics.sde import euler_maruyama_step, reverse_drift
+
         h, g = t - after, model.dynamics.diffusion(t)
         last = not self.last_noise and bool(after == model.dynamics.times()[1])
-        x = x - h.to(x) * (model.drift(t.to(x), x) - (g * g).to(x) * model.score(t.to(x), x))
+        backwards = reverse_drift(model.drift(t.to(x), x), g, model.score(t.to(x), x))
         if last:
-            return x
-        x = x + (g * h.sqrt()).to(x) * next(chance).normal
+            return euler_maruyama_step(x, backwards, h.to(x))
+        x = euler_maruyama_step(x, backwards, h.to(x), (g * h.sqrt()).to(x) * next(chance).normal)
         eta = 4 * (self.snr * model.dynamics.kernel(after)[1]) ** 2
         for _ in range(self.corrector_steps):
-            x = x + (eta / 2).to(x) * model.score(after.to(x), x) + eta.sqrt().to(x) * next(chance).normal
+            slope = model.score(after.to(x), x)
+            x = euler_maruyama_step(x, slope, (eta / 2).to(x), eta.sqrt().to(x) * next(chance).normal)
         return x

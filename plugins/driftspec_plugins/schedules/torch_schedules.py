@@ -28,6 +28,10 @@ class Warmed(Schedule):
 
     warmup: int = Field(0, ge=0, description="steps of linear warm-up; fewer than train.steps")
 
+    def problems(self, around: Setting) -> Iterator[Finding]:
+        if around.steps is not None and self.warmup >= around.steps:
+            yield "warmup", f"'warmup' is {self.warmup}: it must be less than train.steps, which is {around.steps}"
+
     def rate(self, base: float, s: int, total: int) -> float:
         """The learning rate at step s of `total`."""
         raise NotImplementedError
@@ -106,6 +110,7 @@ class MultiStep(Warmed):
     gamma: float = Field(0.1, gt=0, description="factor of each drop")
 
     def problems(self, around: Setting) -> Iterator[Finding]:
+        yield from super().problems(around)
         left = math.inf if around.steps is None else around.steps - self.warmup
         if never := [milestone for milestone in self.milestones if milestone >= left]:
             text = f"milestone {min(never)} is never reached: {left} steps follow the warm-up"

@@ -12,6 +12,9 @@ sum over all rows of the batch, gives every equation:
 All three are solved together from t1 back to t0, where a(t0) = ∂L/∂y0 and g(t0) = ∂L/∂θ. The ends of time need no
 integral: ∂L/∂t1 = H(t1) and ∂L/∂t0 = -H(t0).
 
+Every solver of `driftspec_plugins.solvers.torchdiffeq_fixed` and `driftspec_plugins.solvers.torchdiffeq_adaptive` (such
+as `midpoint` and `dopri5`) solves them where a spec says `gradient: adjoint`.
+
 The weak point is y. Where the flow contracts, the way back expands, and errors grow: y solved back misses y0, and ∂H/∂y
 and ∂H/∂θ are evaluated away from the path. So the distance between the two is measured in every backward pass.
 

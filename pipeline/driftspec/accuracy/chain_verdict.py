@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from driftspec.accuracy.convergence import FEWEST, SHORT, folded, larger_r_hat, scores, size, split, tail
 from driftspec.components.verdict import Verdict
-from driftspec.numerics.convergence import FEWEST, SHORT, folded, larger_r_hat, scores, size, split, tail
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,90 @@
+"""Plugins written for version 0.1: they load and pass their kit unchanged, with a warning that gives the new paths.
+
+`old_packages` holds what `plugins new` wrote then, of each kind that imports a path that has moved.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from strangers import install
+
+from driftspec.cli import main
+
+PACKAGES = Path(__file__).parent / "old_packages"
+KINDS = ("dynamics", "metric", "sampler", "solver", "tracker")
+
+
+def written(kind: str, folder: Path) -> Path:
+    """A package of today with the component and the test that `plugins new` wrote in version 0.1."""
+    package = folder / f"driftspec-old{kind}"
+    assert main(["plugins", "new", str(package), "--kind", kind]) == 0
+    for old, new in (
+        (f"{kind}.py.txt", f"src/driftspec_old{kind}/old{kind}.py"),
+        (f"test_{kind}.py.txt", f"tests/test_old{kind}.py"),
+    ):
+        assert (package / new).exists()
+        (package / new).write_text((PACKAGES / old).read_text())
+    return package
+
+
+def test_packages_of_version_0_1_load_and_pass_their_kit(tmp_path: Path) -> None:
+    """Their own settings make an error of every warning: that of an old path is shown and stops nothing."""
+    packages = [written(kind, tmp_path) for kind in KINDS]
+    for package in packages:
+        install(package, tmp_path / "site")
+    paths = [*sys.path, str(tmp_path / "site"), *(str(package / "src") for package in packages)]
+    words = ["-q", "-n", "0", "-p", "no:cacheprovider", "-c", str(packages[0] / "pyproject.toml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, *(str(package / "tests") for package in packages)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    for old, new in (
+        ("driftspec.chains.ChainSampler", "driftspec.numerics.chains.ChainSampler"),
+        ("driftspec.component.Need", "driftspec.components.Need"),
+        ("driftspec.components.Path", "driftspec.components.Solution"),
+        ("driftspec.model.build_model", "driftspec.numerics.model.build_model"),
+        ("driftspec.observers.Observer", "driftspec.components.Observer"),
+    ):
+        assert f"MovedWarning: {old} is now {new}" in done.stdout
+
+
+def test_a_plugin_of_the_old_tutorial_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("straight_lines.py").write_text((PACKAGES / "straight_lines.py.txt").read_text())
+    Path("lines.yaml").write_text(
+        "version: 1\nname: lines\ndata: moons\ndynamics: neural_ode\nestimator: straight_lines\n"
+        "train: {steps: 3}\nevaluate: []\n"
+    )
+    assert main(["lines.yaml", "--plugin", "straight_lines.py", "--quiet"]) == 0
+    line = "warning: straight_lines.py: driftspec.component.Need is now driftspec.components.Need: the old path ends"
+    assert line in capsys.readouterr().err
+
+
+def test_a_name_that_was_never_there_is_not_found() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Neeed'"):
+        exec("from driftspec.component import Neeed")
+    with pytest.raises(AttributeError, match="no attribute 'Pth'"):
+        exec("import driftspec.components; driftspec.components.Pth")
+
+
+def test_a_file_is_warned_once(tmp_path: Path) -> None:
+    code = compile(
+        "from driftspec.model import gradient, pullback\nfrom driftspec.model import gradient", "once.py", "exec"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(code)
+    found = [(str(one.message).partition(":")[0], one.filename, one.lineno) for one in caught]
+    assert found == [
+        ("driftspec.model.gradient is now driftspec.autodiff.gradient", "once.py", 1),
+        ("driftspec.model.pullback is now driftspec.autodiff.pullback", "once.py", 1),
+    ]
