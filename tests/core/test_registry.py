@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -442,6 +443,9 @@ def test_the_list_of_plugins_names_those_that_are_not_loaded_too(
     assert main(["plugins", "list", "--format", "json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["metric"]["loud"] == "Loud_Metrics 1.2"
+    assert table["summaries"]["metric"]["loud"] == "A metric."
+    assert table["summaries"]["estimator"]["exact_trace"].endswith("or the field's own closed form.")
+    assert all(all(names.values()) for names in table["summaries"].values())
     found = {one["plugin"]: one for one in table["plugins"]}
     assert {name: one["state"] for name, one in found.items()} == {
         "builtin": "loaded", "loud": "loaded", "broken": "broken", "later": "broken", "shy": "blocked",
@@ -450,7 +454,10 @@ def test_the_list_of_plugins_names_those_that_are_not_loaded_too(
     assert found["loud"]["hooks"] == ["driftspec_components"] and "ZeroDivisionError" in found["broken"]["reason"]
     assert "install a release of Later" in found["later"]["reason"]
     assert main(["plugins", "list"]) == 0
-    text = capsys.readouterr().out.partition("\nplugins\n")[2]
+    components, _, text = capsys.readouterr().out.partition("\nplugins\n")
+    (loud,) = re.findall(r"^  loud .*$", components, re.MULTILINE)
+    assert re.fullmatch(r"  loud +A metric\.  \(Loud_Metrics 1\.2\)", loud)
+    assert "driftspec 0" not in components
     assert "  shy (Shy 1.2)  blocked: plugin 'shy' (Shy 1.2) is blocked by DRIFTSPEC_BLOCK_PLUGINS\n" in text
     assert " ms: components\n" in text and text.count("\n") == 5
 
@@ -485,6 +492,30 @@ def test_a_component_is_shown_with_its_keys(
     text = capsys.readouterr().out
     assert f"{site}/loud_metrics.py:{line}\n" in text
     assert "  times   a list of 2: a whole number (required)\n            when\n" in text
+    assert (told["offers"], told["needs"]) == (None, None)
+    assert text.endswith("what it offers and needs depends on its keys\n")
+
+
+def test_what_a_component_offers_and_needs_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "show", "dynamics/langevin", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"drift", "score"} < {*told["offers"]} and told["needs"] == []
+    assert main(["plugins", "show", "estimator/denoising"]) == 0
+    assert (
+        "\noffers\n  nothing to others\nneeds\n  of the data: samples (to learn from)\n"
+        "  of the dynamics: a noise_kernel (for α(t) and σ(t))\n"
+    ) in capsys.readouterr().out
+
+
+def test_listing_imports_no_component() -> None:
+    code = (
+        "import sys; from driftspec.cli import main; assert main(['plugins', 'list']) == 0; "
+        "heavy = ('torch', 'numpy', 'driftspec_plugins.metrics.nll'); "
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert "Runge-Kutta" in done.stdout
 
 
 def test_showing_what_cannot_be_shown(install: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import component_keys, options
 from driftspec.components import KINDS
+from driftspec.components.capabilities import offered
 from driftspec.errors import PluginError, UsageError, nearest, shown
+from driftspec.registry.entry_points import OWN
 
 if TYPE_CHECKING:
+    from driftspec.components import Component
     from driftspec.registry import Registry
 
 ACTIONS = ("list", "show", "check", "new")
@@ -58,9 +63,10 @@ def _check(registry: Registry, args: argparse.Namespace) -> int:
 
 
 def _table(registry: Registry) -> dict[str, Any]:
-    """{kind: {name: who provides it}}, and "plugins": each with its state, what it implements and its import's time."""
+    """{kind: {name: who provides it}}, "summaries" likewise, and "plugins": state, hooks, time of import of each."""
     who = registry.providers
     table = {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
+    summaries = {kind: {name: who[kind, name][0].summary() for name in table[kind]} for kind in KINDS}
     plugins = [
         {
             "plugin": one.name, "distribution": one.distribution, "version": one.version, "state": one.state,
@@ -68,15 +74,18 @@ def _table(registry: Registry) -> dict[str, Any]:
         }
         for one in registry.plugins
     ]  # fmt: skip
-    return {**table, "plugins": plugins}
+    return {**table, "summaries": summaries, "plugins": plugins}
 
 
 def _listed(table: dict[str, Any]) -> Iterator[str]:
-    kinds = {kind: names for kind, names in table.items() if kind != "plugins"}
-    width = max((len(name) for names in kinds.values() for name in names), default=0)
-    for kind, names in kinds.items():
+    """A line a component with what it is, and who provides it where that is not driftspec alone."""
+    width = max((len(name) for names in table["summaries"].values() for name in names), default=0)
+    for kind, summaries in table["summaries"].items():
         yield kind
-        yield from (f"  {name:<{width}}  {who}" for name, who in names.items())
+        for name, summary in summaries.items():
+            who = table[kind][name]
+            own = who.startswith(f"{OWN} ") and "," not in who
+            yield f"  {name:<{width}}  {summary}{'' if own else f'  ({who})'}"
     yield "plugins"
     for one in table["plugins"]:
         who = f"{one['plugin']} ({one['distribution']} {one['version']}".strip() + ")"
@@ -89,6 +98,8 @@ def _listed(table: dict[str, Any]) -> Iterator[str]:
 
 def _described(registry: Registry, component: str) -> dict[str, Any]:
     """One component: its definition, who provides it, its keys with defaults and descriptions, what it offers."""
+    from driftspec.spec.fits import wanted
+
     kind, _, name = component.partition("/")
     if kind not in KINDS or not name:
         raise UsageError(f"{shown(component)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
@@ -97,7 +108,7 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
         raise PluginError(problem)
     if found is None:
         raise UsageError(problem.message if problem else f"nobody provides {shown(component)}")
-    module = inspect.getmodule(found)
+    module, made = inspect.getmodule(found), _made(registry, found, kind, name)
     return {
         "kind": kind,
         "name": name,
@@ -107,7 +118,17 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
         "source": f"{found.__module__}:{found.__qualname__}",
         "file": component_keys.place(found),
         "keys": list(component_keys.keys(found)),
+        "example": dict(found.example),
+        "offers": None if made is None else offered(made),
+        "needs": None if made is None else [asdict(need) | {"text": wanted(need)} for need in made.needs()],
     }
+
+
+def _made(registry: Registry, found: type[Component], kind: str, name: str) -> Component | None:
+    """The component with its example's keys; None if it needs more, such as a file."""
+    with contextlib.suppress(ValueError):  # pydantic's
+        return KINDS[kind].make({"type": name, **found.example}, registry)
+    return None
 
 
 def _shown(told: dict[str, Any]) -> Iterator[str]:
@@ -123,3 +144,15 @@ def _shown(told: dict[str, Any]) -> Iterator[str]:
         yield f"  {key['key']:<{width}}  {key['takes']} ({default})"
         indent = " " * (width + 6)
         yield from textwrap.wrap(key["description"], 116, initial_indent=indent, subsequent_indent=indent)
+    yield ""
+    if told["offers"] is None:
+        yield "what it offers and needs depends on its keys"
+        return
+    keys = f", with {json.dumps(told['example'])}" if told["example"] else ""
+    yield f"offers{keys}"
+    yield f"  {', '.join(told['offers']) or 'nothing to others'}"
+    yield f"needs{keys}"
+    for need in told["needs"]:
+        less = "; without it a warning" if need["severity"] == "warning" else ""
+        yield f"  of the {need['kind']}: {need['text']}{less}"
+    yield from [] if told["needs"] else ["  nothing of others"]

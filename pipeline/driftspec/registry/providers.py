@@ -5,8 +5,11 @@ Both are other people's code. Whatever it raises is told with its plugin's name 
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import importlib
+import functools
+import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +42,29 @@ class Provider:
     def origin(self) -> dict[str, str]:
         """As run.json records it."""
         return {"plugin": self.plugin, "distribution": self.distribution, "version": self.version}
+
+    def summary(self) -> str:
+        """The first sentence of the class's docstring; empty where there is none to be read."""
+        if isinstance(self.target, str):
+            module, _, name = self.target.partition(":")
+            text = _docstrings(module).get(name, "")
+        else:
+            text = inspect.getdoc(self.target) or ""
+        paragraph = text.partition("\n\n")[0].replace("\n", " ")
+        return re.split(r"(?<=\.)(?<!\b[A-Z]\.) (?=[A-Z])", paragraph, maxsplit=1)[0]
+
+
+@functools.cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Class name -> docstring, read from a module's source: to import every module takes more than twice as long."""
+    try:
+        with foreign(f"the package of {module} failed to import"):
+            found = importlib.util.find_spec(module)
+            source = found.loader.get_source(module)  # type: ignore[union-attr]  # None is foreign code that fails
+            tree = ast.parse(source)
+    except PluginError:
+        return {}
+    return {one.name: ast.get_docstring(one) or "" for one in tree.body if isinstance(one, ast.ClassDef)}
 
 
 @contextlib.contextmanager

@@ -211,7 +211,7 @@ EXPLANATIONS = {
     ),
     "X301": Explanation(
         "A component needs what another offers: a score, samples, a noise kernel. The message says what is needed, "
-        "what is offered and where. run-spec plugins show KIND/NAME tells what a component is.",
+        "what is offered and where. run-spec plugins show KIND/NAME prints what a component offers and needs.",
         "estimator: denoising", "estimator: exact_trace",
     ),
     "X302": Explanation(

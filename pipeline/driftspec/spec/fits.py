@@ -186,7 +186,7 @@ def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
         also = _same([other for _, other, _ in others])
         yield (
             "X301",
-            f"{component.label} {verb} {_wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
+            f"{component.label} {verb} {wanted(need)}; {_given(kind, there.get(kind), need, document)}{also}",
             path,
             severity,
         )
@@ -203,7 +203,7 @@ def _same(others: Sequence[Component]) -> str:
     return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
 
 
-def _wanted(need: Need) -> str:
+def wanted(need: Need) -> str:
     """ "a noise_kernel", "an energy or a score", "a smooth dynamics", and why."""
     words = []
     for name in need.any_of:
@@ -319,5 +319,5 @@ def _says_batch_size(train: Train) -> bool:
 
 __all__ = [
     "check", "enough_rows", "errors", "fitted_to", "laws", "measured", "met",
-    "missing_libraries", "problem_at", "unable_to_monitor", "unread", "used",
+    "missing_libraries", "problem_at", "unable_to_monitor", "unread", "used", "wanted",
 ]  # fmt: skip

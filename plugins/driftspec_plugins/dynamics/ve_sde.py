@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class VESDE(NoisingSDE):
-    """dx = g(t) dw; the ladder of σ that denoising and annealed Langevin climb stands here, once."""
+    """dx = g(t) dw; with `levels`, σ takes the rungs of a ladder, for denoising and annealed Langevin."""
 
     type = "ve_sde"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AnnealedLangevin(TimeSteps):
-    """Down the ladder of σ that stands in the dynamics."""
+    """Langevin steps at each σ of the dynamics' ladder, from the highest to the lowest."""
 
     type = "annealed_langevin"
     heuristic = True  # a level is left before its law is reached

@@ -52,7 +52,7 @@ class Warmed(Schedule):
 
 
 class Constant(Warmed):
-    """base."""
+    """base, at every step."""
 
     type = "constant"
 
