@@ -491,3 +491,10 @@ def test_a_plan_for_people(write: Write, capsys: pytest.CaptureFixture[str]) -> 
     assert [line.split() for line in lines if line.startswith("  train.steps")] == [["train.steps", "100", "a.yaml:9"]]
     assert [line.split()[:2] for line in lines if line.startswith("  evaluate.0 ")] == [["evaluate.0", "nll"]]
     assert max(map(len, lines)) < 120
+
+
+def test_the_package_is_a_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "driftspec", "explain", "S1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: unknown code 'S1'")

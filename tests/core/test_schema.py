@@ -368,6 +368,9 @@ class Odd(Network):
     inner: Network | None = None
     steps: int
 
+    def build(self, *given: object) -> Any:
+        raise AssertionError("it is never built")
+
 
 class OwnMoons(Distribution):
     """A name that another provides too."""
