@@ -23,7 +23,7 @@ from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment, build
 from driftspec.runs import lifecycle as runs
 from driftspec.runs.run_dir import meant
-from driftspec.runs.session import Run as Session
+from driftspec.runs.session import RunUnderWay
 from driftspec.runs.stages import evaluated_tree, fitted
 from driftspec.source.files import Files
 
@@ -67,7 +67,7 @@ def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
 class Run:
     """A trained model with its spec, its metrics and its directory. B points, d dimensions, data units throughout."""
 
-    def __init__(self, opened: Session):
+    def __init__(self, opened: RunUnderWay):
         self._run = opened
         self.path: Path = opened.path
         """The run directory."""

@@ -26,7 +26,7 @@ from driftspec.experiment.build import build
 from driftspec.registry import Registry, discover
 from driftspec.runs.lifecycle import again, opened, resume, start
 from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.runs.stages import evaluated_tree, fitted
 from driftspec.source.files import Files
 from driftspec.spec import Changes
@@ -99,14 +99,14 @@ def with_plugin(plugin: Path) -> Registry:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
+def whole(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> RunUnderWay:
     """The tiny spec run from end to end, undisturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return start(tiny.loaded(), registry, out=tmp_path_factory.mktemp("whole") / "run")
 
 
-def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None, **keys: Any) -> Run:
+def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None, **keys: Any) -> RunUnderWay:
     loaded = tiny.loaded(*sets, registry=registry, root=folder)
     return start(loaded, registry, out=folder / "run", observer=observer, **keys)
 
@@ -200,21 +200,23 @@ def test_run_json_says_running_while_it_does(tmp_path: Path, registry: Registry)
     assert "digests" not in seen[0] and info(tmp_path / "run")["status"] == "finished"
 
 
-def test_a_record_for_each_logged_step(whole: Run) -> None:
+def test_a_record_for_each_logged_step(whole: RunUnderWay) -> None:
     lines = records(whole.path)
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert all({"loss", "steps", "grad_norm", "lr", "evaluations"} <= set(line) for line in lines)
     assert [line["step"] for line in lines if "solver_error" in line] == [20, 40]
 
 
-def test_the_resolved_spec_is_the_same_run(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_resolved_spec_is_the_same_run(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     text = (whole.path / "resolved.yaml").read_text()
     repeated = start(tiny.loaded(text=text), registry, out=tmp_path / "run")
     assert repeated.info["spec_digest"] == whole.info["spec_digest"]
     assert outcome(repeated.path) == outcome(whole.path)
 
 
-def test_the_same_seed_is_the_same_bytes_and_another_is_not(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_same_seed_is_the_same_bytes_and_another_is_not(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     same, other = (made(tmp_path / str(seed), registry, f"seed={seed}") for seed in (3, 4))
     assert len(outcome(whole.path)) == 6
     assert outcome(same.path) == outcome(whole.path) and records(same.path) == records(whole.path)
@@ -284,7 +286,7 @@ def test_any_dimension_and_precision(sets: list[str], drawn: set[str], tmp_path:
 # Interrupted and resumed -------------------------------------------------------------------------------------------
 
 
-def finish(path: Path, registry: Registry) -> Run:
+def finish(path: Path, registry: Registry) -> RunUnderWay:
     run = resume(path, registry, argv=["run-spec", "resume", str(path)])
     assert run.info["status"] == info(path)["status"] == "finished" and "error" not in info(path)
     return run
@@ -295,7 +297,7 @@ def finish(path: Path, registry: Registry) -> Run:
     [(27, 27, signal.SIGINT), (27, 27, signal.SIGTERM), (40, 40, signal.SIGINT), (1, 1, signal.SIGTERM)],
 )
 def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
-    at: int, again_from: int, number: signal.Signals, whole: Run, tmp_path: Path, registry: Registry
+    at: int, again_from: int, number: signal.Signals, whole: RunUnderWay, tmp_path: Path, registry: Registry
 ) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"after step {at}, its checkpoint is written") as raised:
@@ -325,7 +327,7 @@ def test_an_interrupted_run_ends_a_loop_that_catches_every_exception(tmp_path: P
     assert begun == [0] and not issubclass(Interrupted, Exception)
 
 
-def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_second_signal_does_not_wait(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     def twice() -> None:
         interrupt()()
         interrupt()()
@@ -338,7 +340,7 @@ def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: R
     assert outcome(run.path) == outcome(whole.path) and records(run.path) == records(whole.path)
 
 
-def test_a_signal_in_evaluation_ends_it_at_once(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_signal_in_evaluation_ends_it_at_once(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(Interrupted) as raised:
         made(tmp_path, registry, observer=At(interrupt(signal.SIGTERM), metric="nll"))
     assert raised.value.exit_code == 143 and info(tmp_path / "run")["status"] == "interrupted"
@@ -372,14 +374,16 @@ LONG = ("train.steps=200", "train.checkpoint_every=50", "train.ema=0.9", "evalua
 
 
 @pytest.fixture(scope="session")
-def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
+def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> RunUnderWay:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return made(tmp_path_factory.mktemp("long"), registry, *LONG)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_process_ended_by_a_signal(number: signal.Signals, long_run: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_process_ended_by_a_signal(
+    number: signal.Signals, long_run: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     """Once in a real process: exit code, the line to paste, and the same bytes after it was pasted."""
     folder = tmp_path / "a folder"
     folder.mkdir()
@@ -452,7 +456,7 @@ def test_a_failure_is_named_and_leaves_the_last_checkpoint(name: str, tmp_path: 
         again(tmp_path / "run", with_plugin, Changes(), ["evaluate"])
 
 
-def test_a_failed_evaluation_leaves_a_trained_model(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_failed_evaluation_leaves_a_trained_model(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     sets = ("evaluate=[{type: nll, points: 100, solver: {type: dopri5, max_evaluations: 8}}]",)
     with pytest.raises(RunFailed, match="status budget"):
         made(tmp_path, registry, *sets)
@@ -482,14 +486,14 @@ def stopped(folder: Path, registry: Registry, *sets: str, step: int = 30, **keys
     return folder / "run"
 
 
-def test_what_cannot_be_resumed_says_so(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_what_cannot_be_resumed_says_so(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(UsageError, match="finished: nothing to resume"):
         resume(whole.path, registry)
     with pytest.raises(UsageError, match="not a run"):
         resume(tmp_path, registry)
 
 
-def test_without_a_checkpoint_it_starts_over(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_without_a_checkpoint_it_starts_over(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     path = stopped(tmp_path, registry)
     shutil.rmtree(path / "checkpoints")
     run = finish(path, registry)
@@ -497,7 +501,7 @@ def test_without_a_checkpoint_it_starts_over(whole: Run, tmp_path: Path, registr
     assert outcome(path) == outcome(whole.path) and records(path) == records(whole.path)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_said(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_said(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     path = stopped(tmp_path, registry)
     (path / "checkpoints" / "step-00000030.safetensors").write_bytes(b"torn")
     run = finish(path, registry)
@@ -542,7 +546,9 @@ def test_a_changed_data_file_is_refused(tmp_path: Path, with_plugin: Registry, m
 # Again -------------------------------------------------------------------------------------------------------------
 
 
-def test_measured_again_it_has_the_same_bytes_and_a_parent(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_measured_again_it_has_the_same_bytes_and_a_parent(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     child = again(whole.path, registry, Changes(), ["evaluate"], out=tmp_path / "child")
     assert (child.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
     assert info(child.path)["parent"] == str(whole.path) and info(child.path)["status"] == "finished"
@@ -552,7 +558,7 @@ def test_measured_again_it_has_the_same_bytes_and_a_parent(whole: Run, tmp_path:
     assert (grandchild.path / "samples.npy").read_bytes() == (whole.path / "samples.npy").read_bytes()
 
 
-def test_stages_apart_are_the_whole(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_stages_apart_are_the_whole(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     run = made(tmp_path, registry, stages=["train"])
     assert not (run.path / "metrics.json").exists() and not (run.path / "samples.npy").exists()
     child = again(run.path, registry, Changes(), ["evaluate", "sample"], out=tmp_path / "child")
@@ -560,7 +566,7 @@ def test_stages_apart_are_the_whole(whole: Run, tmp_path: Path, registry: Regist
         assert (child.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_more_samples_begin_with_the_ones_there_were(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_more_samples_begin_with_the_ones_there_were(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     few = np.load(whole.path / "samples.npy")
     count = Changes(options=(("-n", "sample.count", 700),))
     more = np.load(again(whole.path, registry, count, ["sample"], out=tmp_path / "a").path / "samples.npy")
@@ -578,7 +584,7 @@ def test_more_samples_begin_with_the_ones_there_were(whole: Run, tmp_path: Path,
     ["samplerx.type=ode", "seedling=3", "sampleX", "dynamics.network.hidden=[3]", "train.steps=3", "data.noise=0.2",
      "estimator=hutchinson", "solver=rk4", "name=b", "data={type: moons}", "data.paths=x", "data.split=[0, 0, 1]"],
 )  # fmt: skip
-def test_what_was_trained_cannot_be_set(key: str, whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_what_was_trained_cannot_be_set(key: str, whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     sets, unsets = ([key], []) if "=" in key else ([], [key])
     with pytest.raises(UsageError, match="trained"):
         again(whole.path, registry, Changes(sets, unsets), ["sample"], out=tmp_path / "child")
@@ -627,7 +633,7 @@ def test_other_rows_are_measured_all_of_them(
         again(run.path, with_plugin, Changes(["data.path=wide.npy"]), ["evaluate"])
 
 
-def test_an_interrupted_measurement_goes_on(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_an_interrupted_measurement_goes_on(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(Interrupted):
         again(
             whole.path, registry, Changes(), ["evaluate"], out=tmp_path / "run", observer=At(interrupt(), metric="nll")
@@ -640,7 +646,9 @@ def test_an_interrupted_measurement_goes_on(whole: Run, tmp_path: Path, registry
         assert (run.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
 
 
-def test_another_solver_on_a_finished_run_has_its_own_defaults(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_another_solver_on_a_finished_run_has_its_own_defaults(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     typed, named = Changes(["sampler.solver.type=dopri5"]), Changes(["sampler.solver=dopri5"])
     runs = [again(whole.path, registry, one, ["sample"], out=tmp_path / str(i)) for i, one in enumerate((typed, named))]
     first, second = (run.path / "samples.npy" for run in runs)
@@ -653,7 +661,7 @@ def test_another_solver_on_a_finished_run_has_its_own_defaults(whole: Run, tmp_p
 
 
 def test_a_stage_on_a_finished_run_is_asked_for_no_more_than_it_does(
-    whole: Run, tmp_path: Path, registry: Registry
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
 ) -> None:
     hungry = "evaluate=[{type: energy_distance, samples: 2000}]"
     child = again(whole.path, registry, Changes([hungry, "sample.count=5"]), ["sample"], out=tmp_path / "sampled")

@@ -21,7 +21,7 @@ from driftspec.errors import RunFailed
 from driftspec.registry import discover
 from driftspec.runs.lifecycle import start
 from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 
 PLUGIN = '''
 """A metric that talks, and that can end its process."""
@@ -97,7 +97,7 @@ def outcome(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def alone(folder: Path, *sets: str) -> Run:
+def alone(folder: Path, *sets: str) -> RunUnderWay:
     """The same spec run in this process with --set."""
     registry = discover([folder.parent / "talk.py"])
     return start(tiny.loaded(*sets, text=TEXT, registry=registry), registry, out=folder)

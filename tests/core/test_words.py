@@ -16,7 +16,7 @@ from driftspec.components import Measured, Verdict
 from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, Interrupted, RunFailed, UsageError
 from driftspec.report.facts import in_words
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.source.scalars import with_error
 
 # --- numbers ---
@@ -101,7 +101,7 @@ def test_the_last_line_has_the_verdict_on_the_draws_and_of_the_others_what_is_wr
         entries = [Judged(source, Verdict(how, "found", "why", how)).entry() for source, how in judged]  # type: ignore[arg-type]
         unused: Any = None
         measured = {"a": Measured(1.0, 0.5, "", 9, line="first"), "b": Measured(1.0, 0.5, "", 9, line="second")}
-        return Run(unused, unused, unused, {"verdicts": entries}, measured=measured).lines()
+        return RunUnderWay(unused, unused, unused, {"verdicts": entries}, measured=measured).lines()
 
     assert last(("nll", "good"), ("nll", "unknown")) == ["first", "second"]
     assert last(("sample", "good")) == ["first", "good found: why; second"]

@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from driftspec.components.observer import Observer, Record, RunInfo
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.source.scalars import with_error
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def number(measured: Measured) -> str:
     return text if measured.stderr is not None else f"{text} (no standard error: {why})"
 
 
-def result(run: Run, form: str) -> str:
+def result(run: RunUnderWay, form: str) -> str:
     """What stdout carries: the directory and the lines the metrics end with, or one JSON object."""
     if form == "json":
         from driftspec.experiment.evaluate import as_json

@@ -15,7 +15,7 @@ from driftspec.errors import UsageError, nearest, shown
 from driftspec.report.facts import in_words
 
 if TYPE_CHECKING:
-    from driftspec.runs.history import Entry
+    from driftspec.runs.history import FoundRun
 
 TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": (2, 2, "two runs, A and B")}
 """Words after each action: how few, how many, and what they are."""
@@ -56,7 +56,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _listed(root: str | None, name: str | None = None) -> list[Entry]:
+def _listed(root: str | None, name: str | None = None) -> list[FoundRun]:
     """The runs below a folder, those of one spec where its name is given. What is damaged is said on stderr."""
     from driftspec.runs.history import listed
 
@@ -76,7 +76,7 @@ def _listed(root: str | None, name: str | None = None) -> list[Entry]:
     return chosen
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: FoundRun) -> dict[str, Any]:
     metric = next(iter(entry.metrics), None)
     return {
         "name": entry.name, "started": entry.info.get("started"), "status": entry.status,
@@ -101,7 +101,7 @@ def _when(moment: str | None) -> str:
     return (moment or "-").replace("T", " ").removesuffix("+00:00")
 
 
-def _resume(entry: Entry) -> str | None:
+def _resume(entry: FoundRun) -> str | None:
     """What goes on with it when pasted into a shell; None where there is nothing to go on with."""
     plugins = [word for file in entry.plugins for word in ("--plugin", file)]
     return shlex.join(["run-spec", "resume", str(entry.path), *plugins]) if entry.resumable else None

@@ -26,7 +26,7 @@ from driftspec.components.component import Component
 from driftspec.errors import PluginError, Problem, nearest
 from driftspec.registry import providers
 from driftspec.registry.elsewhere import WORDS, Table, Words
-from driftspec.registry.entry_points import API_VERSION, GROUP, Entry, code_of, entries, normal, who
+from driftspec.registry.entry_points import API_VERSION, GROUP, PluginEntry, code_of, entries, normal, who
 from driftspec.registry.providers import Provider
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Registry:
                 self.wordless += [replace(problem, severity="warning") for problem in error.problems]
         return Words(*tables, WORDS)
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: PluginEntry) -> None:
         """Import a plugin behind an entry point and take it in, or note why not."""
         problems, started = [entry.problem] if entry.problem else [], time.perf_counter()
         if not problems:
@@ -288,7 +288,7 @@ class Registry:
         self.files[str(path)] = digest
 
 
-def _imported(entry: Entry) -> object:
+def _imported(entry: PluginEntry) -> object:
     """The module behind an entry point."""
     with providers.foreign(f"{entry.who} failed to import"):
         return entry.point.load() if entry.point is not None else None

@@ -24,7 +24,7 @@ VERSIONS = ("driftspec", "python", "torch", "plugins", "git", "host", "device", 
 
 
 @dataclass(frozen=True)
-class Entry:
+class FoundRun:
     """A run as its files tell it. `info` is run.json, empty where that is damaged; `problem` says what is."""
 
     path: Path
@@ -50,12 +50,12 @@ class Entry:
         return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
 
 
-def look(path: str | Path) -> Entry:
+def look(path: str | Path) -> FoundRun:
     """The run in a directory. UsageError if there is none; a damaged one is an entry too."""
     return _entry(RunDir.open(path))
 
 
-def listed(root: Path) -> list[Entry]:
+def listed(root: Path) -> list[FoundRun]:
     """Every run below a folder, the newest last; those that do not say when they began are the first."""
     entries = [_entry(RunDir(path)) for path in _runs(root)] if root.is_dir() else []
     return sorted(entries, key=lambda entry: (str(entry.info.get("started", "")), str(entry.path)))
@@ -74,15 +74,15 @@ def _runs(root: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _entry(directory: RunDir) -> Entry:
+def _entry(directory: RunDir) -> FoundRun:
     info: dict[str, Any] = {}
     try:
         info = _read(directory, RUN, _is_info)
         dead = info["status"] == "running" and not directory.is_locked()
         metrics = _read(directory, METRICS, _are_metrics) if (directory.path / METRICS).exists() else {}
     except DriftspecError as error:
-        return Entry(directory.path, DAMAGED, info, problem=str(error))
-    return Entry(directory.path, DEAD if dead else info["status"], info, metrics)
+        return FoundRun(directory.path, DAMAGED, info, problem=str(error))
+    return FoundRun(directory.path, DEAD if dead else info["status"], info, metrics)
 
 
 def _read(directory: RunDir, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _are_metrics(found: Any) -> bool:
     )
 
 
-def told(entry: Entry) -> dict[str, Any]:
+def told(entry: FoundRun) -> dict[str, Any]:
     """All that a run says of itself, and whether its outputs are still the bytes that it recorded."""
     directory = RunDir(entry.path)
     digests = {
@@ -130,7 +130,7 @@ def _compared(directory: RunDir, name: str, digest: str) -> str:
     return "same" if directory.digest(name) == digest else "changed"
 
 
-def difference(a: Entry, b: Entry) -> dict[str, Any]:
+def difference(a: FoundRun, b: FoundRun) -> dict[str, Any]:
     """What differs between two runs, every value as [of a, of b]; null is written for what one of them lacks."""
     mine, other = (_digests(entry) for entry in (a, b))
     return {
@@ -142,17 +142,17 @@ def difference(a: Entry, b: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _spec(entry: Entry) -> dict[str, Any]:
+def _spec(entry: FoundRun) -> dict[str, Any]:
     """The resolved spec by dotted keys."""
     text = RunDir(entry.path).read_bytes(RESOLVED)
     return {dotted(path): value for path, value in leaves(source.parse(text, str(entry.path / RESOLVED)).data)}
 
 
-def _versions(entry: Entry) -> dict[str, Any]:
+def _versions(entry: FoundRun) -> dict[str, Any]:
     return {dotted(path): value for path, value in leaves({key: entry.info.get(key) for key in VERSIONS})}
 
 
-def _digests(entry: Entry) -> dict[str, str]:
+def _digests(entry: FoundRun) -> dict[str, str]:
     """Of its outputs; and of the data file, where there is one."""
     data = entry.info.get("data_digest")
     return {**({"data": data} if data else {}), **(entry.info.get("digests") or {})}
@@ -182,4 +182,4 @@ def _equal(a: str | None, b: str | None) -> str:
     return "equal" if a == b else "different"
 
 
-__all__ = ["DAMAGED", "DEAD", "Entry", "difference", "listed", "look", "told"]
+__all__ = ["DAMAGED", "DEAD", "FoundRun", "difference", "listed", "look", "told"]

@@ -21,7 +21,7 @@ from driftspec.experiment.build import Experiment, build, use_of
 from driftspec.registry import Registry
 from driftspec.runs import provenance
 from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run, recorded, resume_command
+from driftspec.runs.session import RunUnderWay, recorded, resume_command
 from driftspec.runs.stages import carry_out, evaluated_tree, is_trained
 from driftspec.source.document import filled_in, written
 from driftspec.source.files import Files
@@ -46,7 +46,7 @@ def start(
     observer: Observer | None = None,
     argv: Sequence[str] = (),
     allow_outside: bool = False,
-) -> Run:
+) -> RunUnderWay:
     """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
@@ -75,7 +75,9 @@ def carried_out(given: spec.Spec, stages: Sequence[str]) -> list[str]:
     return list(stages)
 
 
-def resume(path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()) -> Run:
+def resume(
+    path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()
+) -> RunUnderWay:
     """Go on with an interrupted, failed or killed run from its newest checkpoint, to the same bytes."""
     with RunDir.open(path).lock():
         run = opened(path, registry, observer)
@@ -116,7 +118,7 @@ def again(
     observer: Observer | None = None,
     argv: Sequence[str] = (),
     rows: Path | None = None,
-) -> Run:
+) -> RunUnderWay:
     """Measure or sample a run's trained model in another way; the answer has a directory of its own.
 
     `rows` is a file whose rows are measured in place of the run's own test rows.
@@ -150,7 +152,7 @@ def again(
     return run
 
 
-def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> Run:
+def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> RunUnderWay:
     """An existing run, its resolved spec read and checked again."""
     directory = RunDir.open(path)
     info = directory.read_json("run.json")
@@ -159,7 +161,7 @@ def opened(path: str | Path, registry: Registry, observer: Observer | None = Non
         document = filled_in(document, {key for key in keys if isinstance(key, str)})
     text = directory.read_bytes("spec.yaml")
     loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(info["root"]))
-    return Run(loaded, registry, directory, info, observer or Observer())
+    return RunUnderWay(loaded, registry, directory, info, observer or Observer())
 
 
 def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:
@@ -231,7 +233,7 @@ def _from_file(file: Path, data: Data | None, registry: Registry) -> tuple[str, 
 _OF_EVERY_DATA = {"split", "standardize"}
 
 
-def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, Any], parent: Run) -> Experiment:
+def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, Any], parent: RunUnderWay) -> Experiment:
     """The experiment of a checkpoint. Data are read to be measured, split as they were for training; or just drawn."""
     files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
     experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
@@ -242,7 +244,7 @@ def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, A
     return experiment
 
 
-def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], parent: Run) -> Dataset:
+def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], parent: RunUnderWay) -> Dataset:
     """The data to measure: split as for training, or every row of other data, beside the rows that were trained on."""
     from driftspec.experiment import inspection
     from driftspec.experiment.dataset import prepare
@@ -263,7 +265,7 @@ def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], paren
     return replace(dataset, verdicts=(*dataset.verdicts, *inspection.memorised(dataset)))
 
 
-def _trained_on(run: Run, experiment: Experiment) -> Tensor | None:
+def _trained_on(run: RunUnderWay, experiment: Experiment) -> Tensor | None:
     """The training rows of the run that trained the model; None where its data are no longer what they were."""
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams
@@ -290,7 +292,7 @@ def _same_data(experiment: Experiment, info: Mapping[str, Any], who: str) -> Non
 def _new(
     loaded: spec.Loaded, registry: Registry, experiment: Experiment, out: Path | None, observer: Observer | None,
     argv: Sequence[str], stages: Sequence[str], known: Mapping[str, Any],
-) -> Run:  # fmt: skip
+) -> RunUnderWay:  # fmt: skip
     """A directory of its own with the spec as given, the spec resolved and run.json."""
     dataset = experiment.data.made  # None where a run is sampled from without its data
     digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
@@ -303,7 +305,7 @@ def _new(
         "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
         "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
     }  # fmt: skip
-    run = Run(loaded, registry, directory, info, observer or Observer())
+    run = RunUnderWay(loaded, registry, directory, info, observer or Observer())
     run.save_info()
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text("resolved.yaml", source.dump(loaded.spec.resolved()))

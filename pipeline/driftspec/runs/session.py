@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Run:
+class RunUnderWay:
     """A run under way: its spec, its directory, what run.json says of it."""
 
     loaded: spec.Loaded
@@ -93,7 +93,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
 
 
-def resume_command(run: Run) -> str:
+def resume_command(run: RunUnderWay) -> str:
     """What goes on with a run when pasted into a shell."""
     return how_to_resume(run.path, run.registry.files)
 
@@ -105,7 +105,7 @@ def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
 class Stop:
     """SIGINT and SIGTERM. While deferred the first waits for the step's end; else they end the run at once."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: RunUnderWay):
         self.run, self.waits = run, False
         self.signal: int | None = None
 
@@ -143,7 +143,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
+def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
     """Holds the run's lock (a resumed one has it already), listens to signals, tells observers how the run goes, and
     leaves the outcome in run.json whatever it is. `step` is how many were trained before.
     """
@@ -172,7 +172,7 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
         audience.finished("finished", None)
 
 
-def _told(run: Run, step: int, resumed: bool) -> RunInfo:
+def _told(run: RunUnderWay, step: int, resumed: bool) -> RunInfo:
     """What observers know of a run."""
     train = run.spec.train if "train" in run.info["stages"] else None
     return RunInfo(
@@ -181,7 +181,7 @@ def _told(run: Run, step: int, resumed: bool) -> RunInfo:
     )  # fmt: skip
 
 
-def _digests(run: Run) -> dict[str, str]:
+def _digests(run: RunUnderWay) -> dict[str, str]:
     """sha256 of what the run put out."""
     weights = f"checkpoints/step-{run.info['evaluated']['step']:08d}.safetensors"
     names = ["resolved.yaml", weights, "samples.npy", "metrics.json"]

@@ -13,7 +13,7 @@ from driftspec.components.verdict import Verdict
 from driftspec.errors import RunFailed, cause
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
-from driftspec.runs.session import Run, Stop, timed
+from driftspec.runs.session import RunUnderWay, Stop, timed
 
 if TYPE_CHECKING:
     from driftspec.components import Draws, Model
@@ -25,7 +25,7 @@ KEEP = 2
 
 
 def carry_out(
-    run: Run, experiment: Experiment, training: Training | None, tree: Mapping[str, Any] | None, stop: Stop
+    run: RunUnderWay, experiment: Experiment, training: Training | None, tree: Mapping[str, Any] | None, stop: Stop
 ) -> None:
     from driftspec.experiment.evaluate import as_json, evaluate, once, sample
 
@@ -72,7 +72,7 @@ def carry_out(
         _draw(run, experiment, model, drawn if sampled else None)
 
 
-def _train(run: Run, training: Training, stop: Stop) -> None:
+def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:
     from driftspec.experiment.train import train
 
     settings = training.settings
@@ -97,7 +97,7 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
             stop.now(f"interrupted after step {record.step}, its checkpoint is written")
 
 
-def _as_trained(run: Run) -> AbstractContextManager[None]:
+def _as_trained(run: RunUnderWay) -> AbstractContextManager[None]:
     """What fails with the trained weights says so where the loss had risen in training."""
     if run.spec.train is None:
         return nullcontext()
@@ -141,7 +141,7 @@ def _untrained(experiment: Experiment) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
+def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> None:
     import numpy as np
 
     values = experiment.transform.to_data(draws.flat().cpu()).numpy().astype(np.float32)
@@ -150,7 +150,7 @@ def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
     run.info["samples"] = {"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)}
 
 
-def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
+def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
     """Write the pictures and the report. A picture that cannot be drawn is a warning."""
     from driftspec.report import page as report
     from driftspec.report import plots
@@ -168,7 +168,7 @@ def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Dr
     run.directory.write_text("report.html", report.page(shown(run)))
 
 
-def shown(run: Run) -> Shown:
+def shown(run: RunUnderWay) -> Shown:
     """Return what the run's page shows."""
     from driftspec.report.page import Shown
 
@@ -183,7 +183,7 @@ def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:
     return replace(experiment.model, module=module.eval())
 
 
-def evaluated_tree(run: Run) -> dict[str, Any]:
+def evaluated_tree(run: RunUnderWay) -> dict[str, Any]:
     """The checkpoint that evaluation reads: the best one where early stopping says which, else the newest."""
     tree: dict[str, Any] = run.directory.load_checkpoint()[1]
     best = _best_step(run.spec, tree)
@@ -193,7 +193,7 @@ def evaluated_tree(run: Run) -> dict[str, Any]:
     return chosen
 
 
-def is_trained(run: Run) -> bool:
+def is_trained(run: RunUnderWay) -> bool:
     from driftspec.experiment.train import is_over
 
     train = run.spec.train if "train" in run.info["stages"] else None
