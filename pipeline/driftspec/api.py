@@ -75,7 +75,7 @@ class Run:
         """The spec, every default filled in."""
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}', {self._run.info['status']})"
+        return f"Run('{self.path}', {self._run.record.status})"
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -273,7 +273,7 @@ class Run:
 
     def _points(self, x: Array, named: bool = True) -> Tensor:
         """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""
-        columns = self._run.info["columns"] if named else None
+        columns = self._run.record.columns if named else None
         return arguments.points(arguments.in_order(x, columns), self._experiment.model.dim)
 
     def _offering(self, *what: str) -> None:

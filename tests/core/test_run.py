@@ -186,11 +186,11 @@ def test_git_and_other_peoples_plugins_are_recorded(
     for words in (["init", "-q"], ["add", "note"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *words], check=True, cwd=tmp_path)
     sets = ("dynamics.network={type: square, gain: 0.0}", "train.steps=1", *BARE)
-    clean = made(tmp_path / "a", with_plugin, *sets).info
+    clean = made(tmp_path / "a", with_plugin, *sets).record
     (tmp_path / "note").write_text("b")
-    dirty = made(tmp_path / "b", with_plugin, *sets).info
-    assert re.fullmatch("[0-9a-f]{40}", clean["git"]["commit"]) and not clean["git"]["dirty"] and dirty["git"]["dirty"]
-    assert clean["plugins"] == {"driftspec": __version__, "saved.py": with_plugin.files[next(iter(with_plugin.files))]}
+    dirty = made(tmp_path / "b", with_plugin, *sets).record
+    assert re.fullmatch("[0-9a-f]{40}", clean.git["commit"]) and not clean.git["dirty"] and dirty.git["dirty"]
+    assert clean.plugins == {"driftspec": __version__, "saved.py": with_plugin.files[next(iter(with_plugin.files))]}
 
 
 def test_run_json_says_running_while_it_does(tmp_path: Path, registry: Registry) -> None:
@@ -210,7 +210,7 @@ def test_a_record_for_each_logged_step(whole: RunUnderWay) -> None:
 def test_the_resolved_spec_is_the_same_run(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     text = (whole.path / "resolved.yaml").read_text()
     repeated = start(tiny.loaded(text=text), registry, out=tmp_path / "run")
-    assert repeated.info["spec_digest"] == whole.info["spec_digest"]
+    assert repeated.record.spec_digest == whole.record.spec_digest
     assert outcome(repeated.path) == outcome(whole.path)
 
 
@@ -230,8 +230,8 @@ def test_the_digest_of_a_run_knows_a_files_content_not_its_path(tmp_path: Path, 
         np.save(tmp_path / f"{name}.npy", rows)
         sets = (f"data={{type: saved, path: {tmp_path / name}.npy}}", "train.steps=1", *BARE)
         run = made(tmp_path / name, with_plugin, *sets, allow_outside=True)
-        digests.append((run.info["spec_digest"], run.info["data_digest"]))
-        assert run.info["columns"] == ["column 0", "column 1"]
+        digests.append((run.record.spec_digest, run.record.data_digest))
+        assert run.record.columns == ["column 0", "column 1"]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -280,7 +280,7 @@ def test_any_dimension_and_precision(sets: list[str], drawn: set[str], tmp_path:
     assert {path.stem for path in (run.path / "plots").glob("*")} == drawn
     metrics = json.loads((run.path / "metrics.json").read_bytes())
     assert metrics["nll"]["details"]["confirmed"]["difference"] < (1e-6 if "float64" in sets[0] else 1e-3)
-    assert np.load(run.path / "samples.npy").shape == (100, run.info["dim"])
+    assert np.load(run.path / "samples.npy").shape == (100, run.record.dim)
 
 
 # Interrupted and resumed -------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_any_dimension_and_precision(sets: list[str], drawn: set[str], tmp_path:
 
 def finish(path: Path, registry: Registry) -> RunUnderWay:
     run = resume(path, registry, argv=["run-spec", "resume", str(path)])
-    assert run.info["status"] == info(path)["status"] == "finished" and "error" not in info(path)
+    assert run.record.status == info(path)["status"] == "finished" and "error" not in info(path)
     return run
 
 
@@ -306,7 +306,7 @@ def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
     told = info(tmp_path / "run")
     assert told["status"] == "interrupted" and f"run-spec resume {tmp_path}/run" in told["error"]["message"]
     run = finish(tmp_path / "run", registry)
-    assert [entry["from"] for entry in run.info["resumed"]] == [again_from]
+    assert [entry["from"] for entry in run.record.resumed] == [again_from]
     expected = outcome(whole.path)
     assert {name: run_bytes for name, run_bytes in outcome(run.path).items() if name in expected} | {
         name: expected[name] for name in expected if "00000020" in name
@@ -336,7 +336,7 @@ def test_the_second_signal_does_not_wait(whole: RunUnderWay, tmp_path: Path, reg
     with pytest.raises(Interrupted):
         made(tmp_path, registry, observer=At(twice, step=33))
     run = finish(tmp_path / "run", registry)
-    assert run.info["resumed"][0]["from"] == 20
+    assert run.record.resumed[0]["from"] == 20
     assert outcome(run.path) == outcome(whole.path) and records(run.path) == records(whole.path)
 
 
@@ -356,17 +356,17 @@ def test_several_interruptions_and_early_stopping(tmp_path: Path, registry: Regi
         "train.steps=400",
     )
     plain = made(tmp_path / "plain", registry, *sets)
-    best = plain.info["evaluated"]["step"]
+    best = plain.record.evaluated["step"]
     with pytest.raises(Interrupted):
         made(tmp_path, registry, *sets, observer=At(interrupt(), step=best + 1))
     with pytest.raises(Interrupted):
         resume(tmp_path / "run", registry, At(interrupt(), step=best + 2))
     run = finish(tmp_path / "run", registry)
     assert records(run.path) == records(plain.path)
-    assert run.info["evaluated"] == plain.info["evaluated"] == {"weights": "ema", "step": best, "best": True}
+    assert run.record.evaluated == plain.record.evaluated == {"weights": "ema", "step": best, "best": True}
     assert (run.path / "metrics.json").read_bytes() == (plain.path / "metrics.json").read_bytes()
     newest = plain.directory.checkpoints()[-1]
-    assert newest == best + 12 and f"checkpoints/step-{best:08d}.safetensors" in plain.info["digests"]
+    assert newest == best + 12 and f"checkpoints/step-{best:08d}.safetensors" in plain.record.digests
 
 
 PROCESS = "import sys; from driftspec.cli import main; sys.exit(main())"
@@ -401,7 +401,7 @@ def test_a_process_ended_by_a_signal(
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL and told["status"] == "running"
         run = finish(path, registry)
-        assert run.info["resumed"][0]["from"] in (100, 150)
+        assert run.record.resumed[0]["from"] in (100, 150)
     else:
         assert process.returncode == 128 + number and told["status"] == "interrupted"
         assert "Traceback" not in said
@@ -497,7 +497,7 @@ def test_without_a_checkpoint_it_starts_over(whole: RunUnderWay, tmp_path: Path,
     path = stopped(tmp_path, registry)
     shutil.rmtree(path / "checkpoints")
     run = finish(path, registry)
-    assert run.info["resumed"][0]["from"] == 0
+    assert run.record.resumed[0]["from"] == 0
     assert outcome(path) == outcome(whole.path) and records(path) == records(whole.path)
 
 
@@ -505,7 +505,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(whole: RunUnderWay, tmp_pa
     path = stopped(tmp_path, registry)
     (path / "checkpoints" / "step-00000030.safetensors").write_bytes(b"torn")
     run = finish(path, registry)
-    assert run.info["resumed"][0]["from"] == 20 and "step 30" in run.info["resumed"][0]["skipped"][0]
+    assert run.record.resumed[0]["from"] == 20 and "step 30" in run.record.resumed[0]["skipped"][0]
     assert records(path) == records(whole.path)
     assert (path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
 
@@ -519,7 +519,7 @@ def test_two_resumes_at_once_refuse_each_other(tmp_path: Path, registry: Registr
             resume(path, registry)
         refused.append(raised.value)
 
-    assert resume(path, registry, At(second, step=31)).info["status"] == "finished"
+    assert resume(path, registry, At(second, step=31)).record.status == "finished"
     assert len(refused) == 1
 
 
@@ -609,7 +609,7 @@ def test_a_moved_run_is_sampled_without_its_data(
     (tmp_path / "rows.npy").unlink()
     child = again(moved, with_plugin, Changes(), ["sample"], out=tmp_path / "child")
     assert np.array_equal(np.load(child.path / "samples.npy"), before)
-    assert child.info["columns"] == ["column 0", "column 1"] and child.info["parent"] == str(moved)
+    assert child.record.columns == ["column 0", "column 1"] and child.record.parent == str(moved)
     with pytest.raises(SpecError, match=r"rows\.npy"):
         again(moved, with_plugin, Changes(["evaluate=[{type: nll, baselines: []}]"]), ["evaluate"])
 
@@ -624,8 +624,8 @@ def test_other_rows_are_measured_all_of_them(
     child = again(run.path, with_plugin, changes, ["evaluate"], out=tmp_path / "child")
     entry = json.loads((child.path / "metrics.json").read_bytes())["nll"]
     assert entry["n"] == 57 and entry["details"]["baselines"]["kde"]["fitted_on"] == 240  # the run's training rows
-    assert child.info["data_digest"] not in (None, run.info["data_digest"])
-    assert child.info["every_row"] and not run.info["every_row"]
+    assert child.record.data_digest not in (None, run.record.data_digest)
+    assert child.record.every_row and not run.record.every_row
     grandchild = again(child.path, with_plugin, Changes(), ["evaluate"], out=tmp_path / "grandchild")
     assert (grandchild.path / "metrics.json").read_bytes() == (child.path / "metrics.json").read_bytes()
     np.save("wide.npy", np.zeros((57, 3)))
@@ -671,7 +671,7 @@ def test_a_stage_on_a_finished_run_is_asked_for_no_more_than_it_does(
     quick = "evaluate=[{type: round_trip, points: 8}]"
     broken = Changes([quick, "sampler={type: ode, solver: {type: rk4, steps: 50, max_steps: 40}}"])
     child = again(child.path, registry, broken, ["evaluate"], out=tmp_path / "measured")
-    assert child.info["status"] == "finished"
+    assert child.record.status == "finished"
     with pytest.raises(SpecError, match="more than 'max_steps'"):
         again(child.path, registry, Changes(), ["sample"])
 
@@ -689,7 +689,7 @@ def test_the_averaged_weights_are_what_is_evaluated(tmp_path: Path, registry: Re
     tree = run.directory.load_checkpoint()[1]
     experiment = build(run.spec, Files(Path()))
     averaged = fitted(experiment, tree)
-    assert run.info["evaluated"]["weights"] == "ema"
+    assert run.record.evaluated["weights"] == "ema"
     assert all(torch.equal(p, tree["ema"][name]) for name, p in averaged.module.named_parameters())
     assert not any(torch.equal(p, tree["module"][name]) for name, p in averaged.module.named_parameters())
     assert run.spec.evaluate is not None and not averaged.module.training
@@ -706,7 +706,7 @@ def test_a_monitor_watches_validation_rows(tmp_path: Path, registry: Registry) -
         "data.split=[0.8, 0.15, 0.05]",
     )
     run = made(tmp_path, registry, *sets, "evaluate=[nll]")
-    (best,) = [r["validation"] for r in records(run.path) if r["step"] == run.info["evaluated"]["step"]]
+    (best,) = [r["validation"] for r in records(run.path) if r["step"] == run.record.evaluated["step"]]
     experiment = build(run.spec, Files(Path()))
     dataset = experiment.dataset
     assert len(dataset.validation) == 300

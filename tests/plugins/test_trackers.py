@@ -151,7 +151,7 @@ def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: RunUnder
     note = Note()
     run = made("run", BOTH, observer=note)
     assert note.troubles == [] and outcome(run.path) == outcome(alone.path)
-    assert run.info["spec_digest"] == alone.info["spec_digest"]
+    assert run.record.spec_digest == alone.record.spec_digest
     resolved = (run.path / "resolved.yaml").read_text()
     assert "trackers:\n  - type: tensorboard\n    path: null\n  - type: mlflow\n" in resolved
     assert [line["step"] for line in logged(run.path)] == [2, 4, 6]
@@ -164,7 +164,7 @@ def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: RunUnder
     _, told = only_run(run.path / "trackers" / "mlflow" / "mlflow.db")
     assert told.data.params["train.steps"] == "6" and told.data.params["evaluate.0.type"] == "nll"
     assert told.data.params["dynamics.network.hidden"] == "[16]" and told.data.params["sample.count"] == "100"
-    assert told.data.tags["driftspec.run"] == run.info["id"] and told.data.tags["driftspec.status"] == "finished"
+    assert told.data.tags["driftspec.run"] == run.record.id and told.data.tags["driftspec.status"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and no ./mlruns
 
 
@@ -184,10 +184,10 @@ def test_runs_share_a_store_that_a_path_names(tmp_path: Path) -> None:
     first, second = made("a", shared), made("b", shared, "seed=4")
     reader = client(tmp_path / "all" / "runs.db")
     found = reader.search_runs([reader.get_experiment_by_name("both").experiment_id])
-    assert {one.data.tags["driftspec.run"] for one in found} == {first.info["id"], second.info["id"]}
+    assert {one.data.tags["driftspec.run"] for one in found} == {first.record.id, second.record.id}
     assert {one.data.params["seed"] for one in found} == {"3", "4"}
     for run in (first, second):
-        assert [step for step, _ in scalars(Path("boards") / "tiny" / run.info["id"], "train/loss")] == [2, 4, 6]
+        assert [step for step, _ in scalars(Path("boards") / "tiny" / run.record.id, "train/loss")] == [2, 4, 6]
         assert not (run.path / "trackers").exists()
 
 

@@ -94,7 +94,7 @@ def result(run: RunUnderWay, form: str) -> str:
         from driftspec.experiment.evaluate import as_json
 
         metrics = {name: as_json(measured) for name, measured in run.measured.items()}
-        verdicts = run.info.get("verdicts", [])
-        found = {"run": str(run.path), "status": run.info["status"], "verdicts": verdicts, "metrics": metrics}
+        record = run.record
+        found = {"run": str(run.path), "status": record.status, "verdicts": record.verdicts, "metrics": metrics}
         return json.dumps(found, allow_nan=False)
     return "\n".join([*run.lines(), str(run.path)])

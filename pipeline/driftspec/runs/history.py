@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driftspec import source
 from driftspec.errors import DriftspecError, RunFailed
+from driftspec.runs.records import RunRecord
 from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 from driftspec.source.document import dotted, leaves
 
@@ -25,17 +26,17 @@ VERSIONS = ("driftspec", "python", "torch", "plugins", "git", "host", "device", 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run as its files tell it. `info` is run.json, empty where that is damaged; `problem` says what is."""
+    """A run as its files tell it. `record` has no keys where run.json is damaged; `problem` says what is."""
 
     path: Path
     status: str
-    info: Mapping[str, Any] = field(default_factory=dict)
+    record: RunRecord
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem: str | None = None
 
     @property
     def name(self) -> str:
-        return str(self.info.get("name") or self.path.parent.name)
+        return str(self.record.name or self.path.parent.name)
 
     @property
     def resumable(self) -> bool:
@@ -45,7 +46,7 @@ class FoundRun:
     @property
     def plugins(self) -> list[str]:
         """The one-file plugins it was made with, as its command named them."""
-        words = [str(word) for word in self.info.get("argv") or ()]
+        words = [str(word) for word in self.record.argv]
         after = [value for word, value in itertools.pairwise(words) if word == "--plugin"]
         return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
 
@@ -58,7 +59,7 @@ def look(path: str | Path) -> FoundRun:
 def listed(root: Path) -> list[FoundRun]:
     """Every run below a folder, the newest last; those that do not say when they began are the first."""
     entries = [_entry(RunDir(path)) for path in _runs(root)] if root.is_dir() else []
-    return sorted(entries, key=lambda entry: (str(entry.info.get("started", "")), str(entry.path)))
+    return sorted(entries, key=lambda entry: (entry.record.started or "", str(entry.path)))
 
 
 def _runs(root: Path) -> Iterator[Path]:
@@ -75,37 +76,24 @@ def _runs(root: Path) -> Iterator[Path]:
 
 
 def _entry(directory: RunDir) -> FoundRun:
-    info: dict[str, Any] = {}
+    record = RunRecord(status=DAMAGED)
     try:
-        info = _read(directory, RUN, _is_info)
-        dead = info["status"] == "running" and not directory.is_locked()
-        metrics = _read(directory, METRICS, _are_metrics) if (directory.path / METRICS).exists() else {}
+        record = RunRecord.listed(directory.read_json(RUN), directory.path / RUN)
+        dead = record.status == "running" and not directory.is_locked()
+        metrics = _metrics(directory) if (directory.path / METRICS).exists() else {}
     except DriftspecError as error:
-        return FoundRun(directory.path, DAMAGED, info, problem=str(error))
-    return FoundRun(directory.path, DEAD if dead else info["status"], info, metrics)
+        return FoundRun(directory.path, DAMAGED, record, problem=str(error))
+    return FoundRun(directory.path, DEAD if dead else record.status, record, metrics)
 
 
-def _read(directory: RunDir, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
-    found: dict[str, Any] = directory.read_json(name)
-    if not fits(found):
-        raise RunFailed(f"{directory.path / name} is damaged (not what a run leaves there)")
-    return found
-
-
-def _is_info(found: Any) -> bool:
-    shapes = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
-    return (
-        isinstance(found, dict)
-        and "status" in found
-        and all(isinstance(found[key], shape) for key, shape in shapes.items() if key in found)
-    )
-
-
-def _are_metrics(found: Any) -> bool:
-    return isinstance(found, dict) and all(
+def _metrics(directory: RunDir) -> dict[str, Any]:
+    found: dict[str, Any] = directory.read_json(METRICS)
+    if not isinstance(found, dict) or not all(
         isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
         for one in found.values()
-    )
+    ):
+        raise RunFailed(f"{directory.path / METRICS} is damaged (not what a run leaves there)")
+    return found
 
 
 def told(entry: FoundRun) -> dict[str, Any]:
@@ -113,11 +101,11 @@ def told(entry: FoundRun) -> dict[str, Any]:
     directory = RunDir(entry.path)
     digests = {
         name: {"sha256": digest, "now": _compared(directory, name, digest)}
-        for name, digest in (entry.info.get("digests") or {}).items()
+        for name, digest in entry.record.digests.items()
     }
     files = sorted(path for path in entry.path.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {
-        "run": str(entry.path), "status": entry.status, "problem": entry.problem, "info": dict(entry.info),
+        "run": str(entry.path), "status": entry.status, "problem": entry.problem, "info": entry.record.entries(),
         "metrics": dict(entry.metrics), "digests": digests,
         "files": {str(path.relative_to(entry.path)): path.stat().st_size for path in files},
         "spec": directory.read_bytes(RESOLVED).decode(errors="replace") if (entry.path / RESOLVED).exists() else None,
@@ -149,13 +137,13 @@ def _spec(entry: FoundRun) -> dict[str, Any]:
 
 
 def _versions(entry: FoundRun) -> dict[str, Any]:
-    return {dotted(path): value for path, value in leaves({key: entry.info.get(key) for key in VERSIONS})}
+    return {dotted(path): value for path, value in leaves({key: getattr(entry.record, key) for key in VERSIONS})}
 
 
 def _digests(entry: FoundRun) -> dict[str, str]:
     """Of its outputs; and of the data file, where there is one."""
-    data = entry.info.get("data_digest")
-    return {**({"data": data} if data else {}), **(entry.info.get("digests") or {})}
+    data = entry.record.data_digest
+    return {**({"data": data} if data else {}), **entry.record.digests}
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ from driftspec.components.verdict import Verdict
 from driftspec.errors import RunFailed, cause
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
-from driftspec.runs.session import RunUnderWay, Stop, timed
+from driftspec.runs.session import RunUnderWay, Stop
 
 if TYPE_CHECKING:
     from driftspec.components import Draws, Model
@@ -29,13 +29,14 @@ def carry_out(
 ) -> None:
     from driftspec.experiment.evaluate import as_json, evaluate, once, sample
 
-    stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    stages = run.record.stages
+    run.note(seconds=run.record.seconds)
     run.forget_verdicts()
     if experiment.has_data():
         for verdict in experiment.dataset.verdicts:
             run.judge("data", verdict)
     if training is not None:
-        with timed(seconds, "train"), stop.deferred():
+        with run.timed("train"), stop.deferred():
             run.observer.stage("train")
             _train(run, training, stop)
     elif not run.directory.checkpoints():
@@ -43,7 +44,7 @@ def carry_out(
     chosen = evaluated_tree(run)
     model = fitted(experiment, chosen)
     best = _best_step(run.spec, chosen) == chosen["step"]
-    run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
+    run.note(evaluated={"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best})
 
     def draw() -> Draws:
         draws = sample(experiment, model)
@@ -53,7 +54,7 @@ def carry_out(
 
     drawn = once(draw)
     if "evaluate" in stages:
-        with timed(seconds, "evaluate"), _as_trained(run):
+        with run.timed("evaluate"), _as_trained(run):
             run.observer.stage("evaluate")
             for name, measured in evaluate(experiment, model, drawn):
                 run.measured[name] = measured
@@ -62,12 +63,12 @@ def carry_out(
                 run.observer.metric(name, measured)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
-        with timed(seconds, "sample"), _as_trained(run):
+        with run.timed("sample"), _as_trained(run):
             run.observer.stage("sample")
             _save_samples(run, experiment, drawn())
     if "evaluate" in stages:
         run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
-    with timed(seconds, "plots"):
+    with run.timed("plots"):
         run.observer.stage("plots")
         _draw(run, experiment, model, drawn if sampled else None)
 
@@ -147,7 +148,7 @@ def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> Non
     values = experiment.transform.to_data(draws.flat().cpu()).numpy().astype(np.float32)
     run.directory.write_array("samples.npy", values)
     chains, each = draws.values.shape[:2]
-    run.info["samples"] = {"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)}
+    run.note(samples={"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)})
 
 
 def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
@@ -156,7 +157,7 @@ def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callabl
     from driftspec.report import plots
 
     samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
-    stages, records, lost = run.info["stages"], run.directory.records(), list[str]()
+    stages, records, lost = run.record.stages, run.directory.records(), list[str]()
 
     def without(name: str, error: Exception) -> None:
         lost.append(f"'{name}' ({cause(error)})")
@@ -173,7 +174,7 @@ def shown(run: RunUnderWay) -> Shown:
     from driftspec.report.page import Shown
 
     pictures = {file.stem: file.read_bytes() for file in (run.path / "plots").glob("*.png")}
-    return Shown(run.spec, run.info, run.verdicts, run.measured, pictures)
+    return Shown(run.spec, run.record.entries(), run.verdicts, run.measured, pictures)
 
 
 def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:
@@ -196,7 +197,7 @@ def evaluated_tree(run: RunUnderWay) -> dict[str, Any]:
 def is_trained(run: RunUnderWay) -> bool:
     from driftspec.experiment.train import is_over
 
-    train = run.spec.train if "train" in run.info["stages"] else None
+    train = run.spec.train if "train" in run.record.stages else None
     return train is None or is_over(train, run.directory.load_checkpoint()[1])
 
 

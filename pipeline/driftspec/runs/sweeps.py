@@ -127,7 +127,7 @@ class SweepUnderWay:
 
     def verdicts(self, point: SweepRun) -> list[Judged]:
         """The verdicts on a finished point."""
-        return [Judged.read(entry) for entry in look(self.at(point).path).info.get("verdicts", [])]
+        return look(self.at(point).path).record.judged()
 
     def save(self, **changes: Any) -> None:
         self.info |= changes
