@@ -21,10 +21,11 @@ from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.components.capabilities import capabilities
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment, build
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.runs import lifecycle as runs
 from driftspec.runs.run_dir import meant
 from driftspec.runs.session import RunUnderWay
-from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.runs.stages import evaluated_checkpoint, fitted
 from driftspec.source.files import Files
 
 if TYPE_CHECKING:
@@ -91,15 +92,15 @@ class Run:
     @cached_property
     def _experiment(self) -> Experiment:
         files = Files(self._run.loaded.root, allow_outside=True)  # the run was allowed its file where it was made
-        return build(self.spec, files, fitted=self._tree)
+        return build(self.spec, files, fitted=self._saved)
 
     @cached_property
-    def _tree(self) -> dict[str, Any]:
-        return evaluated_tree(self._run)
+    def _saved(self) -> CheckpointRecord:
+        return evaluated_checkpoint(self._run)
 
     @cached_property
     def _model(self) -> Model:
-        return fitted(self._experiment, self._tree)
+        return fitted(self._experiment, self._saved)
 
     @property
     def module(self) -> nn.Module:

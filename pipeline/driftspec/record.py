@@ -22,6 +22,8 @@ class Record:
     @classmethod
     def read(cls, entries: Mapping[str, Any]) -> Self:
         """Return the record of a mapping. DriftspecError for a key that is missing and has no default."""
+        if not isinstance(entries, Mapping):
+            raise DriftspecError("it is no mapping")
         own = {one.name: one for one in fields(cls) if one.name not in _BOOKKEEPING}
         for name, one in own.items():
             if name not in entries and one.default is MISSING and one.default_factory is MISSING:

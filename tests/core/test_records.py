@@ -1,9 +1,10 @@
-"""Records: run.json goes through one without a loss, and what is no run's file is refused with its name."""
+"""Records: run.json and a checkpoint go through one without a loss, and a damaged one is refused with its name."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ import tiny
 
 from driftspec.cli import main
 from driftspec.errors import RunFailed
+from driftspec.experiment.records import CheckpointRecord
+from driftspec.experiment.train import Training
 from driftspec.registry import Registry
+from driftspec.runs.checkpoint import encode
 from driftspec.runs.lifecycle import opened, start
 from driftspec.runs.records import RunRecord
+from driftspec.runs.run_dir import RunDir
+from driftspec.runs.stages import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,43 @@ def test_a_damaged_file_is_one_message(
     for verb in ("resume", "evaluate", "sample"):
         assert main([verb, str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(f"error: {tmp_path}/run.json is damaged (")
+
+
+# Checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_goes_through_its_record_to_the_same_bytes(run: Path) -> None:
+    """Also what a newer version wrote, beside the fields and beside those of the best check."""
+    tree = RunDir(run).load_checkpoint()[1]
+    tree = {"newer": (1, 2), **tree, "best": {"newer": 3, **tree["best"]}}
+    record = CheckpointRecord.read(tree)
+    assert encode(record.entries()) == encode(tree)
+    assert (record.step, record.dim, record.best.step) == (1, 2, None)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda tree: tree.pop("module"), "it has no 'module'"),
+        (lambda tree: tree.pop("dim"), "it has no 'dim'"),
+        (lambda tree: tree.update(best=3), "it is no mapping"),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_one_message(
+    change: Any, why: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    directory = RunDir(tmp_path / "run")
+    step, tree = directory.load_checkpoint()
+    change(tree)
+    directory.save_checkpoint(step, tree)
+    assert main(["sample", str(directory.path), "-n", "5"]) == 1
+    assert capsys.readouterr().err == f"error: {directory.path}: the checkpoint of step 1 is damaged ({why})\n"
+
+
+def test_a_checkpoint_without_a_training_is_not_gone_on_from(run: Path) -> None:
+    saved = load_checkpoint(RunDir(run))
+    training = Training(tiny.experiment("train.steps=1"))
+    training.restore(saved)
+    with pytest.raises(RunFailed, match="the checkpoint of step 1 holds no training to go on with"):
+        training.restore(saved.without("optimizer"))

@@ -27,7 +27,7 @@ from driftspec.registry import Registry, discover
 from driftspec.runs.lifecycle import again, opened, resume, start
 from driftspec.runs.run_dir import RunDir
 from driftspec.runs.session import RunUnderWay
-from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.runs.stages import evaluated_checkpoint, fitted, load_checkpoint
 from driftspec.source.files import Files
 from driftspec.spec import Changes
 
@@ -686,12 +686,12 @@ def test_samples_of_a_spec_that_draws_none_want_a_number(tmp_path: Path, registr
 
 def test_the_averaged_weights_are_what_is_evaluated(tmp_path: Path, registry: Registry) -> None:
     run = made(tmp_path, registry, "train.ema=0.9")
-    tree = run.directory.load_checkpoint()[1]
+    saved = load_checkpoint(run.directory)
     experiment = build(run.spec, Files(Path()))
-    averaged = fitted(experiment, tree)
+    averaged = fitted(experiment, saved)
     assert run.record.evaluated["weights"] == "ema"
-    assert all(torch.equal(p, tree["ema"][name]) for name, p in averaged.module.named_parameters())
-    assert not any(torch.equal(p, tree["module"][name]) for name, p in averaged.module.named_parameters())
+    assert all(torch.equal(p, saved.ema[name]) for name, p in averaged.module.named_parameters())
+    assert not any(torch.equal(p, saved.module[name]) for name, p in averaged.module.named_parameters())
     assert run.spec.evaluate is not None and not averaged.module.training
     streams = experiment.streams.under("evaluate").under("nll")
     seen = replace(tiny.evaluation(experiment, averaged), streams=streams)
@@ -710,7 +710,7 @@ def test_a_monitor_watches_validation_rows(tmp_path: Path, registry: Registry) -
     experiment = build(run.spec, Files(Path()))
     dataset = experiment.dataset
     assert len(dataset.validation) == 300
-    model = fitted(experiment, evaluated_tree(opened(run.path, registry)))
+    model = fitted(experiment, evaluated_checkpoint(opened(run.path, registry)))
     experiment = experiment.with_dataset(replace(dataset, test=dataset.validation))
     assert run.spec.train is not None and run.spec.train.monitor is not None
     assert run.spec.train.monitor.measure(tiny.evaluation(experiment, model)).value == pytest.approx(best, abs=1e-9)

@@ -18,12 +18,13 @@ from driftspec.components import Data, Distribution, Metric, Verdict
 from driftspec.components.observer import STAGES, Observer
 from driftspec.errors import DriftspecError, Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.experiment.build import Experiment, build, use_of
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.registry import Registry
 from driftspec.runs import provenance
 from driftspec.runs.records import RunRecord
 from driftspec.runs.run_dir import RUN, RunDir
 from driftspec.runs.session import RunUnderWay, recorded, resume_command
-from driftspec.runs.stages import carry_out, evaluated_tree, is_trained
+from driftspec.runs.stages import carry_out, evaluated_checkpoint, is_trained, load_checkpoint
 from driftspec.source.document import filled_in, written
 from driftspec.source.files import Files
 from driftspec.spec.fits import check, errors, missing_libraries, problem_at
@@ -88,26 +89,26 @@ def resume(
             raise UsageError(f"'{path}' is finished: nothing to resume")
         if lacking := missing_libraries(run.spec, run.loaded.document, run.record.stages):
             raise refusal(lacking)
-        tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
+        saved = load_checkpoint(run.directory) if run.directory.checkpoints() else None
         if run.record.parent is not None:
             parent = opened(run.record.parent, registry)
-            tree = evaluated_tree(run if tree else parent)
-            experiment, training = _refitted(run.loaded, run.record, tree, parent), None
+            saved = evaluated_checkpoint(run if saved else parent)
+            experiment, training = _refitted(run.loaded, run.record, saved, parent), None
         else:
             files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
             experiment = build(run.spec, files, document=run.loaded.document, stages=run.record.stages)
             _same_data(experiment, run.record, str(path))
             training = _training(experiment, run.record.stages)
-            if training is not None and tree is not None:
-                training.restore(tree)
-        step = tree["step"] if tree else 0
+            if training is not None and saved is not None:
+                training.restore(saved)
+        step = saved.step if saved else 0
         run.directory.cut_records(step)
         once_more = {"argv": list(argv), "at": provenance.now(), "from": step, "skipped": list(run.directory.skipped)}
         run.note(resumed=[*run.record.resumed, once_more])
         run.record = run.record.without("error")
         run.note(id=run.record.id or secrets.token_hex(8))
         with recorded(run, step, resumed=True) as stop:
-            carry_out(run, experiment, training, tree, stop)
+            carry_out(run, experiment, training, saved, stop)
     return run
 
 
@@ -127,8 +128,8 @@ def again(
     `rows` is a file whose rows are measured in place of the run's own test rows.
     """
     parent = opened(path, registry)
-    tree = evaluated_tree(parent) if parent.directory.checkpoints() else None
-    if tree is None or not is_trained(parent):
+    saved = evaluated_checkpoint(parent) if parent.directory.checkpoints() else None
+    if saved is None or not is_trained(parent):
         raise UsageError(f"'{path}' is not trained to its end yet: go on with: {resume_command(parent)}")
     _check_changes(changes, parent.spec.data)
     if rows is not None:
@@ -143,7 +144,7 @@ def again(
     same = loaded.spec.data == parent.spec.data
     # Rows of another file were not trained on: all of them are measured.
     asked = parent.record.changed(stages=stages, every_row=parent.record.every_row or not same)
-    experiment = _refitted(loaded, asked, tree, parent, same)
+    experiment = _refitted(loaded, asked, saved, parent, same)
     check_rows(loaded, experiment, stages)
     run = _new(
         loaded, registry, experiment, out, observer, argv, stages,
@@ -151,8 +152,8 @@ def again(
         **({"data_digest": asked.data_digest} if same else {}), parent=str(parent.path.resolve()),
         verdicts=[one.entry() for one in parent.verdicts if one.source == "train"],
     )  # fmt: skip
-    with recorded(run, tree["step"]) as stop:
-        carry_out(run, experiment, None, tree, stop)
+    with recorded(run, saved.step) as stop:
+        carry_out(run, experiment, None, saved, stop)
     return run
 
 
@@ -238,11 +239,11 @@ _OF_EVERY_DATA = {"split", "standardize"}
 
 
 def _refitted(
-    loaded: spec.Loaded, record: RunRecord, tree: Mapping[str, Any], parent: RunUnderWay, same_data: bool = True
+    loaded: spec.Loaded, record: RunRecord, saved: CheckpointRecord, parent: RunUnderWay, same_data: bool = True
 ) -> Experiment:
     """The experiment of a checkpoint. Data are read to be measured, split as they were for training; or just drawn."""
     files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
-    experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
+    experiment = build(loaded.spec, files, fitted=saved, document=loaded.document)
     if data is not None and ("evaluate" in record.stages or isinstance(data, Distribution)):
         experiment = experiment.with_dataset(_measured(experiment, data, record, parent))
         if same_data:

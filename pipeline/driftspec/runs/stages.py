@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from driftspec import spec
 from driftspec.components.verdict import Verdict
-from driftspec.errors import RunFailed, cause
+from driftspec.errors import DriftspecError, RunFailed, cause
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
+from driftspec.experiment.records import CheckpointRecord
+from driftspec.runs.run_dir import RunDir
 from driftspec.runs.session import RunUnderWay, Stop
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ KEEP = 2
 
 
 def carry_out(
-    run: RunUnderWay, experiment: Experiment, training: Training | None, tree: Mapping[str, Any] | None, stop: Stop
+    run: RunUnderWay, experiment: Experiment, training: Training | None, saved: CheckpointRecord | None, stop: Stop
 ) -> None:
     from driftspec.experiment.evaluate import as_json, evaluate, once, sample
 
@@ -40,11 +42,11 @@ def carry_out(
             run.observer.stage("train")
             _train(run, training, stop)
     elif not run.directory.checkpoints():
-        run.directory.save_checkpoint(tree["step"] if tree else 0, tree or _untrained(experiment))
-    chosen = evaluated_tree(run)
+        save_checkpoint(run.directory, saved or _untrained(experiment))
+    chosen = evaluated_checkpoint(run)
     model = fitted(experiment, chosen)
-    best = _best_step(run.spec, chosen) == chosen["step"]
-    run.note(evaluated={"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best})
+    best = _best_step(run.spec, chosen) == chosen.step
+    run.note(evaluated={"weights": "ema" if chosen.ema else "last", "step": chosen.step, "best": best})
 
     def draw() -> Draws:
         draws = sample(experiment, model)
@@ -79,8 +81,8 @@ def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:
     settings = training.settings
 
     def save() -> None:
-        run.directory.save_checkpoint(training.step, training.tree())
-        best = training.best["step"]
+        save_checkpoint(run.directory, training.checkpoint())
+        best = training.best.step
         run.directory.prune({*run.directory.checkpoints()[-KEEP:], *([best] if best else [])})
         run.observer.checkpoint(training.step, run.directory.weights(training.step))
 
@@ -135,11 +137,11 @@ def _no_draws() -> Draws:
     raise RunFailed("a metric that reads the run's draws cannot monitor training")
 
 
-def _untrained(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "step": 0, "module": experiment.model.module.state_dict(), "ema": None,
-        "transform": experiment.transform.tree(), "dim": experiment.model.dim, "times": experiment.model.times,
-    }  # fmt: skip
+def _untrained(experiment: Experiment) -> CheckpointRecord:
+    return CheckpointRecord.new(
+        step=0, module=experiment.model.module.state_dict(), ema=None, transform=experiment.transform.tree(),
+        dim=experiment.model.dim, times=experiment.model.times,
+    )  # fmt: skip
 
 
 def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> None:
@@ -177,31 +179,43 @@ def shown(run: RunUnderWay) -> Shown:
     return Shown(run.spec, run.record.entries(), run.verdicts, run.measured, pictures)
 
 
-def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:
+def fitted(experiment: Experiment, saved: CheckpointRecord) -> Model:
     """The model a checkpoint holds: its averaged weights if there are any."""
     module = copy.deepcopy(experiment.model.module)
-    module.load_state_dict(tree["ema"] or tree["module"])
+    module.load_state_dict(saved.ema or saved.module)
     return replace(experiment.model, module=module.eval())
 
 
-def evaluated_tree(run: RunUnderWay) -> dict[str, Any]:
+def save_checkpoint(directory: RunDir, record: CheckpointRecord) -> None:
+    directory.save_checkpoint(record.step, record.entries())
+
+
+def load_checkpoint(directory: RunDir, step: int | None = None) -> CheckpointRecord:
+    """The newest checkpoint that is whole, or that of exactly `step`."""
+    number, tree = directory.load_checkpoint(step)
+    try:
+        return CheckpointRecord.read(tree)
+    except DriftspecError as error:
+        raise RunFailed(f"{directory.path}: the checkpoint of step {number} is damaged ({error})") from error
+
+
+def evaluated_checkpoint(run: RunUnderWay) -> CheckpointRecord:
     """The checkpoint that evaluation reads: the best one where early stopping says which, else the newest."""
-    tree: dict[str, Any] = run.directory.load_checkpoint()[1]
-    best = _best_step(run.spec, tree)
-    if best in (None, tree["step"]):
-        return tree
-    chosen: dict[str, Any] = run.directory.load_checkpoint(best)[1]
-    return chosen
+    newest = load_checkpoint(run.directory)
+    best = _best_step(run.spec, newest)
+    return newest if best in (None, newest.step) else load_checkpoint(run.directory, best)
 
 
 def is_trained(run: RunUnderWay) -> bool:
     from driftspec.experiment.train import is_over
 
     train = run.spec.train if "train" in run.record.stages else None
-    return train is None or is_over(train, run.directory.load_checkpoint()[1])
+    if train is None:
+        return True
+    newest = load_checkpoint(run.directory)
+    return is_over(train, newest.step, newest.best)
 
 
-def _best_step(given: spec.Spec, tree: Mapping[str, Any]) -> int | None:
+def _best_step(given: spec.Spec, record: CheckpointRecord) -> int | None:
     stopping = given.train is not None and given.train.early_stopping is not None
-    step: int | None = tree["best"]["step"] if stopping and "best" in tree else None
-    return step
+    return record.best.step if stopping and record.best is not None else None
