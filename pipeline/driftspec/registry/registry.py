@@ -7,6 +7,7 @@ a spec import only what the spec names. The built-in components come through the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -156,7 +157,8 @@ class Registry:
             provider = Provider(plugin, distribution, version, target, digest)
             self.providers.setdefault((kind, name), []).append(provider)
         self.plugins.append(found)
-        vars(self).pop("words", None)
+        with contextlib.suppress(AttributeError):  # not asked for yet
+            del self.words
 
     @functools.cached_property
     def words(self) -> Words:
