@@ -123,3 +123,15 @@ def test_a_checkpoint_without_a_training_is_not_gone_on_from(run: Path) -> None:
     training.restore(saved)
     with pytest.raises(RunFailed, match="the checkpoint of step 1 holds no training to go on with"):
         training.restore(saved.without("optimizer"))
+
+
+# Sweeps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "why"), [("{}", "it has no 'status'"), ("[]", "it is no mapping")])
+def test_a_damaged_sweep_is_one_message(
+    text: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    assert main(["resume", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/sweep.json is damaged ({why})\n"

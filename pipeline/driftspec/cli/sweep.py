@@ -108,7 +108,7 @@ def _result(sweep: SweepUnderWay) -> dict[str, Any]:
         }
         for p in sweep.points
     ]  # fmt: skip
-    return {"sweep": str(path), "status": sweep.info["status"], "points": points}
+    return {"sweep": str(path), "status": sweep.record.status, "points": points}
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:

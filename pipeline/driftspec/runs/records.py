@@ -1,4 +1,4 @@
-"""run.json as a record."""
+"""run.json and sweep.json as records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from driftspec.components.verdict import Judged
-from driftspec.errors import RunFailed
+from driftspec.errors import DriftspecError, RunFailed
 from driftspec.record import Record
 
 LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
@@ -81,9 +81,36 @@ class RunRecord(Record):
         return [Judged.read(entry) for entry in self.verdicts]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepRecord(Record):
+    """What sweep.json holds: how far the sweep is, what made it, and its points."""
+
+    status: str  # running, finished, failed or interrupted
+    name: str | None = None
+    spec: str | None = None  # the spec's file
+    root: str
+    argv: Sequence[str]
+    started: str | None = None  # UTC
+    finished: str | None = None
+    spec_digest: str | None = None
+    stages: Sequence[str]
+    allow_outside: bool
+    jobs: int
+    pid: int | None = None
+    points: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def opened(cls, found: Any, file: Path) -> Self:
+        """Return the record of a sweep that goes on. RunFailed where a key that this needs is missing."""
+        try:
+            return cls.read(found)
+        except DriftspecError as error:
+            raise RunFailed(f"{file} is damaged ({error})") from error
+
+
 def _fits(found: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
     """Whether every entry that has a type is of it."""
     return all(isinstance(found[key], kind) for key, kind in types.items() if key in found)
 
 
-__all__ = ["RunRecord"]
+__all__ = ["RunRecord", "SweepRecord"]

@@ -36,6 +36,7 @@ from driftspec.registry import Registry
 from driftspec.runs import lifecycle as runs
 from driftspec.runs import provenance
 from driftspec.runs.history import look
+from driftspec.runs.records import SweepRecord
 from driftspec.runs.run_dir import RUN, SWEEP, RunDir
 from driftspec.runs.session import RunUnderWay, how_to_resume
 from driftspec.spec.fits import check, errors
@@ -104,11 +105,11 @@ class Watcher:
 
 @dataclass
 class SweepUnderWay:
-    """The points, where they are kept, and what sweep.json says of them all."""
+    """The points, where they are kept, and the record that sweep.json holds."""
 
     directory: RunDir
     points: Sequence[SweepRun]
-    info: dict[str, Any]
+    record: SweepRecord
     settings: Settings
     watcher: Watcher
     jobs: int = 1
@@ -130,8 +131,9 @@ class SweepUnderWay:
         return look(self.at(point).path).record.judged()
 
     def save(self, **changes: Any) -> None:
-        self.info |= changes
-        self.directory.write_json(SWEEP, {**self.info, "points": [point.entry() for point in self.points]})
+        self.record = self.record.changed(**changes)
+        written = self.record.changed(points=[point.entry() for point in self.points])
+        self.directory.write_json(SWEEP, written.entries())
 
 
 def start(
@@ -154,14 +156,14 @@ def start(
         raise SpecError(found)
     digest = digest_of(loaded)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC), prefix="sweep-")
-    info: dict[str, Any] = {
-        "status": "running", "name": loaded.spec.name, "spec": file, "root": str(loaded.root.resolve()),
-        "argv": list(argv), "started": provenance.now(), "finished": None, "spec_digest": digest,
-        "stages": list(stages), "allow_outside": allow_outside, "jobs": settings.jobs or 1,
-    }  # fmt: skip
+    record = SweepRecord.new(
+        status="running", name=loaded.spec.name, spec=file, root=str(loaded.root.resolve()), argv=list(argv),
+        started=provenance.now(), finished=None, spec_digest=digest, stages=list(stages), allow_outside=allow_outside,
+        jobs=settings.jobs or 1,
+    )  # fmt: skip
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text(WHOLE, source.dump(loaded.document.data))
-    sweep = SweepUnderWay(directory, _points(loaded), info, settings, watcher or Watcher(), info["jobs"])
+    sweep = SweepUnderWay(directory, _points(loaded), record, settings, watcher or Watcher(), record.jobs)
     with directory.lock():
         _carry_out(sweep)
     return sweep
@@ -181,15 +183,15 @@ def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Wa
     """Go on with a sweep: finished points are kept, begun ones resumed, the others run."""
     directory = RunDir(Path(path))
     with directory.lock():
-        info = directory.read_json(SWEEP)
+        record = SweepRecord.opened(directory.read_json(SWEEP), directory.path / SWEEP)
         document = source.parse(directory.read_bytes(WHOLE), str(directory.path / WHOLE))
-        loaded = spec.loaded(document, registry, directory.read_bytes("spec.yaml"), Path(info["root"]))
-        sweep = SweepUnderWay(directory, _points(loaded), info, settings, watcher or Watcher())
-        sweep.jobs = settings.jobs or info["jobs"]
+        loaded = spec.loaded(document, registry, directory.read_bytes("spec.yaml"), Path(record.root))
+        sweep = SweepUnderWay(directory, _points(loaded), record, settings, watcher or Watcher())
+        sweep.jobs = settings.jobs or record.jobs
         for point in sweep.points:
             if (sweep.at(point).path / RUN).is_file() and look(sweep.at(point).path).status == "finished":
                 point.status = "finished"
-        if all(point.status == "finished" for point in sweep.points) and info["status"] == "finished":
+        if all(point.status == "finished" for point in sweep.points) and record.status == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
         _carry_out(sweep)
     return sweep
@@ -240,10 +242,10 @@ def _listening(sweep: SweepUnderWay) -> Iterator[None]:
 
 def _begin(sweep: SweepUnderWay, point: SweepRun) -> None:
     """A process for a point. It is its own session's: Ctrl-C reaches it through the parent alone, and once."""
-    info, loaded = sweep.info, point.loaded
+    record, loaded = sweep.record, point.loaded
     job = Job(
-        loaded.document, loaded.text, loaded.root, sweep.at(point).path, info["argv"], info["stages"],
-        info["allow_outside"], sweep.jobs == 1, sweep.settings,
+        loaded.document, loaded.text, loaded.root, sweep.at(point).path, record.argv, record.stages,
+        record.allow_outside, sweep.jobs == 1, sweep.settings,
     )  # fmt: skip
     point.status, point.error = "running", None
     sweep.save()
