@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from driftspec.record import Record
+from driftspec.file_record import FileRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BestCheck(Record):
+class BestCheck(FileRecord):
     """The best validation so far."""
 
     value: float = math.inf
@@ -23,7 +23,7 @@ class BestCheck(Record):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CheckpointRecord(Record):
+class CheckpointRecord(FileRecord):
     """The weights with the map to model units; of a training also all that it carries from step to step."""
 
     step: int

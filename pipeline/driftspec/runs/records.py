@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, RunFailed
-from driftspec.record import Record
+from driftspec.file_record import FileRecord
 
 LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
 """The types by which a run's file is told from a damaged one, where it has these keys."""
@@ -18,7 +18,7 @@ NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | Non
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunRecord(Record):
+class RunRecord(FileRecord):
     """What run.json holds: how far the run is, what made it, what it read and what it wrote."""
 
     status: str  # running, finished, failed or interrupted
@@ -82,7 +82,7 @@ class RunRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SweepRecord(Record):
+class SweepRecord(FileRecord):
     """What sweep.json holds: how far the sweep is, what made it, and its points."""
 
     status: str  # running, finished, failed or interrupted

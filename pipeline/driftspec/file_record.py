@@ -10,7 +10,7 @@ from driftspec.errors import DriftspecError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
+class FileRecord:
     """The entries of a mapping as named fields; a field has its default where the mapping lacks the key.
 
     `entries` returns what `read` was given, in its order, with the keys that only a newer version knows.
@@ -50,6 +50,6 @@ class Record:
         return self.read({key: value for key, value in self.entries().items() if key != name})
 
 
-_BOOKKEEPING = tuple(one.name for one in fields(Record))
+_BOOKKEEPING = tuple(one.name for one in fields(FileRecord))
 
-__all__ = ["Record"]
+__all__ = ["FileRecord"]
