@@ -21,10 +21,11 @@ from driftspec.components import Draws, Metric, Sampler, Solver, Verdict
 from driftspec.components.capabilities import capabilities
 from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment, build
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.runs import lifecycle as runs
 from driftspec.runs.run_dir import meant
-from driftspec.runs.session import Run as Session
-from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.runs.session import RunUnderWay
+from driftspec.runs.stages import evaluated_checkpoint, fitted
 from driftspec.source.files import Files
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
 class Run:
     """A trained model with its spec, its metrics and its directory. B points, d dimensions, data units throughout."""
 
-    def __init__(self, opened: Session):
+    def __init__(self, opened: RunUnderWay):
         self._run = opened
         self.path: Path = opened.path
         """The run directory."""
@@ -75,7 +76,7 @@ class Run:
         """The spec, every default filled in."""
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}', {self._run.info['status']})"
+        return f"Run('{self.path}', {self._run.record.status})"
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -91,15 +92,15 @@ class Run:
     @cached_property
     def _experiment(self) -> Experiment:
         files = Files(self._run.loaded.root, allow_outside=True)  # the run was allowed its file where it was made
-        return build(self.spec, files, fitted=self._tree)
+        return build(self.spec, files, fitted=self._saved)
 
     @cached_property
-    def _tree(self) -> dict[str, Any]:
-        return evaluated_tree(self._run)
+    def _saved(self) -> CheckpointRecord:
+        return evaluated_checkpoint(self._run)
 
     @cached_property
     def _model(self) -> Model:
-        return fitted(self._experiment, self._tree)
+        return fitted(self._experiment, self._saved)
 
     @property
     def module(self) -> nn.Module:
@@ -273,7 +274,7 @@ class Run:
 
     def _points(self, x: Array, named: bool = True) -> Tensor:
         """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""
-        columns = self._run.info["columns"] if named else None
+        columns = self._run.record.columns if named else None
         return arguments.points(arguments.in_order(x, columns), self._experiment.model.dim)
 
     def _offering(self, *what: str) -> None:

@@ -130,7 +130,7 @@ def by_pipeline(training: Training, directory: RunDir, told: Audience) -> Iterat
             directory.append_record(record.line())
         told.step(record, STEPS)
         if record.step % training.settings.checkpoint_every == 0:
-            directory.save_checkpoint(training.step, training.tree())
+            directory.save_checkpoint(training.step, training.checkpoint().entries())
         yield time.process_time() - started
         started = time.process_time()
 

@@ -189,3 +189,11 @@ def test_a_plugin_brings_words_and_a_broken_table_costs_no_answer(tmp_path: Any)
         assert warning.startswith(f"warning[{cause[:4]}]") and "driftspec_elsewhere" in warning
         assert "'wavy'; allowed" in answer
         assert said(TEXT, registry=with_plugin(tmp_path, table)) == []
+
+
+def test_a_plugin_that_is_added_later_brings_its_words_too(tmp_path: Any) -> None:
+    registry = discover()
+    assert registry.words.meant("wavy", ["gelu"]) is None
+    (tmp_path / "words.py").write_text(HEAD + "{'gelu': 'wavy'}")
+    registry.add_file(tmp_path / "words.py")
+    assert registry.words.meant("wavy", ["gelu"]) == "gelu"

@@ -21,7 +21,7 @@ from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.errors import Interrupted, RunFailed
 from driftspec.registry import HOOKS, Plugin, Registry, hookimpl, installed
 from driftspec.runs.lifecycle import again, resume, start
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.spec import Changes
 
 EVENTS = [name for name in HOOKS if name != "driftspec_components"]
@@ -76,7 +76,7 @@ def listener(told: list[Any]) -> dict[str, Callable[..., Any]]:
     return dict(zip(EVENTS, (started, step, checkpoint, metric, finished)))
 
 
-def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None) -> Run:
+def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None) -> RunUnderWay:
     return start(tiny.loaded(*sets, registry=registry), registry, out=folder / "run", observer=observer)
 
 

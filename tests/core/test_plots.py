@@ -128,7 +128,7 @@ def test_a_picture_that_fails_is_a_warning_and_metrics_and_samples_are_there(
     monkeypatch.setattr(plots, "_samples", singular)
     monkeypatch.setattr(plots, "WALKERS", 16)
     run = start(tiny.loaded("train.steps=1", *SCORE, "evaluate=[ess]"), registry, out=tmp_path / "run")
-    assert run.info["status"] == "finished" and there == ["metrics.json", "samples.npy"]
+    assert run.record.status == "finished" and there == ["metrics.json", "samples.npy"]
     (found,) = (one.verdict for one in run.verdicts if one.source == "plots")
     assert str(found) == "pictures not drawn: 'samples' (LinAlgError: Singular matrix)"
     assert found.severity == "warning" and "pictures not drawn" in (run.path / "report.html").read_text()
@@ -212,13 +212,13 @@ def test_the_report_stands_alone(tmp_path: Path, registry: Registry) -> None:
     for measured in run.measured.values():
         assert f"<td class=number>{with_error(measured.value, measured.stderr)}<td>" in page
     assert run.measured["nll"].line is not None and run.measured["nll"].line in page
-    assert "type: neural_ode" in page and run.info["torch"] in page
+    assert "type: neural_ode" in page and run.record.torch in page
 
 
 def test_what_stands_in_a_report_is_text(tmp_path: Path, registry: Registry) -> None:
     loaded = tiny.loaded("train.steps=1", "evaluate=[{type: nll, name: few, points: 9}]", "sample=null")
     run = start(loaded, registry, out=tmp_path / "run")
-    run.info["git"] = {"commit": "<script>alert(1)</script>", "dirty": False}
+    run.note(git={"commit": "<script>alert(1)</script>", "dirty": False})
     page = report.page(shown(run))
     assert "<script" not in page and "&lt;script&gt;" in page and "<td>few<" in page
 
@@ -226,7 +226,7 @@ def test_what_stands_in_a_report_is_text(tmp_path: Path, registry: Registry) -> 
 def test_a_failed_metrics_floor_and_error_may_be_missing(tmp_path: Path, registry: Registry) -> None:
     run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
     assert "<h2>Run</h2>" in (run.path / "report.html").read_text()
-    assert np.isfinite(run.info["seconds"]["plots"])
+    assert np.isfinite(run.record.seconds["plots"])
     run.measured |= {"lone": Measured(2.0, None, "", 9, {}, "one chain < two"), "sure": Measured(2.0, 0.25, "", 9)}
     page = report.page(shown(run))
     assert "2 <small>no standard error:</small><small>one chain &lt; two</small>" in page and "2 ± 0.25" in page
@@ -263,11 +263,11 @@ def test_the_report_begins_with_what_is_bad(
 
 def test_the_report_says_in_words_which_weights_and_which_commit(tmp_path: Path, registry: Registry) -> None:
     run = start(tiny.loaded("train.steps=1", "evaluate=[]", "sample=null"), registry, out=tmp_path / "run")
-    run.info |= {"git": None, "evaluated": {"weights": "ema", "step": 600, "best": False}}
+    run.note(git=None, evaluated={"weights": "ema", "step": 600, "best": False})
     page = report.page(shown(run))
     assert "<th>git" not in page
     assert "<td>moving average (ema) at step 600<" in page
-    run.info["git"] = {"commit": "0123456789abcdef", "dirty": True}
+    run.note(git={"commit": "0123456789abcdef", "dirty": True})
     assert "<td>commit 0123456789ab with changes that are not committed<" in report.page(shown(run))
 
 

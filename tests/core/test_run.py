@@ -26,8 +26,8 @@ from driftspec.experiment.build import build
 from driftspec.registry import Registry, discover
 from driftspec.runs.lifecycle import again, opened, resume, start
 from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run
-from driftspec.runs.stages import evaluated_tree, fitted
+from driftspec.runs.session import RunUnderWay
+from driftspec.runs.stages import evaluated_checkpoint, fitted, load_checkpoint
 from driftspec.source.files import Files
 from driftspec.spec import Changes
 
@@ -99,14 +99,14 @@ def with_plugin(plugin: Path) -> Registry:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
+def whole(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> RunUnderWay:
     """The tiny spec run from end to end, undisturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return start(tiny.loaded(), registry, out=tmp_path_factory.mktemp("whole") / "run")
 
 
-def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None, **keys: Any) -> Run:
+def made(folder: Path, registry: Registry, *sets: str, observer: Observer | None = None, **keys: Any) -> RunUnderWay:
     loaded = tiny.loaded(*sets, registry=registry, root=folder)
     return start(loaded, registry, out=folder / "run", observer=observer, **keys)
 
@@ -186,11 +186,11 @@ def test_git_and_other_peoples_plugins_are_recorded(
     for words in (["init", "-q"], ["add", "note"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *words], check=True, cwd=tmp_path)
     sets = ("dynamics.network={type: square, gain: 0.0}", "train.steps=1", *BARE)
-    clean = made(tmp_path / "a", with_plugin, *sets).info
+    clean = made(tmp_path / "a", with_plugin, *sets).record
     (tmp_path / "note").write_text("b")
-    dirty = made(tmp_path / "b", with_plugin, *sets).info
-    assert re.fullmatch("[0-9a-f]{40}", clean["git"]["commit"]) and not clean["git"]["dirty"] and dirty["git"]["dirty"]
-    assert clean["plugins"] == {"driftspec": __version__, "saved.py": with_plugin.files[next(iter(with_plugin.files))]}
+    dirty = made(tmp_path / "b", with_plugin, *sets).record
+    assert re.fullmatch("[0-9a-f]{40}", clean.git["commit"]) and not clean.git["dirty"] and dirty.git["dirty"]
+    assert clean.plugins == {"driftspec": __version__, "saved.py": with_plugin.files[next(iter(with_plugin.files))]}
 
 
 def test_run_json_says_running_while_it_does(tmp_path: Path, registry: Registry) -> None:
@@ -200,21 +200,23 @@ def test_run_json_says_running_while_it_does(tmp_path: Path, registry: Registry)
     assert "digests" not in seen[0] and info(tmp_path / "run")["status"] == "finished"
 
 
-def test_a_record_for_each_logged_step(whole: Run) -> None:
+def test_a_record_for_each_logged_step(whole: RunUnderWay) -> None:
     lines = records(whole.path)
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert all({"loss", "steps", "grad_norm", "lr", "evaluations"} <= set(line) for line in lines)
     assert [line["step"] for line in lines if "solver_error" in line] == [20, 40]
 
 
-def test_the_resolved_spec_is_the_same_run(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_resolved_spec_is_the_same_run(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     text = (whole.path / "resolved.yaml").read_text()
     repeated = start(tiny.loaded(text=text), registry, out=tmp_path / "run")
-    assert repeated.info["spec_digest"] == whole.info["spec_digest"]
+    assert repeated.record.spec_digest == whole.record.spec_digest
     assert outcome(repeated.path) == outcome(whole.path)
 
 
-def test_the_same_seed_is_the_same_bytes_and_another_is_not(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_same_seed_is_the_same_bytes_and_another_is_not(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     same, other = (made(tmp_path / str(seed), registry, f"seed={seed}") for seed in (3, 4))
     assert len(outcome(whole.path)) == 6
     assert outcome(same.path) == outcome(whole.path) and records(same.path) == records(whole.path)
@@ -228,8 +230,8 @@ def test_the_digest_of_a_run_knows_a_files_content_not_its_path(tmp_path: Path, 
         np.save(tmp_path / f"{name}.npy", rows)
         sets = (f"data={{type: saved, path: {tmp_path / name}.npy}}", "train.steps=1", *BARE)
         run = made(tmp_path / name, with_plugin, *sets, allow_outside=True)
-        digests.append((run.info["spec_digest"], run.info["data_digest"]))
-        assert run.info["columns"] == ["column 0", "column 1"]
+        digests.append((run.record.spec_digest, run.record.data_digest))
+        assert run.record.columns == ["column 0", "column 1"]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -278,15 +280,15 @@ def test_any_dimension_and_precision(sets: list[str], drawn: set[str], tmp_path:
     assert {path.stem for path in (run.path / "plots").glob("*")} == drawn
     metrics = json.loads((run.path / "metrics.json").read_bytes())
     assert metrics["nll"]["details"]["confirmed"]["difference"] < (1e-6 if "float64" in sets[0] else 1e-3)
-    assert np.load(run.path / "samples.npy").shape == (100, run.info["dim"])
+    assert np.load(run.path / "samples.npy").shape == (100, run.record.dim)
 
 
 # Interrupted and resumed -------------------------------------------------------------------------------------------
 
 
-def finish(path: Path, registry: Registry) -> Run:
+def finish(path: Path, registry: Registry) -> RunUnderWay:
     run = resume(path, registry, argv=["run-spec", "resume", str(path)])
-    assert run.info["status"] == info(path)["status"] == "finished" and "error" not in info(path)
+    assert run.record.status == info(path)["status"] == "finished" and "error" not in info(path)
     return run
 
 
@@ -295,7 +297,7 @@ def finish(path: Path, registry: Registry) -> Run:
     [(27, 27, signal.SIGINT), (27, 27, signal.SIGTERM), (40, 40, signal.SIGINT), (1, 1, signal.SIGTERM)],
 )
 def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
-    at: int, again_from: int, number: signal.Signals, whole: Run, tmp_path: Path, registry: Registry
+    at: int, again_from: int, number: signal.Signals, whole: RunUnderWay, tmp_path: Path, registry: Registry
 ) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"after step {at}, its checkpoint is written") as raised:
@@ -304,7 +306,7 @@ def test_a_signal_in_training_waits_for_the_step_and_costs_nothing(
     told = info(tmp_path / "run")
     assert told["status"] == "interrupted" and f"run-spec resume {tmp_path}/run" in told["error"]["message"]
     run = finish(tmp_path / "run", registry)
-    assert [entry["from"] for entry in run.info["resumed"]] == [again_from]
+    assert [entry["from"] for entry in run.record.resumed] == [again_from]
     expected = outcome(whole.path)
     assert {name: run_bytes for name, run_bytes in outcome(run.path).items() if name in expected} | {
         name: expected[name] for name in expected if "00000020" in name
@@ -325,7 +327,7 @@ def test_an_interrupted_run_ends_a_loop_that_catches_every_exception(tmp_path: P
     assert begun == [0] and not issubclass(Interrupted, Exception)
 
 
-def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_the_second_signal_does_not_wait(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     def twice() -> None:
         interrupt()()
         interrupt()()
@@ -334,11 +336,11 @@ def test_the_second_signal_does_not_wait(whole: Run, tmp_path: Path, registry: R
     with pytest.raises(Interrupted):
         made(tmp_path, registry, observer=At(twice, step=33))
     run = finish(tmp_path / "run", registry)
-    assert run.info["resumed"][0]["from"] == 20
+    assert run.record.resumed[0]["from"] == 20
     assert outcome(run.path) == outcome(whole.path) and records(run.path) == records(whole.path)
 
 
-def test_a_signal_in_evaluation_ends_it_at_once(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_signal_in_evaluation_ends_it_at_once(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(Interrupted) as raised:
         made(tmp_path, registry, observer=At(interrupt(signal.SIGTERM), metric="nll"))
     assert raised.value.exit_code == 143 and info(tmp_path / "run")["status"] == "interrupted"
@@ -354,17 +356,17 @@ def test_several_interruptions_and_early_stopping(tmp_path: Path, registry: Regi
         "train.steps=400",
     )
     plain = made(tmp_path / "plain", registry, *sets)
-    best = plain.info["evaluated"]["step"]
+    best = plain.record.evaluated["step"]
     with pytest.raises(Interrupted):
         made(tmp_path, registry, *sets, observer=At(interrupt(), step=best + 1))
     with pytest.raises(Interrupted):
         resume(tmp_path / "run", registry, At(interrupt(), step=best + 2))
     run = finish(tmp_path / "run", registry)
     assert records(run.path) == records(plain.path)
-    assert run.info["evaluated"] == plain.info["evaluated"] == {"weights": "ema", "step": best, "best": True}
+    assert run.record.evaluated == plain.record.evaluated == {"weights": "ema", "step": best, "best": True}
     assert (run.path / "metrics.json").read_bytes() == (plain.path / "metrics.json").read_bytes()
     newest = plain.directory.checkpoints()[-1]
-    assert newest == best + 12 and f"checkpoints/step-{best:08d}.safetensors" in plain.info["digests"]
+    assert newest == best + 12 and f"checkpoints/step-{best:08d}.safetensors" in plain.record.digests
 
 
 PROCESS = "import sys; from driftspec.cli import main; sys.exit(main())"
@@ -372,14 +374,16 @@ LONG = ("train.steps=200", "train.checkpoint_every=50", "train.ema=0.9", "evalua
 
 
 @pytest.fixture(scope="session")
-def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Run:
+def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> RunUnderWay:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return made(tmp_path_factory.mktemp("long"), registry, *LONG)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_process_ended_by_a_signal(number: signal.Signals, long_run: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_process_ended_by_a_signal(
+    number: signal.Signals, long_run: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     """Once in a real process: exit code, the line to paste, and the same bytes after it was pasted."""
     folder = tmp_path / "a folder"
     folder.mkdir()
@@ -397,7 +401,7 @@ def test_a_process_ended_by_a_signal(number: signal.Signals, long_run: Run, tmp_
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL and told["status"] == "running"
         run = finish(path, registry)
-        assert run.info["resumed"][0]["from"] in (100, 150)
+        assert run.record.resumed[0]["from"] in (100, 150)
     else:
         assert process.returncode == 128 + number and told["status"] == "interrupted"
         assert "Traceback" not in said
@@ -452,7 +456,7 @@ def test_a_failure_is_named_and_leaves_the_last_checkpoint(name: str, tmp_path: 
         again(tmp_path / "run", with_plugin, Changes(), ["evaluate"])
 
 
-def test_a_failed_evaluation_leaves_a_trained_model(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_failed_evaluation_leaves_a_trained_model(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     sets = ("evaluate=[{type: nll, points: 100, solver: {type: dopri5, max_evaluations: 8}}]",)
     with pytest.raises(RunFailed, match="status budget"):
         made(tmp_path, registry, *sets)
@@ -482,26 +486,26 @@ def stopped(folder: Path, registry: Registry, *sets: str, step: int = 30, **keys
     return folder / "run"
 
 
-def test_what_cannot_be_resumed_says_so(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_what_cannot_be_resumed_says_so(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(UsageError, match="finished: nothing to resume"):
         resume(whole.path, registry)
     with pytest.raises(UsageError, match="not a run"):
         resume(tmp_path, registry)
 
 
-def test_without_a_checkpoint_it_starts_over(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_without_a_checkpoint_it_starts_over(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     path = stopped(tmp_path, registry)
     shutil.rmtree(path / "checkpoints")
     run = finish(path, registry)
-    assert run.info["resumed"][0]["from"] == 0
+    assert run.record.resumed[0]["from"] == 0
     assert outcome(path) == outcome(whole.path) and records(path) == records(whole.path)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_said(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_said(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     path = stopped(tmp_path, registry)
     (path / "checkpoints" / "step-00000030.safetensors").write_bytes(b"torn")
     run = finish(path, registry)
-    assert run.info["resumed"][0]["from"] == 20 and "step 30" in run.info["resumed"][0]["skipped"][0]
+    assert run.record.resumed[0]["from"] == 20 and "step 30" in run.record.resumed[0]["skipped"][0]
     assert records(path) == records(whole.path)
     assert (path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
 
@@ -515,7 +519,7 @@ def test_two_resumes_at_once_refuse_each_other(tmp_path: Path, registry: Registr
             resume(path, registry)
         refused.append(raised.value)
 
-    assert resume(path, registry, At(second, step=31)).info["status"] == "finished"
+    assert resume(path, registry, At(second, step=31)).record.status == "finished"
     assert len(refused) == 1
 
 
@@ -542,7 +546,9 @@ def test_a_changed_data_file_is_refused(tmp_path: Path, with_plugin: Registry, m
 # Again -------------------------------------------------------------------------------------------------------------
 
 
-def test_measured_again_it_has_the_same_bytes_and_a_parent(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_measured_again_it_has_the_same_bytes_and_a_parent(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     child = again(whole.path, registry, Changes(), ["evaluate"], out=tmp_path / "child")
     assert (child.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
     assert info(child.path)["parent"] == str(whole.path) and info(child.path)["status"] == "finished"
@@ -552,7 +558,7 @@ def test_measured_again_it_has_the_same_bytes_and_a_parent(whole: Run, tmp_path:
     assert (grandchild.path / "samples.npy").read_bytes() == (whole.path / "samples.npy").read_bytes()
 
 
-def test_stages_apart_are_the_whole(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_stages_apart_are_the_whole(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     run = made(tmp_path, registry, stages=["train"])
     assert not (run.path / "metrics.json").exists() and not (run.path / "samples.npy").exists()
     child = again(run.path, registry, Changes(), ["evaluate", "sample"], out=tmp_path / "child")
@@ -560,7 +566,7 @@ def test_stages_apart_are_the_whole(whole: Run, tmp_path: Path, registry: Regist
         assert (child.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_more_samples_begin_with_the_ones_there_were(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_more_samples_begin_with_the_ones_there_were(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     few = np.load(whole.path / "samples.npy")
     count = Changes(options=(("-n", "sample.count", 700),))
     more = np.load(again(whole.path, registry, count, ["sample"], out=tmp_path / "a").path / "samples.npy")
@@ -578,7 +584,7 @@ def test_more_samples_begin_with_the_ones_there_were(whole: Run, tmp_path: Path,
     ["samplerx.type=ode", "seedling=3", "sampleX", "dynamics.network.hidden=[3]", "train.steps=3", "data.noise=0.2",
      "estimator=hutchinson", "solver=rk4", "name=b", "data={type: moons}", "data.paths=x", "data.split=[0, 0, 1]"],
 )  # fmt: skip
-def test_what_was_trained_cannot_be_set(key: str, whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_what_was_trained_cannot_be_set(key: str, whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     sets, unsets = ([key], []) if "=" in key else ([], [key])
     with pytest.raises(UsageError, match="trained"):
         again(whole.path, registry, Changes(sets, unsets), ["sample"], out=tmp_path / "child")
@@ -603,7 +609,7 @@ def test_a_moved_run_is_sampled_without_its_data(
     (tmp_path / "rows.npy").unlink()
     child = again(moved, with_plugin, Changes(), ["sample"], out=tmp_path / "child")
     assert np.array_equal(np.load(child.path / "samples.npy"), before)
-    assert child.info["columns"] == ["column 0", "column 1"] and child.info["parent"] == str(moved)
+    assert child.record.columns == ["column 0", "column 1"] and child.record.parent == str(moved)
     with pytest.raises(SpecError, match=r"rows\.npy"):
         again(moved, with_plugin, Changes(["evaluate=[{type: nll, baselines: []}]"]), ["evaluate"])
 
@@ -618,8 +624,8 @@ def test_other_rows_are_measured_all_of_them(
     child = again(run.path, with_plugin, changes, ["evaluate"], out=tmp_path / "child")
     entry = json.loads((child.path / "metrics.json").read_bytes())["nll"]
     assert entry["n"] == 57 and entry["details"]["baselines"]["kde"]["fitted_on"] == 240  # the run's training rows
-    assert child.info["data_digest"] not in (None, run.info["data_digest"])
-    assert child.info["every_row"] and not run.info["every_row"]
+    assert child.record.data_digest not in (None, run.record.data_digest)
+    assert child.record.every_row and not run.record.every_row
     grandchild = again(child.path, with_plugin, Changes(), ["evaluate"], out=tmp_path / "grandchild")
     assert (grandchild.path / "metrics.json").read_bytes() == (child.path / "metrics.json").read_bytes()
     np.save("wide.npy", np.zeros((57, 3)))
@@ -627,7 +633,7 @@ def test_other_rows_are_measured_all_of_them(
         again(run.path, with_plugin, Changes(["data.path=wide.npy"]), ["evaluate"])
 
 
-def test_an_interrupted_measurement_goes_on(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_an_interrupted_measurement_goes_on(whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(Interrupted):
         again(
             whole.path, registry, Changes(), ["evaluate"], out=tmp_path / "run", observer=At(interrupt(), metric="nll")
@@ -640,7 +646,9 @@ def test_an_interrupted_measurement_goes_on(whole: Run, tmp_path: Path, registry
         assert (run.path / "metrics.json").read_bytes() == (whole.path / "metrics.json").read_bytes()
 
 
-def test_another_solver_on_a_finished_run_has_its_own_defaults(whole: Run, tmp_path: Path, registry: Registry) -> None:
+def test_another_solver_on_a_finished_run_has_its_own_defaults(
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
+) -> None:
     typed, named = Changes(["sampler.solver.type=dopri5"]), Changes(["sampler.solver=dopri5"])
     runs = [again(whole.path, registry, one, ["sample"], out=tmp_path / str(i)) for i, one in enumerate((typed, named))]
     first, second = (run.path / "samples.npy" for run in runs)
@@ -653,7 +661,7 @@ def test_another_solver_on_a_finished_run_has_its_own_defaults(whole: Run, tmp_p
 
 
 def test_a_stage_on_a_finished_run_is_asked_for_no_more_than_it_does(
-    whole: Run, tmp_path: Path, registry: Registry
+    whole: RunUnderWay, tmp_path: Path, registry: Registry
 ) -> None:
     hungry = "evaluate=[{type: energy_distance, samples: 2000}]"
     child = again(whole.path, registry, Changes([hungry, "sample.count=5"]), ["sample"], out=tmp_path / "sampled")
@@ -663,7 +671,7 @@ def test_a_stage_on_a_finished_run_is_asked_for_no_more_than_it_does(
     quick = "evaluate=[{type: round_trip, points: 8}]"
     broken = Changes([quick, "sampler={type: ode, solver: {type: rk4, steps: 50, max_steps: 40}}"])
     child = again(child.path, registry, broken, ["evaluate"], out=tmp_path / "measured")
-    assert child.info["status"] == "finished"
+    assert child.record.status == "finished"
     with pytest.raises(SpecError, match="more than 'max_steps'"):
         again(child.path, registry, Changes(), ["sample"])
 
@@ -678,12 +686,12 @@ def test_samples_of_a_spec_that_draws_none_want_a_number(tmp_path: Path, registr
 
 def test_the_averaged_weights_are_what_is_evaluated(tmp_path: Path, registry: Registry) -> None:
     run = made(tmp_path, registry, "train.ema=0.9")
-    tree = run.directory.load_checkpoint()[1]
+    saved = load_checkpoint(run.directory)
     experiment = build(run.spec, Files(Path()))
-    averaged = fitted(experiment, tree)
-    assert run.info["evaluated"]["weights"] == "ema"
-    assert all(torch.equal(p, tree["ema"][name]) for name, p in averaged.module.named_parameters())
-    assert not any(torch.equal(p, tree["module"][name]) for name, p in averaged.module.named_parameters())
+    averaged = fitted(experiment, saved)
+    assert run.record.evaluated["weights"] == "ema"
+    assert all(torch.equal(p, saved.ema[name]) for name, p in averaged.module.named_parameters())
+    assert not any(torch.equal(p, saved.module[name]) for name, p in averaged.module.named_parameters())
     assert run.spec.evaluate is not None and not averaged.module.training
     streams = experiment.streams.under("evaluate").under("nll")
     seen = replace(tiny.evaluation(experiment, averaged), streams=streams)
@@ -698,11 +706,11 @@ def test_a_monitor_watches_validation_rows(tmp_path: Path, registry: Registry) -
         "data.split=[0.8, 0.15, 0.05]",
     )
     run = made(tmp_path, registry, *sets, "evaluate=[nll]")
-    (best,) = [r["validation"] for r in records(run.path) if r["step"] == run.info["evaluated"]["step"]]
+    (best,) = [r["validation"] for r in records(run.path) if r["step"] == run.record.evaluated["step"]]
     experiment = build(run.spec, Files(Path()))
     dataset = experiment.dataset
     assert len(dataset.validation) == 300
-    model = fitted(experiment, evaluated_tree(opened(run.path, registry)))
+    model = fitted(experiment, evaluated_checkpoint(opened(run.path, registry)))
     experiment = experiment.with_dataset(replace(dataset, test=dataset.validation))
     assert run.spec.train is not None and run.spec.train.monitor is not None
     assert run.spec.train.monitor.measure(tiny.evaluation(experiment, model)).value == pytest.approx(best, abs=1e-9)

@@ -21,7 +21,7 @@ from driftspec.errors import RunFailed
 from driftspec.registry import discover
 from driftspec.runs.lifecycle import start
 from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 
 PLUGIN = '''
 """A metric that talks, and that can end its process."""
@@ -97,7 +97,7 @@ def outcome(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-def alone(folder: Path, *sets: str) -> Run:
+def alone(folder: Path, *sets: str) -> RunUnderWay:
     """The same spec run in this process with --set."""
     registry = discover([folder.parent / "talk.py"])
     return start(tiny.loaded(*sets, text=TEXT, registry=registry), registry, out=folder)
@@ -159,7 +159,7 @@ def test_a_point_is_to_the_byte_the_spec_run_alone_with_set(mixed: tuple[Path, D
         assert outcome(path / number) == outcome(one.path) and len(outcome(one.path)) == 4
         assert "sweep" not in (path / number / "resolved.yaml").read_text()
         info = json.loads((path / number / "run.json").read_bytes())
-        assert info["spec_digest"] == one.info["spec_digest"] and info["digests"] == one.info["digests"]
+        assert info["spec_digest"] == one.record.spec_digest and info["digests"] == one.record.digests
 
 
 def test_resume_keeps_what_is_finished_and_tries_the_rest_again(mixed: tuple[Path, Done]) -> None:

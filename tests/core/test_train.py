@@ -15,6 +15,7 @@ from torch import Tensor
 from driftspec.components import Estimator, Loss, Model, Solver, Trace
 from driftspec.components.observer import Record
 from driftspec.errors import RunFailed, SolveFailed
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.experiment.train import Training, train
 from driftspec.numerics import likelihood
 from driftspec.registry import Registry, discover
@@ -127,14 +128,19 @@ STATEFUL = (
 )  # fmt: skip
 
 
+def through(made: Training) -> CheckpointRecord:
+    """The checkpoint as its files give it back."""
+    return CheckpointRecord.read(checkpoint.decode(*checkpoint.encode(made.checkpoint().entries())))
+
+
 def test_half_the_steps_a_checkpoint_and_the_other_half_are_the_same_bits() -> None:
     whole, first, second = (training(*STATEFUL) for _ in range(3))
     records = steps(whole, 30)
     halves = steps(first, 13)
     assert not torch.equal(weights(first.model.module), weights(whole.model.module))
-    second.restore(checkpoint.decode(*checkpoint.encode(first.tree())))
+    second.restore(through(first))
     halves += steps(second, 17)
-    assert checkpoint.encode(second.tree()) == checkpoint.encode(whole.tree())
+    assert checkpoint.encode(second.checkpoint().entries()) == checkpoint.encode(whole.checkpoint().entries())
     strip = [{k: v for k, v in record.line().items() if k != "seconds"} for record in records + halves]
     assert strip[:30] == strip[30:]
 
@@ -144,7 +150,7 @@ def test_the_number_of_steps_is_part_of_what_is_carried() -> None:
     steps(made, 5)
     assert made.state["steps"] < 10
     other = training("estimator.check_every=1")
-    other.restore(checkpoint.decode(*checkpoint.encode(made.tree())))
+    other.restore(through(made))
     assert other.state == made.state
     assert steps(other, 1)[0].terms["steps"] == made.state["steps"]
 
@@ -182,7 +188,7 @@ def test_patience_ends_training_and_the_best_check_is_known() -> None:
     records = steps(made, 99, lambda model: next(script))
     assert [record.step for record in records if record.best] == [3, 6]
     assert records[-1].step == 12 and records[-1].last and not any(record.last for record in records[:-1])
-    assert made.best == {"value": 3.0, "step": 6, "checks_since": 2}
+    assert made.best.entries() == {"value": 3.0, "step": 6, "checks_since": 2}
     assert steps(made, 99) == []  # it stays over
     assert list(records[-1].line())[-2:] == ["validation", "best"]
 

@@ -16,7 +16,8 @@ from driftspec.components import Measured, Verdict
 from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, Interrupted, RunFailed, UsageError
 from driftspec.report.facts import in_words
-from driftspec.runs.session import Run
+from driftspec.runs.records import RunRecord
+from driftspec.runs.session import RunUnderWay
 from driftspec.source.scalars import with_error
 
 # --- numbers ---
@@ -92,7 +93,7 @@ def test_a_list_of_runs_names_what_is_bad() -> None:
     assert tables.standing("finished", judged) == "finished, bad: chains"
     assert tables.standing("finished", [{**judged[0], "severity": "warning"}]) == "finished"
     good = Judged("nll", Verdict("solver", "within_tolerance", "why", "good"))
-    found = tables.verdicts_of({"verdicts": [good.entry(), {"damaged": 1}, judged[0]]})
+    found = tables.verdicts_of(RunRecord(status="finished", verdicts=[good.entry(), {"damaged": 1}, judged[0]]))
     assert [one.verdict.severity for one in found] == ["bad", "good"]
 
 
@@ -101,7 +102,8 @@ def test_the_last_line_has_the_verdict_on_the_draws_and_of_the_others_what_is_wr
         entries = [Judged(source, Verdict(how, "found", "why", how)).entry() for source, how in judged]  # type: ignore[arg-type]
         unused: Any = None
         measured = {"a": Measured(1.0, 0.5, "", 9, line="first"), "b": Measured(1.0, 0.5, "", 9, line="second")}
-        return Run(unused, unused, unused, {"verdicts": entries}, measured=measured).lines()
+        record = RunRecord(status="finished", verdicts=entries)
+        return RunUnderWay(unused, unused, unused, record, measured=measured).lines()
 
     assert last(("nll", "good"), ("nll", "unknown")) == ["first", "second"]
     assert last(("sample", "good")) == ["first", "good found: why; second"]

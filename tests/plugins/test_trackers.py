@@ -21,7 +21,7 @@ from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.errors import Interrupted
 from driftspec.registry import Registry, discover, installed
 from driftspec.runs.lifecycle import again, resume, start
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.spec import Changes, fits
 from driftspec_plugins.trackers.mlflow import allowed
 
@@ -61,7 +61,7 @@ class At(Note):
             self.action()
 
 
-def made(name: str, *sets: str, observer: Observer | None = None, registry: Registry | None = None) -> Run:
+def made(name: str, *sets: str, observer: Observer | None = None, registry: Registry | None = None) -> RunUnderWay:
     registry = registry or installed()
     loaded = tiny.loaded(*FEW, *sets, registry=registry)
     return start(loaded, registry, out=Path(name), observer=observer or Note())
@@ -140,18 +140,18 @@ def check_both(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunUnderWay:
     """A run without trackers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
         return made(str(tmp_path_factory.mktemp("alone") / "run"))
 
 
-def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: Run, tmp_path: Path) -> None:
+def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: RunUnderWay, tmp_path: Path) -> None:
     note = Note()
     run = made("run", BOTH, observer=note)
     assert note.troubles == [] and outcome(run.path) == outcome(alone.path)
-    assert run.info["spec_digest"] == alone.info["spec_digest"]
+    assert run.record.spec_digest == alone.record.spec_digest
     resolved = (run.path / "resolved.yaml").read_text()
     assert "trackers:\n  - type: tensorboard\n    path: null\n  - type: mlflow\n" in resolved
     assert [line["step"] for line in logged(run.path)] == [2, 4, 6]
@@ -164,7 +164,7 @@ def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: Run, tmp
     _, told = only_run(run.path / "trackers" / "mlflow" / "mlflow.db")
     assert told.data.params["train.steps"] == "6" and told.data.params["evaluate.0.type"] == "nll"
     assert told.data.params["dynamics.network.hidden"] == "[16]" and told.data.params["sample.count"] == "100"
-    assert told.data.tags["driftspec.run"] == run.info["id"] and told.data.tags["driftspec.status"] == "finished"
+    assert told.data.tags["driftspec.run"] == run.record.id and told.data.tags["driftspec.status"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and no ./mlruns
 
 
@@ -184,10 +184,10 @@ def test_runs_share_a_store_that_a_path_names(tmp_path: Path) -> None:
     first, second = made("a", shared), made("b", shared, "seed=4")
     reader = client(tmp_path / "all" / "runs.db")
     found = reader.search_runs([reader.get_experiment_by_name("both").experiment_id])
-    assert {one.data.tags["driftspec.run"] for one in found} == {first.info["id"], second.info["id"]}
+    assert {one.data.tags["driftspec.run"] for one in found} == {first.record.id, second.record.id}
     assert {one.data.params["seed"] for one in found} == {"3", "4"}
     for run in (first, second):
-        assert [step for step, _ in scalars(Path("boards") / "tiny" / run.info["id"], "train/loss")] == [2, 4, 6]
+        assert [step for step, _ in scalars(Path("boards") / "tiny" / run.record.id, "train/loss")] == [2, 4, 6]
         assert not (run.path / "trackers").exists()
 
 
@@ -201,7 +201,7 @@ def test_two_trackers_of_one_type() -> None:
 
 
 @pytest.mark.parametrize("at", [4, "plots"])
-def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int | str, alone: Run) -> None:
+def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int | str, alone: RunUnderWay) -> None:
     with pytest.raises(Interrupted):
         made("run", BOTH, observer=At(at, lambda: os.kill(os.getpid(), signal.SIGINT)))
     database = Path("run/trackers/mlflow/mlflow.db")
@@ -213,7 +213,7 @@ def test_a_resumed_run_goes_on_and_tells_nothing_twice(at: int | str, alone: Run
     check_both(Path("run"))
 
 
-def test_steps_repeated_after_a_failure_are_told_once(alone: Run) -> None:
+def test_steps_repeated_after_a_failure_are_told_once(alone: RunUnderWay) -> None:
     """Steps 4 and 5 come after the checkpoint: they are in the stores already, and are made again."""
 
     def fail() -> None:
@@ -304,7 +304,7 @@ def test_checking_a_spec_imports_no_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
-def test_a_store_that_cannot_be_opened_costs_the_run_nothing(kind: str, alone: Run, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_costs_the_run_nothing(kind: str, alone: RunUnderWay, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     note = Note()
     run = made("run", f"trackers=[{{type: {kind}, path: taken/store}}]", observer=note)
@@ -353,7 +353,7 @@ def driftspec_components():
 '''
 
 
-def test_a_strangers_tracker_comes_through_the_same_door(tmp_path: Path, alone: Run) -> None:
+def test_a_strangers_tracker_comes_through_the_same_door(tmp_path: Path, alone: RunUnderWay) -> None:
     (tmp_path / "own.py").write_text(OWN)
     registry, note = discover([tmp_path / "own.py"]), Note()
     run = made("run", "trackers=[lines, {type: lines, fails: 4}, tensorboard]", registry=registry, observer=note)

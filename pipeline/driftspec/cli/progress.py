@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from driftspec.components.observer import Observer, Record, RunInfo
-from driftspec.runs.session import Run
+from driftspec.runs.session import RunUnderWay
 from driftspec.source.scalars import with_error
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def number(measured: Measured) -> str:
     return text if measured.stderr is not None else f"{text} (no standard error: {why})"
 
 
-def result(run: Run, form: str) -> str:
+def result(run: RunUnderWay, form: str) -> str:
     """What stdout carries: the directory and the lines the metrics end with, or one JSON object."""
     if form == "json":
         from driftspec.experiment.evaluate import as_json
 
         metrics = {name: as_json(measured) for name, measured in run.measured.items()}
-        verdicts = run.info.get("verdicts", [])
-        found = {"run": str(run.path), "status": run.info["status"], "verdicts": verdicts, "metrics": metrics}
+        record = run.record
+        found = {"run": str(run.path), "status": record.status, "verdicts": record.verdicts, "metrics": metrics}
         return json.dumps(found, allow_nan=False)
     return "\n".join([*run.lines(), str(run.path)])

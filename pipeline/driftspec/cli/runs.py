@@ -15,7 +15,8 @@ from driftspec.errors import UsageError, nearest, shown
 from driftspec.report.facts import in_words
 
 if TYPE_CHECKING:
-    from driftspec.runs.history import Entry
+    from driftspec.runs.history import FoundRun
+    from driftspec.runs.records import RunRecord
 
 TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": (2, 2, "two runs, A and B")}
 """Words after each action: how few, how many, and what they are."""
@@ -47,7 +48,7 @@ def main(words: list[str]) -> int:
     elif args.action == "show":
         entry = history.look(options.run(args.names[0]))
         told = {**history.told(entry), "resume": _resume(entry)}
-        lines = _show(told)
+        lines = _show(told, entry.record)
     else:
         told = history.difference(*(history.look(options.run(name)) for name in args.names))
         lines = _diff(told)
@@ -56,7 +57,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _listed(root: str | None, name: str | None = None) -> list[Entry]:
+def _listed(root: str | None, name: str | None = None) -> list[FoundRun]:
     """The runs below a folder, those of one spec where its name is given. What is damaged is said on stderr."""
     from driftspec.runs.history import listed
 
@@ -76,12 +77,12 @@ def _listed(root: str | None, name: str | None = None) -> list[Entry]:
     return chosen
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: FoundRun) -> dict[str, Any]:
     metric = next(iter(entry.metrics), None)
     return {
-        "name": entry.name, "started": entry.info.get("started"), "status": entry.status,
-        "seed": entry.info.get("seed"), "metric": metric, "measured": entry.metrics[metric] if metric else None,
-        "run": str(entry.path), "verdicts": [one.entry() for one in verdicts_of(entry.info)],
+        "name": entry.name, "started": entry.record.started, "status": entry.status,
+        "seed": entry.record.seed, "metric": metric, "measured": entry.metrics[metric] if metric else None,
+        "run": str(entry.path), "verdicts": [one.entry() for one in verdicts_of(entry.record)],
     }  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def _when(moment: str | None) -> str:
     return (moment or "-").replace("T", " ").removesuffix("+00:00")
 
 
-def _resume(entry: Entry) -> str | None:
+def _resume(entry: FoundRun) -> str | None:
     """What goes on with it when pasted into a shell; None where there is nothing to go on with."""
     plugins = [word for file in entry.plugins for word in ("--plugin", file)]
     return shlex.join(["run-spec", "resume", str(entry.path), *plugins]) if entry.resumable else None
@@ -112,19 +113,18 @@ FACTS = ("started", "finished", "seconds", "stages", "seed", "device", "threads"
 """What of run.json is shown, in this order."""
 
 
-def _show(told: dict[str, Any]) -> Iterator[str]:
-    info = told["info"]
-    facts = {key: fact for key in FACTS if (fact := in_words(info, key)) is not None}
+def _show(told: dict[str, Any], record: RunRecord) -> Iterator[str]:
+    facts = {key: fact for key in FACTS if (fact := in_words(told["info"], key)) is not None}
     yield f"{told['run']}: {told['status']}"
     if told["problem"]:
         yield f"  {told['problem']}"
     if told["resume"]:
         yield f"  go on with: {told['resume']}"
-    if info.get("argv"):
-        yield f"  made by: {shlex.join(map(str, info['argv']))}"
+    if record.argv:
+        yield f"  made by: {shlex.join(map(str, record.argv))}"
     if facts:
         yield from aligned(list(facts.items()), "  ")
-    if verdicts := verdicts_of(info):
+    if verdicts := verdicts_of(record):
         yield "verdicts"
         yield from (f"  {one.verdict.severity}: {one.source}: {one.verdict}" for one in verdicts)
     if told["metrics"]:

@@ -29,6 +29,6 @@ def main(words: list[str]) -> int:
         observer=Progress(args.quiet, args.verbose), argv=["run-spec", "sample", *words],
     )  # fmt: skip
     if file is not None:
-        done.directory.export_samples(file, done.info["columns"])
+        done.directory.export_samples(file, done.record.columns)
     print(result(done, args.format))
     return options.exit_code(args, done.verdicts)

@@ -16,7 +16,7 @@ from driftspec.errors import RunFailed, shown
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
-    from driftspec.runs.sweeps import Settings, Sweep, Watcher
+    from driftspec.runs.sweeps import Settings, SweepUnderWay, Watcher
     from driftspec.spec import Loaded
 
 
@@ -61,21 +61,21 @@ def settings(args: argparse.Namespace, registry: Registry) -> Settings:
 
 def watcher(quiet: bool) -> Watcher:
     """Tells stderr how a sweep goes; of what fails also when quiet."""
-    from driftspec.runs.sweeps import Point, Watcher
+    from driftspec.runs.sweeps import SweepRun, Watcher
 
     def say(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
     class Telling(Watcher):
-        def started(self, sweep: Sweep) -> None:
+        def started(self, sweep: SweepUnderWay) -> None:
             self.last = sweep.points[-1].number
             say(f"sweep of {len(sweep.points)} points: {sweep.directory.path}")
 
-        def began(self, point: Point) -> None:
+        def began(self, point: SweepRun) -> None:
             say(f"point {point.number} of {self.last}: {_assigned(point.loaded.values)}")
 
-        def ended(self, point: Point) -> None:
+        def ended(self, point: SweepRun) -> None:
             if point.error is not None:
                 print(f"point {point.number} failed: {point.error}", file=sys.stderr, flush=True)
             else:
@@ -84,7 +84,7 @@ def watcher(quiet: bool) -> Watcher:
     return Telling()
 
 
-def finished(sweep: Sweep, args: argparse.Namespace) -> int:
+def finished(sweep: SweepUnderWay, args: argparse.Namespace) -> int:
     """The exit code, with the result on stdout; RunFailed where a point has failed."""
     result = _result(sweep)
     print(json.dumps(result, allow_nan=False) if args.format == "json" else "\n".join(_text(result)), flush=True)
@@ -94,7 +94,7 @@ def finished(sweep: Sweep, args: argparse.Namespace) -> int:
     return options.exit_code(args, [verdict for point in sweep.points for verdict in sweep.verdicts(point)])
 
 
-def _result(sweep: Sweep) -> dict[str, Any]:
+def _result(sweep: SweepUnderWay) -> dict[str, Any]:
     from driftspec.runs.history import look
 
     def metrics(status: str, path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _result(sweep: Sweep) -> dict[str, Any]:
         }
         for p in sweep.points
     ]  # fmt: skip
-    return {"sweep": str(path), "status": sweep.info["status"], "points": points}
+    return {"sweep": str(path), "status": sweep.record.status, "points": points}
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:

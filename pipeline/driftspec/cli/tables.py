@@ -11,6 +11,7 @@ from driftspec.source.scalars import on_one_line, with_error
 
 if TYPE_CHECKING:
     from driftspec.components.verdict import Judged
+    from driftspec.runs.records import RunRecord
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
@@ -27,12 +28,12 @@ def measured(entry: Mapping[str, Any] | None) -> str:
     return with_error(entry["value"], entry.get("stderr"))
 
 
-def verdicts_of(info: Mapping[str, Any]) -> list[Judged]:
+def verdicts_of(record: RunRecord) -> list[Judged]:
     """The verdicts that run.json has, the worst first; those that are damaged are left out."""
     from driftspec.components.verdict import SEVERITIES, Judged
 
     found = []
-    for entry in info.get("verdicts") or ():
+    for entry in record.verdicts or ():
         with contextlib.suppress(RunFailed):
             found.append(Judged.read(entry))
     return sorted(found, key=lambda one: -SEVERITIES.index(one.verdict.severity))

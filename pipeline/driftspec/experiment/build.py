@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from driftspec.components import Data, Solver, Trace
 from driftspec.components.observer import STAGES
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from driftspec.components.dataset import Dataset, Transform
     from driftspec.components.model import Model
     from driftspec.experiment.inspection import Use
+    from driftspec.experiment.records import CheckpointRecord
     from driftspec.streams import Streams
 
 
@@ -79,14 +80,14 @@ class Experiment:
 def build(
     spec: Spec,
     files: Files,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: CheckpointRecord | None = None,
     document: Document | None = None,
     stages: Collection[str] = STAGES,
 ) -> Experiment:
     """Everything a spec can still get wrong fails here: data files, dimensions, the device.
 
     The experiment's spec has every number that the data decide where the given one leaves it to a default.
-    `fitted` is a checkpoint's tree: its transform and dimensions are taken, and no data are read. `document` says where
+    `fitted` is a checkpoint: its transform and dimensions are taken, and no data are read. `document` says where
     in the spec a mistake stands, `stages` what the spec must be good for.
     """
     import torch
@@ -110,7 +111,7 @@ def build(
         dim, transform, times = dataset.dim, dataset.transform, dataset.times
         spec = fitted_to(spec, len(dataset.train))
     elif fitted is not None:
-        dim, transform, times = fitted["dim"], Transform(**fitted["transform"]), fitted["times"]
+        dim, transform, times = fitted.dim, Transform(**fitted.transform), fitted.times
     else:
         laws = (law for law in spec.dynamics.nested().values() if isinstance(law, Data))
         dim = next((d for law in laws if (d := law.dim())), 0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +17,12 @@ from driftspec.components.observer import Record
 from driftspec.errors import RunFailed, blamed
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
+from driftspec.experiment.records import BestCheck, CheckpointRecord
 from driftspec.spec import Train
 
 
 class Training:
-    """Everything training carries from step to step, as one tree that a checkpoint holds."""
+    """Everything training carries from step to step, as one record that a checkpoint holds."""
 
     def __init__(self, experiment: Experiment):
         spec = experiment.spec
@@ -41,36 +41,38 @@ class Training:
         with blamed(self.estimator.label):
             self.state = self.estimator.start(self.model, self.streams.under("start"))
         self.step = 0
-        self.best: dict[str, Any] = {"value": math.inf, "step": None, "checks_since": 0}
+        self.best = BestCheck.new(value=math.inf, step=None, checks_since=0)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
-    def tree(self) -> dict[str, Any]:
+    def checkpoint(self) -> CheckpointRecord:
         """The state after `step` steps."""
-        return {
-            "step": self.step,
-            "module": self.model.module.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "estimator": self.state,
-            "best": self.best,
-            "transform": self.experiment.transform.tree(),
-            "dim": self.model.dim,
-            "times": self.model.times,
-        }
+        return CheckpointRecord.new(
+            step=self.step,
+            module=self.model.module.state_dict(),
+            ema=self.ema.state_dict() if self.ema is not None else None,
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            estimator=self.state,
+            best=self.best,
+            transform=self.experiment.transform.tree(),
+            dim=self.model.dim,
+            times=self.model.times,
+        )
 
-    def restore(self, tree: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's tree."""
-        self.step = tree["step"]
-        self.model.module.load_state_dict(tree["module"])
+    def restore(self, saved: CheckpointRecord) -> None:
+        """Go on from a checkpoint. RunFailed for one that holds no training."""
+        if saved.optimizer is None or saved.schedule is None or saved.best is None:
+            raise RunFailed(f"the checkpoint of step {saved.step} holds no training to go on with")
+        self.step = saved.step
+        self.model.module.load_state_dict(saved.module)
         if self.ema is not None:
-            self.ema.load_state_dict(tree["ema"])
-        self.optimizer.load_state_dict(tree["optimizer"])
-        self.schedule.load_state_dict(tree["schedule"])
-        self.state, self.best = tree["estimator"], dict(tree["best"])
+            self.ema.load_state_dict(saved.ema or {})
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.schedule.load_state_dict(saved.schedule)
+        self.state, self.best = saved.estimator, saved.best
 
     def is_over(self) -> bool:
-        return is_over(self.settings, {"step": self.step, "best": self.best})
+        return is_over(self.settings, self.step, self.best)
 
     def averaged(self) -> Model:
         """The model that is evaluated: the averaged weights if there are any."""
@@ -137,11 +139,11 @@ def _checked(
     value = monitor(watched) if monitor else _validation_loss(training, estimator)
     watched.module.train()
     _finite(value, "validation loss")
-    better = value < training.best["value"] - (stopping.min_delta if stopping else 0.0)
+    better = value < training.best.value - (stopping.min_delta if stopping else 0.0)
     if better:
-        training.best = {"value": value, "step": record.step, "checks_since": 0}
+        training.best = BestCheck.new(value=value, step=record.step, checks_since=0)
     else:
-        training.best = {**training.best, "checks_since": training.best["checks_since"] + 1}
+        training.best = training.best.changed(checks_since=training.best.checks_since + 1)
     return replace(record, validation=value, best=better)
 
 
@@ -163,11 +165,11 @@ def _finite(value: float, what: str) -> float:
     return value
 
 
-def is_over(settings: Train, tree: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's tree is the end of a training: the last step, or the end of early stopping's patience."""
+def is_over(settings: Train, step: int, best: BestCheck | None) -> bool:
+    """Whether a training ends at a step: it is the last one, or early stopping's patience is at its end."""
     stopping = settings.early_stopping
-    patience_over = stopping is not None and tree["best"]["checks_since"] >= stopping.patience
-    return tree["step"] >= settings.steps or patience_over
+    patience_over = stopping is not None and best is not None and best.checks_since >= stopping.patience
+    return step >= settings.steps or patience_over
 
 
 __all__ = ["Training", "is_over", "train"]

@@ -25,7 +25,7 @@ BLOCK = "DRIFTSPEC_BLOCK_PLUGINS"
 
 
 @dataclass(frozen=True)
-class Entry:
+class PluginEntry:
     """One entry point: a plugin to import, or why it is not imported (`problem`)."""
 
     name: str
@@ -50,7 +50,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def entries(only_builtin: bool = False) -> tuple[list[Entry], list[Problem]]:
+def entries(only_builtin: bool = False) -> tuple[list[PluginEntry], list[Problem]]:
     """Every plugin there is, and what is wrong with the variable that blocks some."""
     every = list(_installed())
     given = [name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip()]
@@ -71,7 +71,7 @@ def code_of(file: Path, option: str = "--plugin") -> bytes:
     raise UsageError(f"{option} {file}: {why}")
 
 
-def _blocked(entry: Entry, given: Sequence[str]) -> Entry:
+def _blocked(entry: PluginEntry, given: Sequence[str]) -> PluginEntry:
     """The entry, blocked if the variable names it or its distribution."""
     if {normal(name) for name in given}.isdisjoint({normal(entry.name), normal(entry.distribution)}):
         return entry
@@ -79,7 +79,7 @@ def _blocked(entry: Entry, given: Sequence[str]) -> Entry:
     return replace(entry, problem=problem, blocked=True)
 
 
-def _unknown(given: Sequence[str], every: Sequence[Entry]) -> Iterator[Problem]:
+def _unknown(given: Sequence[str], every: Sequence[PluginEntry]) -> Iterator[Problem]:
     """Names in the variable that are nobody's."""
     names = sorted({name for entry in every for name in (entry.name, entry.distribution)})
     for name in given:
@@ -88,7 +88,7 @@ def _unknown(given: Sequence[str], every: Sequence[Entry]) -> Iterator[Problem]:
             yield Problem("P205", f"{text}; installed: {', '.join(names)}", severity="warning")
 
 
-def _installed() -> Iterator[Entry]:
+def _installed() -> Iterator[PluginEntry]:
     """The entry points of every distribution that has any for this program."""
     seen: set[str] = set()
     for distribution in metadata.distributions():
@@ -101,7 +101,7 @@ def _installed() -> Iterator[Entry]:
         except Exception as error:
             name, version = _label(distribution)
             problem = Problem("P201", f"{_of(name, version)}: its entry points cannot be read: {cause(error)}")
-            yield Entry("?", name, version, problem=problem)
+            yield PluginEntry("?", name, version, problem=problem)
             continue
         if normal(name) in seen:
             continue
@@ -125,11 +125,11 @@ def _of(distribution: str, version: str) -> str:
     return f"{distribution} {version}".strip()
 
 
-def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: str) -> Iterator[Entry]:
+def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: str) -> Iterator[PluginEntry]:
     """One distribution's plugins. A name given twice is the first one's, for a plugin is known by its name."""
     ours: dict[str, str] = {}
     for point in sorted(points, key=lambda point: point.group != GROUP):
-        entry = Entry(point.name, distribution, version, point)
+        entry = PluginEntry(point.name, distribution, version, point)
         if point.group != GROUP:
             if point.name not in ours:  # else the plugin is made for several versions, this one among them
                 yield replace(entry, problem=_other_group(entry, point.group))
@@ -141,7 +141,7 @@ def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: 
             yield entry
 
 
-def _other_group(entry: Entry, group: str) -> Problem:
+def _other_group(entry: PluginEntry, group: str) -> Problem:
     """A plugin for another version of the API, and what to do."""
     number = re.fullmatch(r"driftspec\.v(\d{1,9})", group)
     if number is None:
@@ -151,4 +151,4 @@ def _other_group(entry: Entry, group: str) -> Problem:
     return Problem("P203", f"{text}, or a release of {OWN} for {group}" if newer else text)
 
 
-__all__ = ["API_VERSION", "BLOCK", "GROUP", "OWN", "Entry", "entries", "normal", "who"]
+__all__ = ["API_VERSION", "BLOCK", "GROUP", "OWN", "PluginEntry", "entries", "normal", "who"]

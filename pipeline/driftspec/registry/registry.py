@@ -7,6 +7,7 @@ a spec import only what the spec names. The built-in components come through the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -26,7 +27,7 @@ from driftspec.components.component import Component
 from driftspec.errors import PluginError, Problem, nearest
 from driftspec.registry import providers
 from driftspec.registry.elsewhere import WORDS, Table, Words
-from driftspec.registry.entry_points import API_VERSION, GROUP, Entry, code_of, entries, normal, who
+from driftspec.registry.entry_points import API_VERSION, GROUP, PluginEntry, code_of, entries, normal, who
 from driftspec.registry.providers import Provider
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ class Registry:
             provider = Provider(plugin, distribution, version, target, digest)
             self.providers.setdefault((kind, name), []).append(provider)
         self.plugins.append(found)
-        vars(self).pop("words", None)
+        with contextlib.suppress(AttributeError):  # not asked for yet
+            del self.words
 
     @functools.cached_property
     def words(self) -> Words:
@@ -169,7 +171,7 @@ class Registry:
                 self.wordless += [replace(problem, severity="warning") for problem in error.problems]
         return Words(*tables, WORDS)
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: PluginEntry) -> None:
         """Import a plugin behind an entry point and take it in, or note why not."""
         problems, started = [entry.problem] if entry.problem else [], time.perf_counter()
         if not problems:
@@ -288,7 +290,7 @@ class Registry:
         self.files[str(path)] = digest
 
 
-def _imported(entry: Entry) -> object:
+def _imported(entry: PluginEntry) -> object:
     """The module behind an entry point."""
     with providers.foreign(f"{entry.who} failed to import"):
         return entry.point.load() if entry.point is not None else None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driftspec import source
 from driftspec.errors import DriftspecError, RunFailed
+from driftspec.runs.records import RunRecord
 from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 from driftspec.source.document import dotted, leaves
 
@@ -24,18 +25,18 @@ VERSIONS = ("driftspec", "python", "torch", "plugins", "git", "host", "device", 
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A run as its files tell it. `info` is run.json, empty where that is damaged; `problem` says what is."""
+class FoundRun:
+    """A run as its files tell it. `record` has no keys where run.json is damaged; `problem` says what is."""
 
     path: Path
     status: str
-    info: Mapping[str, Any] = field(default_factory=dict)
+    record: RunRecord
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem: str | None = None
 
     @property
     def name(self) -> str:
-        return str(self.info.get("name") or self.path.parent.name)
+        return str(self.record.name or self.path.parent.name)
 
     @property
     def resumable(self) -> bool:
@@ -45,20 +46,20 @@ class Entry:
     @property
     def plugins(self) -> list[str]:
         """The one-file plugins it was made with, as its command named them."""
-        words = [str(word) for word in self.info.get("argv") or ()]
+        words = [str(word) for word in self.record.argv]
         after = [value for word, value in itertools.pairwise(words) if word == "--plugin"]
         return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
 
 
-def look(path: str | Path) -> Entry:
+def look(path: str | Path) -> FoundRun:
     """The run in a directory. UsageError if there is none; a damaged one is an entry too."""
     return _entry(RunDir.open(path))
 
 
-def listed(root: Path) -> list[Entry]:
+def listed(root: Path) -> list[FoundRun]:
     """Every run below a folder, the newest last; those that do not say when they began are the first."""
     entries = [_entry(RunDir(path)) for path in _runs(root)] if root.is_dir() else []
-    return sorted(entries, key=lambda entry: (str(entry.info.get("started", "")), str(entry.path)))
+    return sorted(entries, key=lambda entry: (entry.record.started or "", str(entry.path)))
 
 
 def _runs(root: Path) -> Iterator[Path]:
@@ -74,50 +75,37 @@ def _runs(root: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _entry(directory: RunDir) -> Entry:
-    info: dict[str, Any] = {}
+def _entry(directory: RunDir) -> FoundRun:
+    record = RunRecord(status=DAMAGED)
     try:
-        info = _read(directory, RUN, _is_info)
-        dead = info["status"] == "running" and not directory.is_locked()
-        metrics = _read(directory, METRICS, _are_metrics) if (directory.path / METRICS).exists() else {}
+        record = RunRecord.listed(directory.read_json(RUN), directory.path / RUN)
+        dead = record.status == "running" and not directory.is_locked()
+        metrics = _metrics(directory) if (directory.path / METRICS).exists() else {}
     except DriftspecError as error:
-        return Entry(directory.path, DAMAGED, info, problem=str(error))
-    return Entry(directory.path, DEAD if dead else info["status"], info, metrics)
+        return FoundRun(directory.path, DAMAGED, record, problem=str(error))
+    return FoundRun(directory.path, DEAD if dead else record.status, record, metrics)
 
 
-def _read(directory: RunDir, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
-    found: dict[str, Any] = directory.read_json(name)
-    if not fits(found):
-        raise RunFailed(f"{directory.path / name} is damaged (not what a run leaves there)")
+def _metrics(directory: RunDir) -> dict[str, Any]:
+    found: dict[str, Any] = directory.read_json(METRICS)
+    if not isinstance(found, dict) or not all(
+        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
+        for one in found.values()
+    ):
+        raise RunFailed(f"{directory.path / METRICS} is damaged (not what a run leaves there)")
     return found
 
 
-def _is_info(found: Any) -> bool:
-    shapes = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
-    return (
-        isinstance(found, dict)
-        and "status" in found
-        and all(isinstance(found[key], shape) for key, shape in shapes.items() if key in found)
-    )
-
-
-def _are_metrics(found: Any) -> bool:
-    return isinstance(found, dict) and all(
-        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
-        for one in found.values()
-    )
-
-
-def told(entry: Entry) -> dict[str, Any]:
+def told(entry: FoundRun) -> dict[str, Any]:
     """All that a run says of itself, and whether its outputs are still the bytes that it recorded."""
     directory = RunDir(entry.path)
     digests = {
         name: {"sha256": digest, "now": _compared(directory, name, digest)}
-        for name, digest in (entry.info.get("digests") or {}).items()
+        for name, digest in entry.record.digests.items()
     }
     files = sorted(path for path in entry.path.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {
-        "run": str(entry.path), "status": entry.status, "problem": entry.problem, "info": dict(entry.info),
+        "run": str(entry.path), "status": entry.status, "problem": entry.problem, "info": entry.record.entries(),
         "metrics": dict(entry.metrics), "digests": digests,
         "files": {str(path.relative_to(entry.path)): path.stat().st_size for path in files},
         "spec": directory.read_bytes(RESOLVED).decode(errors="replace") if (entry.path / RESOLVED).exists() else None,
@@ -130,7 +118,7 @@ def _compared(directory: RunDir, name: str, digest: str) -> str:
     return "same" if directory.digest(name) == digest else "changed"
 
 
-def difference(a: Entry, b: Entry) -> dict[str, Any]:
+def difference(a: FoundRun, b: FoundRun) -> dict[str, Any]:
     """What differs between two runs, every value as [of a, of b]; null is written for what one of them lacks."""
     mine, other = (_digests(entry) for entry in (a, b))
     return {
@@ -142,20 +130,20 @@ def difference(a: Entry, b: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _spec(entry: Entry) -> dict[str, Any]:
+def _spec(entry: FoundRun) -> dict[str, Any]:
     """The resolved spec by dotted keys."""
     text = RunDir(entry.path).read_bytes(RESOLVED)
     return {dotted(path): value for path, value in leaves(source.parse(text, str(entry.path / RESOLVED)).data)}
 
 
-def _versions(entry: Entry) -> dict[str, Any]:
-    return {dotted(path): value for path, value in leaves({key: entry.info.get(key) for key in VERSIONS})}
+def _versions(entry: FoundRun) -> dict[str, Any]:
+    return {dotted(path): value for path, value in leaves({key: getattr(entry.record, key) for key in VERSIONS})}
 
 
-def _digests(entry: Entry) -> dict[str, str]:
+def _digests(entry: FoundRun) -> dict[str, str]:
     """Of its outputs; and of the data file, where there is one."""
-    data = entry.info.get("data_digest")
-    return {**({"data": data} if data else {}), **(entry.info.get("digests") or {})}
+    data = entry.record.data_digest
+    return {**({"data": data} if data else {}), **entry.record.digests}
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -182,4 +170,4 @@ def _equal(a: str | None, b: str | None) -> str:
     return "equal" if a == b else "different"
 
 
-__all__ = ["DAMAGED", "DEAD", "Entry", "difference", "listed", "look", "told"]
+__all__ = ["DAMAGED", "DEAD", "FoundRun", "difference", "listed", "look", "told"]

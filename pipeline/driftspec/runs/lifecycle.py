@@ -19,11 +19,13 @@ from driftspec.components.evaluation import too_few_rows
 from driftspec.components.observer import STAGES, Observer
 from driftspec.errors import DriftspecError, Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.experiment.build import Experiment, build, use_of
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.registry import Registry
 from driftspec.runs import provenance
-from driftspec.runs.run_dir import RunDir
-from driftspec.runs.session import Run, recorded, resume_command
-from driftspec.runs.stages import carry_out, evaluated_tree, is_trained
+from driftspec.runs.records import RunRecord
+from driftspec.runs.run_dir import RUN, RunDir
+from driftspec.runs.session import RunUnderWay, recorded, resume_command
+from driftspec.runs.stages import carry_out, evaluated_checkpoint, is_trained, load_checkpoint
 from driftspec.source.document import filled_in, written
 from driftspec.source.files import Files
 from driftspec.spec.fits import check, errors, missing_libraries, problem_at
@@ -47,7 +49,7 @@ def start(
     observer: Observer | None = None,
     argv: Sequence[str] = (),
     allow_outside: bool = False,
-) -> Run:
+) -> RunUnderWay:
     """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
@@ -59,8 +61,10 @@ def start(
     loaded = replace(loaded, spec=experiment.spec)  # with the numbers that the data decide
     check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
-    known = {"parent": None, "allow_outside": allow_outside, "data_seed": loaded.spec.seed, "every_row": False}
-    run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
+    run = _new(
+        loaded, registry, experiment, out, observer, argv, stages,
+        parent=None, allow_outside=allow_outside, data_seed=loaded.spec.seed, every_row=False,
+    )  # fmt: skip
     with recorded(run) as stop:
         carry_out(run, experiment, training, None, stop)
     return run
@@ -76,34 +80,36 @@ def carried_out(given: spec.Spec, stages: Sequence[str]) -> list[str]:
     return list(stages)
 
 
-def resume(path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()) -> Run:
+def resume(
+    path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()
+) -> RunUnderWay:
     """Go on with an interrupted, failed or killed run from its newest checkpoint, to the same bytes."""
     with RunDir.open(path).lock():
         run = opened(path, registry, observer)
-        if run.info["status"] == "finished":
+        if run.record.status == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
-        if lacking := missing_libraries(run.spec, run.loaded.document, run.info["stages"]):
+        if lacking := missing_libraries(run.spec, run.loaded.document, run.record.stages):
             raise refusal(lacking)
-        tree = run.directory.load_checkpoint()[1] if run.directory.checkpoints() else None
-        if run.info["parent"] is not None:
-            parent = opened(run.info["parent"], registry)
-            tree = evaluated_tree(run if tree else parent)
-            experiment, training = _refitted(run.loaded, run.info, tree, parent), None
+        saved = load_checkpoint(run.directory) if run.directory.checkpoints() else None
+        if run.record.parent is not None:
+            parent = opened(run.record.parent, registry)
+            saved = evaluated_checkpoint(run if saved else parent)
+            experiment, training = _refitted(run.loaded, run.record, saved, parent), None
         else:
             files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
-            experiment = build(run.spec, files, document=run.loaded.document, stages=run.info["stages"])
-            _same_data(experiment, run.info, str(path))
-            training = _training(experiment, run.info["stages"])
-            if training is not None and tree is not None:
-                training.restore(tree)
-        step = tree["step"] if tree else 0
+            experiment = build(run.spec, files, document=run.loaded.document, stages=run.record.stages)
+            _same_data(experiment, run.record, str(path))
+            training = _training(experiment, run.record.stages)
+            if training is not None and saved is not None:
+                training.restore(saved)
+        step = saved.step if saved else 0
         run.directory.cut_records(step)
         once_more = {"argv": list(argv), "at": provenance.now(), "from": step, "skipped": list(run.directory.skipped)}
-        run.info["resumed"] = [*run.info.get("resumed", []), once_more]
-        run.info.pop("error", None)
-        run.info.setdefault("id", secrets.token_hex(8))
+        run.note(resumed=[*run.record.resumed, once_more])
+        run.record = run.record.without("error")
+        run.note(id=run.record.id or secrets.token_hex(8))
         with recorded(run, step, resumed=True) as stop:
-            carry_out(run, experiment, training, tree, stop)
+            carry_out(run, experiment, training, saved, stop)
     return run
 
 
@@ -117,14 +123,14 @@ def again(
     observer: Observer | None = None,
     argv: Sequence[str] = (),
     rows: Path | None = None,
-) -> Run:
+) -> RunUnderWay:
     """Measure or sample a run's trained model in another way; the answer has a directory of its own.
 
     `rows` is a file whose rows are measured in place of the run's own test rows.
     """
     parent = opened(path, registry)
-    tree = evaluated_tree(parent) if parent.directory.checkpoints() else None
-    if tree is None or not is_trained(parent):
+    saved = evaluated_checkpoint(parent) if parent.directory.checkpoints() else None
+    if saved is None or not is_trained(parent):
         raise UsageError(f"'{path}' is not trained to its end yet: go on with: {resume_command(parent)}")
     _check_changes(changes, parent.spec.data)
     if rows is not None:
@@ -136,31 +142,32 @@ def again(
         raise refusal(found)
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
-    known = {key: parent.info[key] for key in ("allow_outside", "data_seed", "columns", "every_row")}
-    if loaded.spec.data == parent.spec.data:
-        known["data_digest"] = parent.info["data_digest"]
-    else:  # rows of another file were not trained on: all of them are measured
-        known["every_row"] = True
-    experiment = _refitted(loaded, {**known, "stages": stages}, tree, parent)
+    same = loaded.spec.data == parent.spec.data
+    # Rows of another file were not trained on: all of them are measured.
+    asked = parent.record.changed(stages=stages, every_row=parent.record.every_row or not same)
+    experiment = _refitted(loaded, asked, saved, parent, same)
     check_rows(loaded, experiment, stages)
-    known["parent"] = str(parent.path.resolve())
-    known["verdicts"] = [one.entry() for one in parent.verdicts if one.source == "train"]
-    run = _new(loaded, registry, experiment, out, observer, argv, stages, known)
-    with recorded(run, tree["step"]) as stop:
-        carry_out(run, experiment, None, tree, stop)
+    run = _new(
+        loaded, registry, experiment, out, observer, argv, stages,
+        allow_outside=asked.allow_outside, data_seed=asked.data_seed, columns=asked.columns, every_row=asked.every_row,
+        **({"data_digest": asked.data_digest} if same else {}), parent=str(parent.path.resolve()),
+        verdicts=[one.entry() for one in parent.verdicts if one.source == "train"],
+    )  # fmt: skip
+    with recorded(run, saved.step) as stop:
+        carry_out(run, experiment, None, saved, stop)
     return run
 
 
-def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> Run:
+def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> RunUnderWay:
     """An existing run, its resolved spec read and checked again."""
     directory = RunDir.open(path)
-    info = directory.read_json("run.json")
+    record = RunRecord.opened(directory.read_json(RUN), directory.path / RUN)
     document = source.parse(directory.read_bytes("resolved.yaml"), str(directory.path / "resolved.yaml"))
-    if isinstance(keys := info.get("written"), list):
+    if isinstance(keys := record.written, list):
         document = filled_in(document, {key for key in keys if isinstance(key, str)})
     text = directory.read_bytes("spec.yaml")
-    loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(info["root"]))
-    return Run(loaded, registry, directory, info, observer or Observer())
+    loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(record.root))
+    return RunUnderWay(loaded, registry, directory, record, observer or Observer())
 
 
 def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:
@@ -232,28 +239,30 @@ def _from_file(file: Path, data: Data | None, registry: Registry) -> tuple[str, 
 _OF_EVERY_DATA = {"split", "standardize"}
 
 
-def _refitted(loaded: spec.Loaded, info: Mapping[str, Any], tree: Mapping[str, Any], parent: Run) -> Experiment:
+def _refitted(
+    loaded: spec.Loaded, record: RunRecord, saved: CheckpointRecord, parent: RunUnderWay, same_data: bool = True
+) -> Experiment:
     """The experiment of a checkpoint. Data are read to be measured, split as they were for training; or just drawn."""
     files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
-    experiment = build(loaded.spec, files, fitted=tree, document=loaded.document)
-    if data is not None and ("evaluate" in info["stages"] or isinstance(data, Distribution)):
-        experiment = experiment.with_dataset(_measured(experiment, data, info, parent))
-        if "data_digest" in info:
-            _same_data(experiment, info, "the run")
+    experiment = build(loaded.spec, files, fitted=saved, document=loaded.document)
+    if data is not None and ("evaluate" in record.stages or isinstance(data, Distribution)):
+        experiment = experiment.with_dataset(_measured(experiment, data, record, parent))
+        if same_data:
+            _same_data(experiment, record, "the run")
     return experiment
 
 
-def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], parent: Run) -> Dataset:
+def _measured(experiment: Experiment, data: Data, record: RunRecord, parent: RunUnderWay) -> Dataset:
     """The data to measure: split as for training, or every row of other data, beside the rows that were trained on."""
     from driftspec.experiment import inspection
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams
 
-    streams, use = Streams(info["data_seed"]).under("data"), use_of(experiment.spec, info["stages"])
-    if not info["every_row"]:
+    streams, use = Streams(record.data_seed).under("data"), use_of(experiment.spec, record.stages)
+    if not record.every_row:
         return prepare(data, experiment.files, streams, experiment.transform, use)
     data = data.model_copy(update={"split": (0.0, 0.0, 1.0)})
-    dataset = prepare(data, experiment.files, streams, experiment.transform, use, info["columns"])
+    dataset = prepare(data, experiment.files, streams, experiment.transform, use, record.columns)
     if (dataset.times is None) != (experiment.model.times is None):
         raise SpecError(Problem("X304", f"{data.label} and the data that were trained on are not both trajectories"))
     trained = _trained_on(parent, experiment)
@@ -264,48 +273,47 @@ def _measured(experiment: Experiment, data: Data, info: Mapping[str, Any], paren
     return replace(dataset, verdicts=(*dataset.verdicts, *inspection.memorised(dataset)))
 
 
-def _trained_on(run: Run, experiment: Experiment) -> Tensor | None:
+def _trained_on(run: RunUnderWay, experiment: Experiment) -> Tensor | None:
     """The training rows of the run that trained the model; None where its data are no longer what they were."""
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams
 
     try:
-        while run.info["parent"] is not None:
-            run = opened(run.info["parent"], run.registry)
+        while run.record.parent is not None:
+            run = opened(run.record.parent, run.registry)
         files, data = Files(run.loaded.root, allow_outside=True), run.spec.data
         if data is None:
             return None
-        own = prepare(data, files, Streams(run.info["data_seed"]).under("data"), experiment.transform)
+        own = prepare(data, files, Streams(run.record.data_seed).under("data"), experiment.transform)
     except DriftspecError:
         return None
-    return own.train if own.digest == run.info["data_digest"] else None
+    return own.train if own.digest == run.record.data_digest else None
 
 
-def _same_data(experiment: Experiment, info: Mapping[str, Any], who: str) -> None:
+def _same_data(experiment: Experiment, record: RunRecord, who: str) -> None:
     now = experiment.dataset.digest if experiment.spec.data is not None else None
-    if info["data_digest"] != now:
-        was = info["data_digest"]
+    if record.data_digest != now:
+        was = record.data_digest
         raise RunFailed(f"the data file is not the one '{who}' was trained on (sha256 {now}, was {was})")
 
 
 def _new(
     loaded: spec.Loaded, registry: Registry, experiment: Experiment, out: Path | None, observer: Observer | None,
-    argv: Sequence[str], stages: Sequence[str], known: Mapping[str, Any],
-) -> Run:  # fmt: skip
-    """A directory of its own with the spec as given, the spec resolved and run.json."""
+    argv: Sequence[str], stages: Sequence[str], **known: Any,
+) -> RunUnderWay:  # fmt: skip
+    """A directory of its own with the spec as given, the spec resolved and run.json, with `known` in its record."""
     dataset = experiment.data.made  # None where a run is sampled from without its data
     digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC))
-    info = {
-        "status": "running", "id": secrets.token_hex(8), **provenance.origin(loaded.spec, registry, argv),
-        "stages": list(stages),
-        "spec_digest": digest, "data_digest": dataset.digest if dataset else None, "root": str(loaded.root.resolve()),
-        "written": written(loaded.document), "dim": experiment.model.dim,
-        "columns": list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
-        "parameters": sum(p.numel() for p in experiment.model.parameters()), **known,
-    }  # fmt: skip
-    run = Run(loaded, registry, directory, info, observer or Observer())
-    run.save_info()
+    record = RunRecord.new(
+        status="running", id=secrets.token_hex(8), **provenance.origin(loaded.spec, registry, argv),
+        stages=list(stages), spec_digest=digest, data_digest=dataset.digest if dataset else None,
+        root=str(loaded.root.resolve()), written=written(loaded.document), dim=experiment.model.dim,
+        columns=list(dataset.columns) if dataset else _columns(loaded.spec, experiment.model.dim),
+        parameters=sum(p.numel() for p in experiment.model.parameters()),
+    )  # fmt: skip
+    run = RunUnderWay(loaded, registry, directory, record, observer or Observer())
+    run.save(**known)
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text("resolved.yaml", source.dump(loaded.spec.resolved()))
     return run

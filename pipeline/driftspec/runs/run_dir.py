@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.errors import DriftspecError, RunFailed, UsageError, nearest, shown
 from driftspec.runs.checkpoint import Tree, decode, encode
+from driftspec.runs.records import RunRecord
 from driftspec.source import regular
 
 if TYPE_CHECKING:
@@ -298,9 +299,9 @@ def meant(path: str | Path) -> Path:
         below = []
     for file in below:
         with contextlib.suppress(DriftspecError):  # a damaged run does not say whether it is a child
-            info = RunDir(file.parent).read_json(RUN)
-            if isinstance(info, dict) and info.get("parent") is None:
-                found.append((str(info.get("started")), file.parent.name))
+            record = RunRecord.listed(RunDir(file.parent).read_json(RUN), file)
+            if record.parent is None:
+                found.append((str(record.started), file.parent.name))
     return folder / max(found)[1] if found else folder
 
 

@@ -20,20 +20,21 @@ from driftspec.errors import DriftspecError, Interrupted, RunFailed, cause
 from driftspec.registry import Registry
 from driftspec.runs import provenance
 from driftspec.runs.dispatch import Audience, members
-from driftspec.runs.run_dir import RunDir
+from driftspec.runs.records import RunRecord
+from driftspec.runs.run_dir import RUN, RunDir
 
 if TYPE_CHECKING:
     from driftspec.components import Measured
 
 
 @dataclass
-class Run:
-    """A run under way: its spec, its directory, what run.json says of it."""
+class RunUnderWay:
+    """A run under way: its spec, its directory, the record that run.json holds."""
 
     loaded: spec.Loaded
     registry: Registry
     directory: RunDir
-    info: dict[str, Any]
+    record: RunRecord
     observer: Observer = field(default_factory=Observer)
     measured: dict[str, Measured] = field(default_factory=dict)
 
@@ -45,26 +46,31 @@ class Run:
     def path(self) -> Path:
         return self.directory.path
 
-    def save_info(self, **changes: Any) -> None:
-        self.info |= changes
-        self.directory.write_json("run.json", self.info)
+    def note(self, **changes: Any) -> None:
+        """Change fields of the record. The next `save` writes them."""
+        self.record = self.record.changed(**changes)
+
+    def save(self, **changes: Any) -> None:
+        """Change fields of the record and write run.json."""
+        self.note(**changes)
+        self.directory.write_json(RUN, self.record.entries())
 
     @property
     def verdicts(self) -> list[Judged]:
         """What run.json says of how far the run can be trusted."""
-        return [Judged.read(entry) for entry in self.info.get("verdicts", [])]
+        return self.record.judged()
 
     def judge(self, source: str, verdict: Verdict) -> None:
         """Record a verdict in run.json at once, and report it, unless one as bad is known of its source and subject."""
         before = self.verdicts
         after = with_verdict(before, Judged(source, verdict))
         if after != before:
-            self.save_info(verdicts=[one.entry() for one in after])
+            self.save(verdicts=[one.entry() for one in after])
             self.observer.verdict(source, verdict)
 
     def forget_verdicts(self) -> None:
         """Keep the verdicts on training alone: data, draws and metrics are judged again."""
-        self.info["verdicts"] = [one.entry() for one in self.verdicts if one.source == "train"]
+        self.note(verdicts=[one.entry() for one in self.verdicts if one.source == "train"])
 
     def lines(self) -> list[str]:
         """The metrics' lines a run ends with.
@@ -81,19 +87,21 @@ class Run:
 
     def note_failure(self, failure: dict[str, str]) -> None:
         """Leave in run.json that an observer failed, at once: the run may yet be killed."""
-        self.save_info(failed_observers=[*self.info.get("failed_observers", []), failure])
+        self.save(failed_observers=[*self.record.failed_observers, failure])
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add to the stage's seconds those that the block takes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.record.seconds
+            total = round(seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+            self.note(seconds={**seconds, stage: total})
 
 
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
-
-
-def resume_command(run: Run) -> str:
+def resume_command(run: RunUnderWay) -> str:
     """What goes on with a run when pasted into a shell."""
     return how_to_resume(run.path, run.registry.files)
 
@@ -105,7 +113,7 @@ def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
 class Stop:
     """SIGINT and SIGTERM. While deferred the first waits for the step's end; else they end the run at once."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: RunUnderWay):
         self.run, self.waits = run, False
         self.signal: int | None = None
 
@@ -143,7 +151,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
+def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
     """Holds the run's lock (a resumed one has it already), listens to signals, tells observers how the run goes, and
     leaves the outcome in run.json whatever it is. `step` is how many were trained before.
     """
@@ -152,18 +160,18 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
     audience.hold = stop.deferred
     run.observer = audience
     with contextlib.nullcontext() if resumed else run.directory.lock():
-        run.save_info(status="running", pid=os.getpid(), finished=None)
+        run.save(status="running", pid=os.getpid(), finished=None)
         try:
             with stop.listening():
                 audience.started(_told(run, step, resumed))
                 yield stop
-                run.save_info(status="finished", finished=provenance.now(), digests=_digests(run))
+                run.save(status="finished", finished=provenance.now(), digests=_digests(run))
         except BaseException as error:
             status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
             detail: dict[str, Any] = {"message": str(error) or type(error).__name__}
             if isinstance(error, RunFailed):
                 detail |= {"status": error.status, "step": error.step}
-            run.save_info(status=status, error=detail, finished=provenance.now())
+            run.save(status=status, error=detail, finished=provenance.now())
             with contextlib.suppress(KeyboardInterrupt):  # it has ended already
                 audience.finished(status, detail["message"])
             if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
@@ -172,17 +180,17 @@ def recorded(run: Run, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
         audience.finished("finished", None)
 
 
-def _told(run: Run, step: int, resumed: bool) -> RunInfo:
+def _told(run: RunUnderWay, step: int, resumed: bool) -> RunInfo:
     """What observers know of a run."""
-    train = run.spec.train if "train" in run.info["stages"] else None
+    train = run.spec.train if "train" in run.record.stages else None
     return RunInfo(
-        run.info["id"], run.spec.name, run.path, MappingProxyType(run.spec.resolved()), tuple(run.info["stages"]),
-        train.steps if train else 0, step, resumed, run.info["parent"], run.directory.records,
+        run.record.id, run.spec.name, run.path, MappingProxyType(run.spec.resolved()), tuple(run.record.stages),
+        train.steps if train else 0, step, resumed, run.record.parent, run.directory.records,
     )  # fmt: skip
 
 
-def _digests(run: Run) -> dict[str, str]:
+def _digests(run: RunUnderWay) -> dict[str, str]:
     """sha256 of what the run put out."""
-    weights = f"checkpoints/step-{run.info['evaluated']['step']:08d}.safetensors"
+    weights = f"checkpoints/step-{run.record.evaluated['step']:08d}.safetensors"
     names = ["resolved.yaml", weights, "samples.npy", "metrics.json"]
     return {name: run.directory.digest(name) for name in names if (run.path / name).exists()}

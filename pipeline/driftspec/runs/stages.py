@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from driftspec import spec
 from driftspec.components.verdict import Verdict
-from driftspec.errors import RunFailed, cause
+from driftspec.errors import DriftspecError, RunFailed, cause
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
-from driftspec.runs.session import Run, Stop, timed
+from driftspec.experiment.records import CheckpointRecord
+from driftspec.runs.run_dir import RunDir
+from driftspec.runs.session import RunUnderWay, Stop
 from driftspec.spec.fits import unable_to_monitor
 
 if TYPE_CHECKING:
@@ -26,25 +28,26 @@ KEEP = 2
 
 
 def carry_out(
-    run: Run, experiment: Experiment, training: Training | None, tree: Mapping[str, Any] | None, stop: Stop
+    run: RunUnderWay, experiment: Experiment, training: Training | None, saved: CheckpointRecord | None, stop: Stop
 ) -> None:
     from driftspec.experiment.evaluate import as_json, evaluate, once, sample
 
-    stages, seconds = run.info["stages"], run.info.setdefault("seconds", {})
+    stages = run.record.stages
+    run.note(seconds=run.record.seconds)
     run.forget_verdicts()
     if experiment.has_data():
         for verdict in experiment.dataset.verdicts:
             run.judge("data", verdict)
     if training is not None:
-        with timed(seconds, "train"), stop.deferred():
+        with run.timed("train"), stop.deferred():
             run.observer.stage("train")
             _train(run, training, stop)
     elif not run.directory.checkpoints():
-        run.directory.save_checkpoint(tree["step"] if tree else 0, tree or _untrained(experiment))
-    chosen = evaluated_tree(run)
+        save_checkpoint(run.directory, saved or _untrained(experiment))
+    chosen = evaluated_checkpoint(run)
     model = fitted(experiment, chosen)
-    best = _best_step(run.spec, chosen) == chosen["step"]
-    run.info["evaluated"] = {"weights": "ema" if chosen["ema"] else "last", "step": chosen["step"], "best": best}
+    best = _best_step(run.spec, chosen) == chosen.step
+    run.note(evaluated={"weights": "ema" if chosen.ema else "last", "step": chosen.step, "best": best})
 
     def draw() -> Draws:
         draws = sample(experiment, model)
@@ -54,7 +57,7 @@ def carry_out(
 
     drawn = once(draw)
     if "evaluate" in stages:
-        with timed(seconds, "evaluate"), _as_trained(run):
+        with run.timed("evaluate"), _as_trained(run):
             run.observer.stage("evaluate")
             for name, measured in evaluate(experiment, model, drawn):
                 run.measured[name] = measured
@@ -63,24 +66,24 @@ def carry_out(
                 run.observer.metric(name, measured)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
-        with timed(seconds, "sample"), _as_trained(run):
+        with run.timed("sample"), _as_trained(run):
             run.observer.stage("sample")
             _save_samples(run, experiment, drawn())
     if "evaluate" in stages:
         run.directory.write_json("metrics.json", {name: as_json(measured) for name, measured in run.measured.items()})
-    with timed(seconds, "plots"):
+    with run.timed("plots"):
         run.observer.stage("plots")
         _draw(run, experiment, model, drawn if sampled else None)
 
 
-def _train(run: Run, training: Training, stop: Stop) -> None:
+def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:
     from driftspec.experiment.train import train
 
     settings = training.settings
 
     def save() -> None:
-        run.directory.save_checkpoint(training.step, training.tree())
-        best = training.best["step"]
+        save_checkpoint(run.directory, training.checkpoint())
+        best = training.best.step
         run.directory.prune({*run.directory.checkpoints()[-KEEP:], *([best] if best else [])})
         run.observer.checkpoint(training.step, run.directory.weights(training.step))
 
@@ -98,7 +101,7 @@ def _train(run: Run, training: Training, stop: Stop) -> None:
             stop.now(f"interrupted after step {record.step}, its checkpoint is written")
 
 
-def _as_trained(run: Run) -> AbstractContextManager[None]:
+def _as_trained(run: RunUnderWay) -> AbstractContextManager[None]:
     """What fails with the trained weights says so where the loss had risen in training."""
     if run.spec.train is None:
         return nullcontext()
@@ -134,29 +137,29 @@ def _monitor(training: Training) -> Callable[[Model], float] | None:
     return watch
 
 
-def _untrained(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "step": 0, "module": experiment.model.module.state_dict(), "ema": None,
-        "transform": experiment.transform.tree(), "dim": experiment.model.dim, "times": experiment.model.times,
-    }  # fmt: skip
+def _untrained(experiment: Experiment) -> CheckpointRecord:
+    return CheckpointRecord.new(
+        step=0, module=experiment.model.module.state_dict(), ema=None, transform=experiment.transform.tree(),
+        dim=experiment.model.dim, times=experiment.model.times,
+    )  # fmt: skip
 
 
-def _save_samples(run: Run, experiment: Experiment, draws: Draws) -> None:
+def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> None:
     import numpy as np
 
     values = experiment.transform.to_data(draws.flat().cpu()).numpy().astype(np.float32)
     run.directory.write_array("samples.npy", values)
     chains, each = draws.values.shape[:2]
-    run.info["samples"] = {"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)}
+    run.note(samples={"count": len(values), "chains": chains, "draws": each, "stats": dict(draws.stats)})
 
 
-def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
+def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
     """Write the pictures and the report. A picture that cannot be drawn is a warning."""
     from driftspec.report import page as report
     from driftspec.report import plots
 
     samples = experiment.transform.to_data(drawn().flat().cpu()).numpy() if drawn else None
-    stages, records, lost = run.info["stages"], run.directory.records(), list[str]()
+    stages, records, lost = run.record.stages, run.directory.records(), list[str]()
 
     def without(name: str, error: Exception) -> None:
         lost.append(f"'{name}' ({cause(error)})")
@@ -168,39 +171,51 @@ def _draw(run: Run, experiment: Experiment, model: Model, drawn: Callable[[], Dr
     run.directory.write_text("report.html", report.page(shown(run)))
 
 
-def shown(run: Run) -> Shown:
+def shown(run: RunUnderWay) -> Shown:
     """Return what the run's page shows."""
     from driftspec.report.page import Shown
 
     pictures = {file.stem: file.read_bytes() for file in (run.path / "plots").glob("*.png")}
-    return Shown(run.spec, run.info, run.verdicts, run.measured, pictures)
+    return Shown(run.spec, run.record.entries(), run.verdicts, run.measured, pictures)
 
 
-def fitted(experiment: Experiment, tree: Mapping[str, Any]) -> Model:
+def fitted(experiment: Experiment, saved: CheckpointRecord) -> Model:
     """The model a checkpoint holds: its averaged weights if there are any."""
     module = copy.deepcopy(experiment.model.module)
-    module.load_state_dict(tree["ema"] or tree["module"])
+    module.load_state_dict(saved.ema or saved.module)
     return replace(experiment.model, module=module.eval())
 
 
-def evaluated_tree(run: Run) -> dict[str, Any]:
+def save_checkpoint(directory: RunDir, record: CheckpointRecord) -> None:
+    directory.save_checkpoint(record.step, record.entries())
+
+
+def load_checkpoint(directory: RunDir, step: int | None = None) -> CheckpointRecord:
+    """The newest checkpoint that is whole, or that of exactly `step`."""
+    number, tree = directory.load_checkpoint(step)
+    try:
+        return CheckpointRecord.read(tree)
+    except DriftspecError as error:
+        raise RunFailed(f"{directory.path}: the checkpoint of step {number} is damaged ({error})") from error
+
+
+def evaluated_checkpoint(run: RunUnderWay) -> CheckpointRecord:
     """The checkpoint that evaluation reads: the best one where early stopping says which, else the newest."""
-    tree: dict[str, Any] = run.directory.load_checkpoint()[1]
-    best = _best_step(run.spec, tree)
-    if best in (None, tree["step"]):
-        return tree
-    chosen: dict[str, Any] = run.directory.load_checkpoint(best)[1]
-    return chosen
+    newest = load_checkpoint(run.directory)
+    best = _best_step(run.spec, newest)
+    return newest if best in (None, newest.step) else load_checkpoint(run.directory, best)
 
 
-def is_trained(run: Run) -> bool:
+def is_trained(run: RunUnderWay) -> bool:
     from driftspec.experiment.train import is_over
 
-    train = run.spec.train if "train" in run.info["stages"] else None
-    return train is None or is_over(train, run.directory.load_checkpoint()[1])
+    train = run.spec.train if "train" in run.record.stages else None
+    if train is None:
+        return True
+    newest = load_checkpoint(run.directory)
+    return is_over(train, newest.step, newest.best)
 
 
-def _best_step(given: spec.Spec, tree: Mapping[str, Any]) -> int | None:
+def _best_step(given: spec.Spec, record: CheckpointRecord) -> int | None:
     stopping = given.train is not None and given.train.early_stopping is not None
-    step: int | None = tree["best"]["step"] if stopping and "best" in tree else None
-    return step
+    return record.best.step if stopping and record.best is not None else None

@@ -36,8 +36,9 @@ from driftspec.registry import Registry
 from driftspec.runs import lifecycle as runs
 from driftspec.runs import provenance
 from driftspec.runs.history import look
+from driftspec.runs.records import SweepRecord
 from driftspec.runs.run_dir import RUN, SWEEP, RunDir
-from driftspec.runs.session import Run, how_to_resume
+from driftspec.runs.session import RunUnderWay, how_to_resume
 from driftspec.spec.fits import check, errors
 
 WHOLE = "sweep.yaml"
@@ -78,7 +79,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class Point:
+class SweepRun:
     """One run of a sweep: waiting, running, finished, failed or interrupted."""
 
     number: str
@@ -95,24 +96,24 @@ class Point:
 class Watcher:
     """Is told how a sweep goes. Each method does nothing until overridden."""
 
-    def started(self, sweep: Sweep) -> None: ...
+    def started(self, sweep: SweepUnderWay) -> None: ...
 
-    def began(self, point: Point) -> None: ...
+    def began(self, point: SweepRun) -> None: ...
 
-    def ended(self, point: Point) -> None: ...
+    def ended(self, point: SweepRun) -> None: ...
 
 
 @dataclass
-class Sweep:
-    """The points, where they are kept, and what sweep.json says of them all."""
+class SweepUnderWay:
+    """The points, where they are kept, and the record that sweep.json holds."""
 
     directory: RunDir
-    points: Sequence[Point]
-    info: dict[str, Any]
+    points: Sequence[SweepRun]
+    record: SweepRecord
     settings: Settings
     watcher: Watcher
     jobs: int = 1
-    running: dict[Point, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[SweepRun, subprocess.Popen[bytes]] = field(default_factory=dict)
     signal: int | None = None
 
     @property
@@ -122,16 +123,17 @@ class Sweep:
     def resume_command(self) -> str:
         return how_to_resume(self.directory.path, self.settings.plugins)
 
-    def at(self, point: Point) -> RunDir:
+    def at(self, point: SweepRun) -> RunDir:
         return RunDir(self.directory.path / point.number)
 
-    def verdicts(self, point: Point) -> list[Judged]:
+    def verdicts(self, point: SweepRun) -> list[Judged]:
         """The verdicts on a finished point."""
-        return [Judged.read(entry) for entry in look(self.at(point).path).info.get("verdicts", [])]
+        return look(self.at(point).path).record.judged()
 
     def save(self, **changes: Any) -> None:
-        self.info |= changes
-        self.directory.write_json(SWEEP, {**self.info, "points": [point.entry() for point in self.points]})
+        self.record = self.record.changed(**changes)
+        written = self.record.changed(points=[point.entry() for point in self.points])
+        self.directory.write_json(SWEEP, written.entries())
 
 
 def start(
@@ -143,7 +145,7 @@ def start(
     watcher: Watcher | None = None,
     argv: Sequence[str] = (),
     allow_outside: bool = False,
-) -> Sweep:
+) -> SweepUnderWay:
     """Run every point. Nothing is written before each of them is checked."""
     file = loaded.document.place(()).file
     if not loaded.points:
@@ -154,14 +156,14 @@ def start(
         raise SpecError(found)
     digest = digest_of(loaded)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC), prefix="sweep-")
-    info: dict[str, Any] = {
-        "status": "running", "name": loaded.spec.name, "spec": file, "root": str(loaded.root.resolve()),
-        "argv": list(argv), "started": provenance.now(), "finished": None, "spec_digest": digest,
-        "stages": list(stages), "allow_outside": allow_outside, "jobs": settings.jobs or 1,
-    }  # fmt: skip
+    record = SweepRecord.new(
+        status="running", name=loaded.spec.name, spec=file, root=str(loaded.root.resolve()), argv=list(argv),
+        started=provenance.now(), finished=None, spec_digest=digest, stages=list(stages), allow_outside=allow_outside,
+        jobs=settings.jobs or 1,
+    )  # fmt: skip
     directory.write_bytes("spec.yaml", loaded.text)
     directory.write_text(WHOLE, source.dump(loaded.document.data))
-    sweep = Sweep(directory, _points(loaded), info, settings, watcher or Watcher(), info["jobs"])
+    sweep = SweepUnderWay(directory, _points(loaded), record, settings, watcher or Watcher(), record.jobs)
     with directory.lock():
         _carry_out(sweep)
     return sweep
@@ -177,30 +179,30 @@ def is_sweep(path: str | Path) -> bool:
     return (Path(path) / SWEEP).is_file()
 
 
-def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Watcher | None = None) -> Sweep:
+def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Watcher | None = None) -> SweepUnderWay:
     """Go on with a sweep: finished points are kept, begun ones resumed, the others run."""
     directory = RunDir(Path(path))
     with directory.lock():
-        info = directory.read_json(SWEEP)
+        record = SweepRecord.opened(directory.read_json(SWEEP), directory.path / SWEEP)
         document = source.parse(directory.read_bytes(WHOLE), str(directory.path / WHOLE))
-        loaded = spec.loaded(document, registry, directory.read_bytes("spec.yaml"), Path(info["root"]))
-        sweep = Sweep(directory, _points(loaded), info, settings, watcher or Watcher())
-        sweep.jobs = settings.jobs or info["jobs"]
+        loaded = spec.loaded(document, registry, directory.read_bytes("spec.yaml"), Path(record.root))
+        sweep = SweepUnderWay(directory, _points(loaded), record, settings, watcher or Watcher())
+        sweep.jobs = settings.jobs or record.jobs
         for point in sweep.points:
             if (sweep.at(point).path / RUN).is_file() and look(sweep.at(point).path).status == "finished":
                 point.status = "finished"
-        if all(point.status == "finished" for point in sweep.points) and info["status"] == "finished":
+        if all(point.status == "finished" for point in sweep.points) and record.status == "finished":
             raise UsageError(f"'{path}' is finished: nothing to resume")
         _carry_out(sweep)
     return sweep
 
 
-def _points(loaded: spec.Loaded) -> list[Point]:
+def _points(loaded: spec.Loaded) -> list[SweepRun]:
     width = max(3, len(str(len(loaded.points))))
-    return [Point(f"{number:0{width}}", point) for number, point in enumerate(loaded.points, 1)]
+    return [SweepRun(f"{number:0{width}}", point) for number, point in enumerate(loaded.points, 1)]
 
 
-def _carry_out(sweep: Sweep) -> None:
+def _carry_out(sweep: SweepUnderWay) -> None:
     """As many processes as asked for, until every point has had its turn or a signal arrives."""
     sweep.save(status="running", pid=os.getpid(), finished=None)
     sweep.watcher.started(sweep)
@@ -222,7 +224,7 @@ def _carry_out(sweep: Sweep) -> None:
 
 
 @contextlib.contextmanager
-def _listening(sweep: Sweep) -> Iterator[None]:
+def _listening(sweep: SweepUnderWay) -> Iterator[None]:
     """SIGINT and SIGTERM are passed on to every process, as SIGTERM, which each takes from its first moment on."""
 
     def stop(number: int, frame: object) -> None:
@@ -238,12 +240,12 @@ def _listening(sweep: Sweep) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _begin(sweep: Sweep, point: Point) -> None:
+def _begin(sweep: SweepUnderWay, point: SweepRun) -> None:
     """A process for a point. It is its own session's: Ctrl-C reaches it through the parent alone, and once."""
-    info, loaded = sweep.info, point.loaded
+    record, loaded = sweep.record, point.loaded
     job = Job(
-        loaded.document, loaded.text, loaded.root, sweep.at(point).path, info["argv"], info["stages"],
-        info["allow_outside"], sweep.jobs == 1, sweep.settings,
+        loaded.document, loaded.text, loaded.root, sweep.at(point).path, record.argv, record.stages,
+        record.allow_outside, sweep.jobs == 1, sweep.settings,
     )  # fmt: skip
     point.status, point.error = "running", None
     sweep.save()
@@ -259,7 +261,7 @@ def _begin(sweep: Sweep, point: Point) -> None:
         process.terminate()
 
 
-def _end_some(sweep: Sweep) -> None:
+def _end_some(sweep: SweepUnderWay) -> None:
     """Wait for any process, and note how it ended."""
     pipes = {point: process.stdout.fileno() for point, process in sweep.running.items() if process.stdout is not None}
     ready = connection.wait(list(pipes.values()))
@@ -283,7 +285,7 @@ def _outcome(answer: bytes, code: int, stopped: bool) -> Outcome:
     return Outcome("failed", f"its process was {why}" if code < 0 else f"its process {why} and no word")
 
 
-def work(job: Job, registry: Registry, observer: Observer) -> Run:
+def work(job: Job, registry: Registry, observer: Observer) -> RunUnderWay:
     """In the process of a point: its run, or the rest of it."""
     if RunDir(job.out).begun():
         return runs.resume(job.out, registry, observer, job.argv)
@@ -295,5 +297,6 @@ def work(job: Job, registry: Registry, observer: Observer) -> Run:
 
 
 __all__ = [
-    "Job", "Outcome", "Point", "Settings", "Sweep", "Watcher", "digest_of", "is_sweep", "resume", "start", "work",
+    "Job", "Outcome", "Settings", "SweepRun", "SweepUnderWay", "Watcher", "digest_of", "is_sweep", "resume", "start",
+    "work",
 ]  # fmt: skip

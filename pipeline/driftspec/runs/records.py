@@ -1,0 +1,116 @@
+"""run.json and sweep.json as records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from driftspec.components.verdict import Judged
+from driftspec.errors import DriftspecError, RunFailed
+from driftspec.file_record import FileRecord
+
+LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
+"""The types by which a run's file is told from a damaged one, where it has these keys."""
+NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | None, "data_seed": int}
+"""The keys without which a run can neither go on nor be measured, with their types."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunRecord(FileRecord):
+    """What run.json holds: how far the run is, what made it, what it read and what it wrote."""
+
+    status: str  # running, finished, failed or interrupted
+    id: str = ""
+    name: str | None = None
+    argv: Sequence[str] = ()
+    seed: int | None = None
+    started: str | None = None  # UTC
+    finished: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    pid: int | None = None
+    host: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    driftspec: str | None = None
+    plugins: Mapping[str, str] | None = None  # versions by distribution, sha256 by file
+    git: Mapping[str, Any] | None = None
+    stages: Sequence[str] = ()
+    spec_digest: str | None = None
+    data_digest: str | None = None
+    root: str = ""  # the folder that paths of the spec start from
+    written: Sequence[str] | None = None  # the keys that the spec gives, without the defaults
+    dim: int | None = None
+    columns: Sequence[str] = ()
+    parameters: int | None = None
+    parent: str | None = None  # the run that trained the model
+    allow_outside: bool = False
+    data_seed: int = 0  # by which the data were drawn and split
+    every_row: bool = False  # whether the data are not split: all of them are measured
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
+    verdicts: Sequence[Mapping[str, Any]] = ()
+    failed_observers: Sequence[Mapping[str, str]] = ()
+    evaluated: Mapping[str, Any] = field(default_factory=dict)  # which weights, of which step
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)  # sha256 of the outputs
+    error: Mapping[str, Any] | None = None
+    resumed: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def listed(cls, found: Any, file: Path) -> Self:
+        """Return the record of a run that is only looked at. RunFailed for what no run writes."""
+        if not (isinstance(found, dict) and "status" in found and _fits(found, LISTED)):
+            raise RunFailed(f"{file} is damaged (not what a run leaves there)")
+        return cls.read(found)
+
+    @classmethod
+    def opened(cls, found: Any, file: Path) -> Self:
+        """Return the record of a run that is used. RunFailed also where a key that this needs is missing."""
+        record = cls.listed(found, file)
+        for key in NEEDED:
+            if key not in found:
+                raise RunFailed(f"{file} is damaged (it has no '{key}')")
+        if not _fits(found, NEEDED):
+            raise RunFailed(f"{file} is damaged (not what a run leaves there)")
+        return record
+
+    def judged(self) -> list[Judged]:
+        """Return the verdicts. RunFailed where one is damaged."""
+        return [Judged.read(entry) for entry in self.verdicts]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepRecord(FileRecord):
+    """What sweep.json holds: how far the sweep is, what made it, and its points."""
+
+    status: str  # running, finished, failed or interrupted
+    name: str | None = None
+    spec: str | None = None  # the spec's file
+    root: str
+    argv: Sequence[str]
+    started: str | None = None  # UTC
+    finished: str | None = None
+    spec_digest: str | None = None
+    stages: Sequence[str]
+    allow_outside: bool
+    jobs: int
+    pid: int | None = None
+    points: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def opened(cls, found: Any, file: Path) -> Self:
+        """Return the record of a sweep that goes on. RunFailed where a key that this needs is missing."""
+        try:
+            return cls.read(found)
+        except DriftspecError as error:
+            raise RunFailed(f"{file} is damaged ({error})") from error
+
+
+def _fits(found: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+    """Whether every entry that has a type is of it."""
+    return all(isinstance(found[key], kind) for key, kind in types.items() if key in found)
+
+
+__all__ = ["RunRecord", "SweepRecord"]
