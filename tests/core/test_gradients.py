@@ -16,6 +16,7 @@ from driftspec.accuracy.gradients import DECADE, watched
 from driftspec.components import Loss, Solution, Solver, Verdict
 from driftspec.components.observer import Record
 from driftspec.errors import SolveFailed
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.experiment.train import Training, train
 from driftspec.registry import Registry, discover
 from driftspec.runs.checkpoint import decode, encode
@@ -100,7 +101,7 @@ def test_gradients_are_compared_beyond_the_trigger_and_at_each_new_decade(which:
     assert [bool(count) for count in seen] == [False, False, True, False, False, True, False]
     assert made.state[DECADE] == 3
     again = training(which, registry, factor=1.0001)
-    again.restore(decode(*encode(made.tree())))
+    again.restore(CheckpointRecord.read(decode(*encode(made.checkpoint().entries()))))
     stepped(again, 9000.0)
     assert OneStep.compared == []
     stepped(again, 1e4, math.inf)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from driftspec.components import Estimator, Model
 from driftspec.errors import RunFailed
+from driftspec.experiment.records import CheckpointRecord
 from driftspec.experiment.train import Training, train
 from driftspec.runs import checkpoint
 from driftspec.streams import Streams
@@ -161,15 +162,15 @@ def test_a_resumed_run_goes_on_bit_for_bit() -> None:
     half = Training(tiny.experiment(text=SPEC))
     steps = train(half)
     first = [next(steps) for _ in range(3)]
-    tree = checkpoint.decode(*checkpoint.encode(half.tree()))
+    tree = CheckpointRecord.read(checkpoint.decode(*checkpoint.encode(half.checkpoint().entries())))
     again = Training(tiny.experiment(text=SPEC))
     again.restore(tree)
     rest = list(train(again))
     assert [r.loss for r in records] == [r.loss for r in [*first, *rest]]
-    assert checkpoint.encode(whole.tree()) == checkpoint.encode(again.tree())
-    chains = whole.tree()["estimator"]["chains"]
+    assert checkpoint.encode(whole.checkpoint().entries()) == checkpoint.encode(again.checkpoint().entries())
+    chains = whole.checkpoint().estimator["chains"]
     assert chains.shape == (300, 2)
-    assert not torch.equal(chains, tree["estimator"]["chains"])
+    assert not torch.equal(chains, tree.estimator["chains"])
 
 
 def test_the_spec_is_valid_and_what_has_no_use_is_refused() -> None:

@@ -231,7 +231,7 @@ def test_each_metric_has_streams_of_its_own() -> None:
 
 def test_test_rows_are_wanted_before_they_are_missing() -> None:
     made = tiny.experiment("data.split=[1.0, 0.0, 0.0]", "evaluate=[nll]")
-    with pytest.raises(RunFailed, match=r"at least 2, and data\.split leaves 0"):
+    with pytest.raises(RunFailed, match=r"at least 2: 'split' in data leaves 0"):
         measured(made, made.model)
 
 
