@@ -108,7 +108,7 @@ def test_every_command_of_the_page_does_what_it_says(
             assert re.search(r"\d+ passed", done.stdout)
     said = capfd.readouterr().out
     assert re.search(r"^  sketch +a whole number, at least 1 \(default \d+\)\n +s, columns of S", said, re.MULTILINE)
-    assert re.search(r"^  hutchpp +Hutch\+\+.* (\(driftspec-hutchpp 0\.1\.0\)|driftspec-hutchpp 0\.1\.0)$", said, re.MULTILINE)
+    assert re.search(r"^  hutchpp +\w.*  \(driftspec-hutchpp 0\.1\.0\)$", said, re.MULTILINE)
     assert len(list(folder.glob("runs/*/*/report.html"))) == 2
 
 
