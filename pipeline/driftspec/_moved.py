@@ -1,4 +1,4 @@
-"""Old import paths: each name is still found there, with a warning that gives its new home, for one minor release."""
+"""Old import paths: they still work, with a warning that names the new module, for one minor release."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class MovedWarning(FutureWarning):
-    """A name was imported from where it was before version 0.2; version 0.3 will not find it there."""
+    """A name was imported from its module before version 0.2; version 0.3 will not have it there."""
 
 
 _seen: set[tuple[str, str]] = set()
 
 
 def moved(old: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of an old module: `homes` are the new modules, with the names that moved there."""
+    """Return the `__getattr__` of an old module; `homes` maps each new module to the names that are there now."""
 
     def __getattr__(name: str) -> Any:
         home = next((home for home, names in homes.items() if name in names.split()), None)
@@ -30,9 +30,9 @@ def moved(old: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def warn(old: str, home: str, name: str, depth: int = 2) -> None:
-    """Show a MovedWarning at the line that imports the old path, once a file; it never raises.
+    """Show a MovedWarning at the line that imports the old path, once for each file.
 
-    A package whose tests turn warnings into errors still loads.
+    It never raises, so that a package can be imported while its tests turn warnings into errors.
     """
     frame = sys._getframe(depth - 1)
     while frame.f_back is not None and "importlib" in frame.f_code.co_filename:

@@ -1,4 +1,4 @@
-"""Derivatives of functions of rows: ∇h of a scalar function, and vᵀ ∂f/∂x, by automatic differentiation."""
+"""Derivatives by automatic differentiation, row by row: ∇h of a scalar function h, and vᵀ ∂f/∂x."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h(x) (B,) and ∇h(x) (B, d); both carry a graph where gradients are recorded."""
+    """Return h(x) (B,) and ∇h(x) (B, d) for x (B, d); both have a graph if gradients are enabled."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if graph and x.requires_grad else x.detach().requires_grad_()
@@ -19,10 +19,10 @@ def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, T
 
 
 def pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """f(x) (B, d), and v (B, d) -> vᵀ ∂f/∂x (B, d), for f row by row at x (B, d).
+    """Return f(x) (B, d) and the function v (B, d) -> vᵀ ∂f/∂x (B, d), at x (B, d); f acts on each row alone.
 
-    Plain autograd: as fast as torch.func's transforms or faster, and f may itself differentiate in either way. The
-    results carry a graph if f(x) does: not under `torch.no_grad`, where they are the same.
+    It uses plain autograd, which is as fast as the transforms of torch.func or faster; f may differentiate by either.
+    The results have a graph if f(x) has one. Under `torch.no_grad` they have no graph and the same values.
     """
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -30,16 +30,16 @@ def pullback(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable
         value = f(at)
     graph = graph and (x.requires_grad or _leads_elsewhere(value, at))
 
-    def pull(v: Tensor) -> Tensor:
+    def vjp(v: Tensor) -> Tensor:
         if not value.requires_grad:  # f depends neither on x nor on a parameter
             return torch.zeros_like(x)
         return torch.autograd.grad(value, at, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
 
-    return value if graph else value.detach(), pull
+    return value if graph else value.detach(), vjp
 
 
 def _leads_elsewhere(value: Tensor, at: Tensor) -> bool:
-    """Whether the graph of `value` has another leaf than `at`: a parameter that asks for its gradient."""
+    """Whether the graph of `value` has a leaf other than `at`: a parameter that requires its gradient."""
     nodes, seen = [value.grad_fn], set()
     while nodes:
         node = nodes.pop()

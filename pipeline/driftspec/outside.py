@@ -1,6 +1,6 @@
-"""The registry that resolves components made outside any spec: `Network.make("mlp")`.
+"""The registry for components that are made without a spec, as by `Network.make("mlp")`.
 
-Components do not import the registry, which imports them. The package hands it in when it is imported itself.
+The registry imports the components, so they cannot import it. The package `driftspec` sets it here on import.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_handed_in: list[Callable[[], Any]] = []
+_source: list[Callable[[], Any]] = []
 
 
 def resolve_by(registry: Callable[[], Any]) -> None:
-    """Take the function that returns the registry of the installed plugins."""
-    _handed_in[:] = [registry]
+    """Store the function that returns the registry of the installed plugins."""
+    _source[:] = [registry]
 
 
 def registry() -> Any:
     """Return the registry of the installed plugins."""
-    return _handed_in[0]()
+    return _source[0]()
 
 
 __all__ = ["registry", "resolve_by"]

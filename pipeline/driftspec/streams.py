@@ -1,7 +1,7 @@
 """Random streams: one seed, named streams, each a function of (seed, scope, name, step).
 
-Nothing is carried from step to step, so a resumed run draws what the uninterrupted one drew, and a metric more or less
-shifts no other's numbers.
+No state passes from step to step. So a resumed run draws the same numbers as an uninterrupted one, and a metric can be
+added or removed without a change in the numbers of another.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Streams:
-    """A place in the tree of streams: `streams.under("train").at(7).generator("probes")`."""
+    """A node in the tree of streams, used as in `streams.under("train").at(7).generator("probes")`."""
 
     seed: int
     scope: str = ""
     step: int = 0
 
     def under(self, scope: str) -> Streams:
-        """The streams of a part of the run; of a step, where this is one."""
+        """Return the streams of a part of the run, or of a part of the current step."""
         here = f"{self.scope}@{self.step}" if self.step else self.scope
         return replace(self, scope=f"{here}/{scope}", step=0)
 
     def at(self, step: int) -> Streams:
-        """The same streams at another step (of training, or block of samples)."""
+        """Return the same streams at another step (of training, or another block of draws)."""
         return replace(self, step=step)
 
     def number(self, name: str) -> int:
-        """The 63-bit seed of one stream: the first bytes of sha256(seed, scope, name, step)."""
+        """Return the 63-bit seed of one stream: the first bytes of sha256(seed, scope, name, step)."""
         text = f"{self.seed}{self.scope}:{name}:{self.step}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def generator(self, name: str) -> Generator:
-        """A CPU generator at the start of the stream; asked twice, the same stream twice."""
+        """Return a CPU generator at the start of the stream; each call returns the same numbers again."""
         import torch
 
         return torch.Generator().manual_seed(self.number(name))

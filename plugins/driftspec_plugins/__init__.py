@@ -1,6 +1,6 @@
-"""The built-in components, provided through the same entry point and hook as anyone's.
+"""The built-in components, provided by the same entry point and hook as those of any plugin.
 
-The folder is the spec's section and the file its `type`; a family that differs by a table shares a file.
+The folder is the section of the spec, and the file is the `type`; similar components with one base class share a file.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ FOLDERS = {"dynamics": "dynamics", "data": "data"}
 
 @hookimpl
 def driftspec_elsewhere() -> Mapping[str, str]:
-    """Our words to those of other libraries."""
+    """Return, for each of our words, the words of other libraries for the same thing."""
     from driftspec_plugins._elsewhere import WORDS
 
     return WORDS
@@ -136,7 +136,7 @@ def driftspec_elsewhere() -> Mapping[str, str]:
 
 @hookimpl
 def driftspec_components() -> Mapping[str, Mapping[str, str]]:
-    """kind -> name -> "module:Class"."""
+    """Return the components: kind -> name -> "module:Class"."""
     return {
         kind: {name: f"driftspec_plugins.{FOLDERS.get(kind, kind + 's')}.{target}" for name, target in names.items()}
         for kind, names in COMPONENTS.items()

@@ -1,7 +1,7 @@
-"""What other libraries and papers call the built-in components, their keys and their values: our words to theirs.
+"""The words of other libraries and papers for the built-in components, their keys and values, by our words.
 
 From torchdyn, FFJORD, zuko, torchcfm, score_sde, NCSN, diffrax, torchdiffeq, scipy, blackjax, numpyro, PyMC, emcee,
-torch, Lightning, Hugging Face, scikit-learn. A spec that uses such a word is refused, and told the word used here.
+torch, Lightning, Hugging Face, scikit-learn. A spec with such a word is refused, and the message suggests our word.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ WORDS: dict[str, str] = {
     "sigma2": "sigma^2 variance",
     "backprop": "backpropagation autograd autodiff discretize_then_optimize",
     "adjoint": "continuous_adjoint optimize_then_discretize",
-    # --- what has no like here ---
+    # --- without an equivalent here ---
     "": "flow_matching conditional_flow_matching cfm rectified_flow stochastic_interpolant stochastic_interpolants "
     "schrodinger_bridge consistency realnvp nsf maf glow spline nice unet resnet transformer cnn attention "
     "implicit_adams implicit_euler implicit_midpoint bdf lsoda radau kvaerno5 reduce_on_plateau reduce_lr_on_plateau "

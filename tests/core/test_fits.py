@@ -85,8 +85,9 @@ def known() -> Registry:
 MISFITS: list[tuple[tuple[tuple[str, str], ...], str]] = [
     (
         (("tanh", "relu"),),
-        "7:12: error[X301] estimator 'hutchinson' needs a smooth dynamics (the loss holds a derivative of the network: "
-        "its activation must be C1); dynamics 'neural_ode' is not smooth (a.yaml:5:3); the same for metric 'nll'",
+        "7:12: error[X301] estimator 'hutchinson' needs a smooth dynamics (the loss contains a derivative "
+        "of the network: its activation must be C1)"
+        "; dynamics 'neural_ode' is not smooth (a.yaml:5:3); the same for metric 'nll'",
     ),
     (
         (("{type: hutchinson, noise: rademacher}", "denoiser"),),

@@ -44,7 +44,7 @@ def wrong(place: str, text: str) -> list[str]:
 def test_a_tolerance_below_the_dtypes_epsilon(solver: str, column: str, value: str) -> None:
     text = edited(("name: a", f"name: a\nsolver: {solver}"))
     name = solver.partition(",")[0].removeprefix("{type: ")
-    told = f"{value}, below 1.2e-07, the epsilon of float32: more steps, no more digits"
+    told = f"{value}, below 1.2e-07, the epsilon of float32: it costs steps and gives no digits"
     assert said(text) == warned(
         f"3:{column}", f"X303] solver '{name}': {told}; raise it, or take runtime.dtype: float64"
     )

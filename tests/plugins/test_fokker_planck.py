@@ -493,7 +493,7 @@ def test_a_perturbed_score_has_the_residual_of_its_perturbation(body: dict[str, 
     t, x = at_times(model)
     r, _ = residual(model, t, x)
     dynamics: Any = model.dynamics
-    a, g2 = dynamics.pull(t)[:, None], dynamics.diffusion(t)[:, None].square()
+    a, g2 = dynamics.drift_coefficient(t)[:, None], dynamics.diffusion(t)[:, None].square()
     alpha, sigma = (v[:, None] for v in dynamics.kernel(t))
     w, m, k = 1 / (alpha**2 * 0.7 + sigma**2), alpha * 0.8, c(t[:, None])
     along = x.sum(1, keepdim=True)  # s = -w (x - m 1), so s·e = -w k (q² - m q Σx) and ∇·e = k (2 + 2) q
@@ -545,7 +545,7 @@ def test_the_metric_is_a_mean_over_rows_and_times() -> None:
     (metric,) = made.spec.evaluate or ()
     result: Any = metric.measure(tiny.evaluation(made, model))
     t = torch.linspace(1e-3, 1, 100001, dtype=torch.float64)
-    (alpha, sigma), a, g2 = dynamics.kernel(t), dynamics.pull(t), dynamics.diffusion(t).square()
+    (alpha, sigma), a, g2 = dynamics.kernel(t), dynamics.drift_coefficient(t), dynamics.diffusion(t).square()
     exact = (g2 / (alpha**2 * 0.7 + sigma**2) + a).abs()
     assert result.n == 400
     assert result.value == pytest.approx(float(exact.mean()), rel=2e-3)  # one time in each of n intervals

@@ -370,7 +370,7 @@ def test_every_optimizer_takes_a_schedule(name: str) -> None:
 def test_a_warmup_that_leaves_nothing_is_refused(name: str) -> None:
     body = next(body for body in SCHEDULES if body["type"] == name)
     assert len(rates(body | {"warmup": 4}, 5)) == 6
-    with pytest.raises(ValueError, match=f"schedule '{name}': warmup 5 leaves nothing of 5 steps"):
+    with pytest.raises(ValueError, match=f"schedule '{name}': warmup 5 leaves none of the 5 steps"):
         start(body | {"warmup": 5}, steps=5)
 
 

@@ -206,7 +206,7 @@ def test_a_dynamics_in_time_needs_a_kernel_or_paths_and_one_without_needs_none()
     )
     (text,) = small_spec.said(SPEC, "estimator.paths={steps: 10}")
     assert "a.yaml:5:1: " not in text
-    assert "'paths' lead through time, and dynamics 'langevin' has none" in text
+    assert "'paths' needs a time, and dynamics 'langevin' has none" in text
     sde = "dynamics={type: vp_sde, network: {type: mlp, activation: silu}}"
     assert small_spec.said(SPEC, sde, "estimator.paths={steps: 10}") == []
     assert small_spec.said(SPEC, sde) == []

@@ -123,7 +123,7 @@ def test_kernel_drift_and_diffusion_are_one_sde(name: str) -> None:
     end, step = dynamics.times()[0], 1e-5
     t = torch.linspace(0.02, 0.98, 25, dtype=torch.float64) * end
     (alpha, sigma), (up, down) = dynamics.kernel(t), (dynamics.kernel(t + h) for h in (step, -step))
-    a, g = dynamics.pull(t), dynamics.diffusion(t)
+    a, g = dynamics.drift_coefficient(t), dynamics.diffusion(t)
     torch.testing.assert_close((up[0] - down[0]) / (2 * step), a * alpha, rtol=1e-6, atol=1e-8)
     slope_of_variance = (up[1].square() - down[1].square()) / (2 * step)
     torch.testing.assert_close(slope_of_variance, 2 * a * sigma.square() + g.square(), rtol=1e-6, atol=1e-7)
@@ -147,7 +147,7 @@ def test_moments_obey_kolmogorov_fokker_and_planck(name: str) -> None:
 
     def rates(t: float, y: Any) -> Any:
         time = torch.tensor(t, dtype=torch.float64)
-        a, g = float(dynamics.pull(time)), float(dynamics.diffusion(time))
+        a, g = float(dynamics.drift_coefficient(time)), float(dynamics.diffusion(time))
         return [a * y[0], 2 * a * y[1] + g * g]
 
     first, last = 0.1, dynamics.times()[0]
@@ -352,7 +352,7 @@ def test_a_corrector_step_depends_on_time_alone(name: str) -> None:
     sampler: Any = Sampler.make({"type": "predictor_corrector", "steps": 20, "snr": snr, "corrector_steps": 2})
     grid = sampler.grid(model)
     for t, after in ((grid[3], grid[4]), (grid[15], grid[16])):
-        h, g, a = (float(v) for v in (t - after, model.dynamics.diffusion(t), model.dynamics.pull(t)))
+        h, g, a = (float(v) for v in (t - after, model.dynamics.diffusion(t), model.dynamics.drift_coefficient(t)))
         eta = 4 * (snr * float(model.dynamics.kernel(after)[1])) ** 2
         predictor = 1 - h * (a + g * g / float(true(model, t)[1]))
         corrector = 1 - eta / (2 * float(true(model, after)[1]))
@@ -362,7 +362,7 @@ def test_a_corrector_step_depends_on_time_alone(name: str) -> None:
     quiet: Any = Sampler.make({"type": "predictor_corrector", "steps": 20, "snr": snr, "last_noise": False})
     c, _, w = affine(quiet, model, grid[-2], grid[-1], 2)
     t = grid[-2]
-    h, g, a = (float(f) for f in (t - grid[-1], model.dynamics.diffusion(t), model.dynamics.pull(t)))
+    h, g, a = (float(f) for f in (t - grid[-1], model.dynamics.diffusion(t), model.dynamics.drift_coefficient(t)))
     assert (c, w) == (pytest.approx(1 - h * (a + g * g / float(true(model, grid[-2])[1]))), 0)
 
 

@@ -147,7 +147,7 @@ def test_of_many_bad_cells_the_first_are_told_and_how_many_there_are() -> None:
     assert len(messages) == 6
     places = ["row 2, column 'name'", "row 3, column 'name'", "row 3, column 'b'"]
     assert [message.split(": ")[1] for message in messages[:3]] == places
-    assert messages[-1] == "t.csv: 15 mistakes in all, the first 5 are told: 10 of column 'name', 5 of column 'b'"
+    assert messages[-1] == "t.csv: 15 mistakes in all, the first 5 are shown: 10 of column 'name', 5 of column 'b'"
 
 
 def test_ragged_and_blank_rows_are_named() -> None:
@@ -243,7 +243,7 @@ def test_an_npy_that_is_cut_off_or_claims_too_much_is_refused_without_making_roo
     whole = stream.getvalue()
     for content in (whole[:-1], whole + b"\0", whole.replace(b"(10, 2), }", b"(9999999999999, 2), }")[: len(whole)]):
         Path("t.npy").write_bytes(content)
-        assert "it is cut off, or longer than its shape" in the_one(read, "t.npy")
+        assert "its length does not fit its shape" in the_one(read, "t.npy")
     for old, new in ((whole, whole[:20]), (b")", b"("), (b"(10", b"(01"), (b"descr", b"d")):
         Path("t.npy").write_bytes(whole.replace(old, new))
         assert "it is no NPY file" in the_one(read, "t.npy")
@@ -254,7 +254,7 @@ def test_every_bad_number_of_an_npy_is_counted_where_it_is_chosen() -> None:
     values[2:, 1] = np.inf
     messages = refused(npy, values, columns=["x3", "x2"])
     assert messages[0] == "t.npy: row 3, column 'x2': inf is not finite; leave the row out or fill it in"
-    assert messages[-1] == "t.npy: 8 mistakes in all, the first 5 are told: 8 of column 'x2'"
+    assert messages[-1] == "t.npy: 8 mistakes in all, the first 5 are shown: 8 of column 'x2'"
     assert npy(values, columns=["x1", "x3"]).values.abs().max() == 0
 
 

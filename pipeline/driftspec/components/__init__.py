@@ -1,9 +1,9 @@
-"""What a plugin may be: one open class a kind, with its conventions and shapes.
+"""The kinds of component that a plugin can provide: one open class for each kind, with its conventions and shapes.
 
-Symbols: batch B, dimension d; `x` data (B, d), `z` prior sample (B, d), `t` a scalar () or one time a row (B,), log
-densities (B,) in nats. A dynamics names the ends of its own time, `t_prior` and `t_data`, and every formula is written
-with those names. Components hold no state and no random stream: they receive both. torch is imported by the methods
-that need it, so that reading and checking a spec never pays for it.
+Symbols: batch B, dimension d; `x` data (B, d), `z` prior draw (B, d), `t` one time () or a time for each row (B,), log
+densities (B,) in nats. A dynamics has the prior at time `t_prior` and the data at time `t_data`, and every formula uses
+these names. Components hold no state and no random stream: their methods receive both. torch is imported only inside
+the methods that need it, so that a spec is read and checked without it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The old name of `Solution`."""
+    """Return `Solution` for its old name `Path`, with a warning."""
     if name == "Path":
         warn("driftspec.components.Path", "driftspec.components", "Solution", depth=3)
         return Solution

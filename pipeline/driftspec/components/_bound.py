@@ -1,4 +1,4 @@
-"""Modules that call a network component with parameters, and with a condition, already given."""
+"""Modules that call a network component with fixed parameters, or with a fixed condition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Bound(nn.Module):
-    """(t, x) -> f(t, x; θ) (B, d_out): a network component's `apply` with its parameters θ."""
+    """The module (t, x) -> f(t, x; θ) (B, d_out): the `apply` of a network component with its parameters θ."""
 
     def __init__(self, network: Network, parameters: Mapping[str, Tensor]):
         super().__init__()
@@ -23,22 +23,23 @@ class Bound(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return f(t, x; θ) (B, d_out) for x (B, d_in), t () or (B,), and a condition (B, k) or None."""
         return self.network.apply(self._named(), t, x, condition)
 
     def closed_divergence(self) -> Rates | None:
         """Return (t, x) -> (f, tr ∂f/∂x) if the network has a closed form; else None."""
-        own = self.network.closed_divergence()
-        return None if own is None else functools.partial(own, self._named())
+        closed = self.network.closed_divergence()
+        return None if closed is None else functools.partial(closed, self._named())
 
     def _named(self) -> dict[str, Tensor]:
-        """Its parameters by name, without the search of `named_parameters`, which takes 1 % of a training step."""
+        """Return the parameters by name. The search in `named_parameters` would take 1 % of a training step."""
         return self._parameters  # type: ignore[return-value]
 
 
 class Given(nn.Module):
-    """(t, x) -> module(t, x, c): row i of a condition c (B, k) belongs to row i of x.
+    """The module (t, x) -> module(t, x, c): row i of the condition c (B, k) belongs to row i of x.
 
-    Solvers stack whole copies of a batch: c is repeated as often.
+    If a solver stacks several copies of a batch in x, then c is repeated as many times.
     """
 
     def __init__(self, module: nn.Module, condition: Tensor):
@@ -46,11 +47,12 @@ class Given(nn.Module):
         self.module, self.condition = module, condition
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return module(t, x, c) (B, d_out) for x (B, d_in) and t () or (B,)."""
         return self.module(t, x, self.condition.repeat(len(x) // len(self.condition), 1))
 
 
 def closed_divergence(module: nn.Module) -> Rates | None:
-    """Return (t, x) -> (f, tr ∂f/∂x) of a module that binds a network with a closed form; else None."""
+    """Return (t, x) -> (f, tr ∂f/∂x) if the module is a `Bound` network with a closed form; else None."""
     return module.closed_divergence() if isinstance(module, Bound) else None
 
 

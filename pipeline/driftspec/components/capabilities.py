@@ -1,4 +1,4 @@
-"""Capabilities: what a component offers itself, and what follows from it."""
+"""Capabilities: what a component can compute, and what follows from that."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FOLLOWS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"velocity", "prior"}), "log_prob"),
     (frozenset({"log_prob"}), "score"),  # by automatic differentiation
 )
-"""Capabilities that follow from others."""
+"""Pairs (capabilities, the capability that follows from all of them)."""
 
 
 def capabilities(component: Component) -> frozenset[str]:
-    """Return what a component offers, with all that follows from it."""
+    """Return the capabilities that a component offers, and all that follow from them."""
     return frozenset(offered(component))
 
 
 def offered(component: Component) -> list[str]:
-    """Return the component's own capabilities, then those that follow, in order."""
+    """Return the capabilities that the component offers, sorted, and then those that follow from them."""
     soft = {"smooth"} if isinstance(component, Data) and not component.hard_edges else set[str]()
     there = sorted(component.offers() | soft)
     while more := [result for given, result in FOLLOWS if given.issubset(there) and result not in there]:

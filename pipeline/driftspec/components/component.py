@@ -1,8 +1,8 @@
-"""The mechanism every component shares: a frozen Pydantic model, picked by its `type`, checked in one pass.
+"""The base class of all components: a frozen Pydantic model, which a spec chooses by its `type`.
 
-A *kind* (data, network, dynamics, ...) is an open class: it has no `type`. As the type of a field it stands for
-"any component of this kind": the spec's `type` (or a bare name) is looked up in the registry and the rest is
-validated by the class found there, with the inner positions kept. A *component* is a final class: it has a `type`.
+A *kind* (data, network, dynamics, ...) is an open class: it has no `type`. A field annotated with an open class accepts
+any component of that kind. The spec's `type` (or a bare name) is looked up in the registry, and the class found there
+validates the other keys; errors keep their place inside the component. A *component* is a final class with a `type`.
 """
 
 from __future__ import annotations
@@ -37,43 +37,43 @@ if TYPE_CHECKING:
 
 
 def default(body: str | Mapping[str, Any], description: str) -> Any:
-    """A key's default component by name (`solver: Solver = default("rk4", ...)`): no plugin imports another's class."""
+    """Return a field with a default component. It is given by name, so that its class need not be imported."""
     return Field(default=body, validate_default=True, description=description)
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a component asks of another: one of `any_of`, offered by the spec's component of `kind`."""
+    """A need of a component: the spec's component of `kind` must offer one of the capabilities `any_of`."""
 
     kind: str
     any_of: tuple[str, ...]
     why: str = ""
-    severity: Literal["error", "warning"] = "error"  # a warning is said, and the run goes on
-    unless: str = ""  # no need where the other offers this, or is a dynamics without a time: "timeless"
+    severity: Literal["error", "warning"] = "error"  # a warning does not stop the run
+    unless: str = ""  # no need if the other offers this; "timeless": if the dynamics has no time
 
 
 Finding = tuple[str, str] | tuple[str, str, Literal["error", "warning"]]
-"""What a component finds wrong: the key, what is said, how bad it is."""
+"""A mistake that a component finds: the key, the message, and the severity (by default "error")."""
 
 
 class Component(BaseModel):
-    """One frozen model whose fields are its spec keys and whose methods are its mathematics."""
+    """A frozen model: its fields are its keys in a spec, and its methods are its mathematics."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(),
-        defer_build=True,  # of a family in one file a spec uses one member: the others' schemas are never built
+        defer_build=True,  # a spec uses one of several classes in a file: the schemas of the others are not built
     )  # fmt: skip
 
     kind: ClassVar[str] = ""
     type: ClassVar[str] = ""
     libraries: ClassVar[Mapping[str, str]] = {}
-    """Modules it needs beyond its distribution's own requirements, and what to install for each."""
+    """Modules that it needs beyond the requirements of its distribution, and what to install for each."""
     unused_nested: ClassVar[frozenset[str]] = frozenset()
-    """Keys without a meaning when the component stands in a field of this open class: refused there."""
+    """Keys that are refused when the component is the value of a key of this open class: they have no meaning there."""
     takes_over: ClassVar[frozenset[str]] = frozenset({"solver"})
-    """Keys that, left out, take what the spec's section of the same name says for all."""
+    """Keys that, if left out, take the value of the spec's section of the same name."""
     example: ClassVar[Mapping[str, Any]] = {}
-    """Keys that make it valid, of a component that needs some: what `run-spec plugins check` makes it with."""
+    """Values for its required keys, if it has some: `run-spec plugins check` makes the component with them."""
 
     _spelling: str = PrivateAttr(default="")
 
@@ -88,45 +88,45 @@ class Component(BaseModel):
 
     @classmethod
     def lacking(cls) -> list[str]:
-        """Return the methods that a component of its kind must give and this class does not."""
+        """Return the methods that a component of its kind must have and this class lacks."""
         return sorted(cls.__abstractmethods__)
 
     def offers(self) -> frozenset[str]:
-        """Capabilities this component has, given the values of its keys."""
+        """Return the capabilities that this component has, with these values of its keys."""
         return frozenset()
 
     def needs(self) -> tuple[Need, ...]:
-        """Capabilities it asks of the spec's other components."""
+        """Return the capabilities that it needs from the other components of the spec."""
         return ()
 
     def problems(self, around: Setting) -> Iterator[Finding]:
-        """(key, message) of each value that cannot work with what is around; of a key of a component inside, `a.b`.
+        """Yield (key, message) for each value that cannot work with the rest of the spec.
 
-        A third part, "warning": the run goes on, and gives less than was meant.
+        A key of a nested component is `a.b`. A third item, "warning", means that the run is not stopped.
         """
         yield from ()
 
     @property
     def label(self) -> str:
-        """`estimator 'hutchinson'`: messages always print the kind."""
+        """The kind and the `type`, as in `estimator 'hutchinson'`: messages always print both."""
         return f"{self.kind} '{self.spelling}'"
 
     @property
     def spelling(self) -> str:
-        """The `type` as the spec wrote it: the plain name, or `dist/name` where two plugins provide it."""
+        """The `type` as written in the spec: the plain name, or `dist/name` if two plugins provide that name."""
         return self._spelling or self.type
 
     def body(self, without: Iterable[str] = ()) -> dict[str, Any]:
-        """Back to spec form: `type` first, then every key with its value."""
+        """Return the component as a spec writes it: `type` first, then every key with its value."""
         return {"type": self.spelling, **self.model_dump(mode="json", exclude=set(without))}
 
     def nested(self) -> dict[str, Component]:
-        """The components standing in its keys."""
+        """Return the components that are values of its keys, by key."""
         return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Component)}
 
     @classmethod
     def unused_in(cls, key: str) -> frozenset[str]:
-        """Keys without a meaning in the component that stands in `key`."""
+        """Return the keys that have no meaning in a component that is the value of `key`."""
         return frozenset().union(
             *(one.unused_nested for one in models(cls.model_fields[key].annotation) if issubclass(one, Component))
         )
@@ -143,12 +143,12 @@ class Component(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Of an open class itself, for the schema of specs to say what may stand there."""
+        """Return the JSON schema; for an open class a placeholder, which the schema of specs replaces."""
         return handler(core) if cls.type else {"component": cls}
 
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
-        """The component that `value` names and configures."""
+        """Return the component that `value` names and configures."""
         if isinstance(value, cls):
             return value
         found, name, keys = _named(cls, value, registry_of(info))
@@ -174,13 +174,13 @@ class Component(BaseModel):
 
     @classmethod
     def make(cls, body: Any, registry: Any = None) -> Self:
-        """A component of this kind from spec form: `Network.make({"type": "mlp", "hidden": [64]})`."""
+        """Return a component of this kind, made as from a spec: `Network.make({"type": "mlp", "hidden": [64]})`."""
         result: Self = TypeAdapter(cls).validate_python(body, context={"registry": registry})
         return result
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The open classes, and the models that are no component, in a key's type."""
+    """Yield the open classes, and the models that are not components, in the type of a key."""
     final = isclass(annotation) and issubclass(annotation, Component) and annotation.type
     if isclass(annotation) and issubclass(annotation, BaseModel) and not final:
         yield annotation
@@ -189,7 +189,7 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _named(base: type[Component], value: Any, registry: Any) -> tuple[type[Component], str, dict[str, Any]]:
-    """The class that `value` names, the name as written, and the keys beside it."""
+    """Return the class that `value` names, the name as written, and the other keys."""
     keys = dict(value) if isinstance(value, dict) else {"type": value}
     at = ("type",) if isinstance(value, dict) else ()
     name = keys.pop("type", None)
@@ -220,7 +220,7 @@ def _mistake(
 def restated(
     error: ValidationError, model: type[Component], hidden: frozenset[str], info: ValidationInfo
 ) -> list[InitErrorDetails]:
-    """Errors to raise again from outside, with what `model` knows: its keys, save the hidden ones, and lengths."""
+    """Return the errors of a `model` for the model that contains it, with the keys and lengths that it allows."""
     details = []
     for one in error.errors(include_url=False):
         kind, location, context = one["type"], one["loc"], dict(one.get("ctx", {}))
@@ -235,5 +235,5 @@ def restated(
 
 
 def registry_of(info: ValidationInfo) -> Any:
-    """The registry a component is validated with: the spec's, or outside any spec that of the installed plugins."""
+    """Return the registry that validates a component: that of the spec, or else that of the installed plugins."""
     return (info.context or {}).get("registry") or outside.registry()

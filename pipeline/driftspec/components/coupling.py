@@ -2,7 +2,7 @@
 
     π(z, x) with the marginals p_prior(z) and p_data(x); independent: π = p_prior p_data
 
-For losses that join pairs by a path from z to x. No section of a spec names one yet.
+A loss that connects z and x of each pair by a path uses a coupling. No section of a spec names one yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Coupling(Component):
-    """Which prior point is paired with which row? It holds no state: the state is passed through and checkpointed."""
+    """Pairs prior points with data rows. It holds no state: its methods take the state and return the next one."""
 
     kind = "coupling"
 
@@ -29,7 +29,7 @@ class Coupling(Component):
 
     @abstractmethod
     def pair(self, z: Tensor, x: Tensor, condition: Tensor | None, state: Any, streams: Streams) -> tuple[Tensor, Any]:
-        """Return a permutation (B,) and the next state: row permutation[i] of x, with its condition, belongs to z[i].
+        """Return a permutation (B,) and the next state: z[i] is paired with row permutation[i] of x and its condition.
 
         z and x are (B, d), the condition (B, k) or None.
         """

@@ -1,4 +1,4 @@
-"""Data: which distribution? Samples, log p, or both."""
+"""Data: a distribution, given by samples, by log p, or by both."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Data as read: `values` (n, d) float64, or (n, K, d) for trajectories observed at `times` (K,)."""
+    """The rows that are read: `values` (n, d) float64, or (n, K, d) for trajectories observed at `times` (K,)."""
 
     values: Tensor
     columns: tuple[str, ...]
     times: Tensor | None = None
     digest: str | None = None  # sha256 of the file it came from
-    named: bool = True  # the source names its columns; else they are numbered
-    first: int = 1  # the number of the first row, as the source counts
-    condition: Tensor | None = None  # (n, k) float64: what each row is given, such as a label
+    named: bool = True  # the source names its columns; if not, they are numbered
+    first: int = 1  # the number of the first row in the source
+    condition: Tensor | None = None  # (n, k) float64: the condition of each row, such as a label
 
     def with_columns(self, names: Sequence[str]) -> Table:
-        """The same rows with these columns alone, in this order. SpecError X304 names each one that is missing.
+        """Return the table with only these columns, in this order. SpecError X304 names each missing column.
 
-        Columns that are only numbered are taken by position, if there are as many.
+        If the source does not name its columns, all are taken by position, and there must be as many as names.
         """
         if not self.named and len(self.columns) == len(names):
             return replace(self, columns=tuple(names))
@@ -50,107 +50,110 @@ class Table:
 
 
 class Data(Component):
-    """Which distribution: samples, log p, or both?"""
+    """A distribution, given by samples, by log p, or by both."""
 
     kind = "data"
     hard_edges: ClassVar[bool] = False
-    """The density jumps: implicit score matching has no minimum there."""
+    """Whether the density has jumps: implicit score matching then has no minimum."""
     file_key: ClassVar[str | None] = None
-    """The key that names the file it reads, of data that come from one."""
+    """The key that names the file it reads; None if it reads no file."""
     columns_key: ClassVar[str | None] = None
-    """The key that chooses columns of that file by name, a list of names or null for all of them."""
+    """The key that chooses columns of that file: a list of names, or null for all; None if there is no such key."""
     formats: ClassVar[tuple[str, ...]] = ()
-    """Ends of file names, such as `.csv`, that it reads without other keys: `evaluate --data` then takes such files."""
+    """Suffixes, such as `.csv`, of files that need no other key: `evaluate --data` then accepts such files."""
 
     split: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions for training, validation and test; they sum to 1"
     )
     standardize: Literal["none", "scale", "whiten"] = Field(
-        "none", description="model units: as given, each column to mean 0 and deviation 1, or covariance I"
+        "none", description="map to model units: none, each column to mean 0 and deviation 1, or covariance I"
     )
 
     def dim(self) -> int | None:
-        """d, or None while it is open (a file not read yet, a law that fits any d)."""
+        """Return d; None if it is not known (a file that is not read yet, a distribution for any d)."""
         return None
 
     def offers(self) -> frozenset[str]:
         return frozenset({"samples"})
 
     def rows(self) -> int | None:
-        """How many rows `read` returns, or None while that is open: a file that is not read yet."""
+        """Return how many rows `read` gives; None if it is not known (a file that is not read yet)."""
         return None
 
     def file(self) -> str | None:
-        """The file it reads, as the spec names it; None if it reads none."""
+        """Return the file that it reads, as the spec names it; None if it reads no file."""
         return None if self.file_key is None else str(getattr(self, self.file_key))
 
     def with_columns(self, names: Sequence[str]) -> Self:
-        """The same data, of which `read` returns these columns in this order; as they are where none can be chosen."""
+        """Return the same data with only these columns, in this order; itself if its columns cannot be chosen."""
         return self if self.columns_key is None else self.model_copy(update={self.columns_key: tuple(names)})
 
     def noise_floor(self) -> float | None:
-        """Return the mean squared error, data units, that a perfect prediction of its trajectories has; else None."""
+        """Return the mean squared error of a perfect prediction of its trajectories, in data units; None if unknown."""
         return None
 
     @abstractmethod
     def read(self, files: Files, generator: Generator) -> Table:
-        """Every row there is, in the data's own units. SpecError X304 for a bad file."""
+        """Return all rows, in the data's own units. SpecError X304 for a bad file."""
 
 
 class Distribution(Data):
-    """A law that can be drawn from; most also know their log p. As a `target`, `prior` or `start` it is a law alone."""
+    """A distribution that can be sampled or whose log p is known, most often both.
+
+    As a `target`, `prior` or `start` it takes no key of a data set (`samples`, `split`, `standardize`).
+    """
 
     unused_nested = frozenset({"samples", "split", "standardize"})
 
     normalized: ClassVar[bool] = True
-    """Whether `log_prob` integrates to one; without, it holds up to a constant and the law offers an energy alone."""
+    """Whether exp(`log_prob`) integrates to 1; if not, log p has an unknown constant, and only an energy is offered."""
 
     samples: int = Field(10000, ge=1, description="rows drawn, before the split")
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """(n, d) float64, drawn from `generator` alone. `dim` is d where `dim()` leaves it open."""
+        """Return n samples (n, d) float64, drawn with `generator`. The argument `dim` is d if `dim()` is None."""
         raise NotImplementedError
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,) nats, for x (B, d) in the units `sample` draws in."""
+        """Return log p(x) (B,) in nats, for x (B, d) in the units of `sample`."""
         raise NotImplementedError
 
     def score(self, x: Tensor) -> Tensor:
-        """∇log p(x) (B, d): by differentiating `log_prob`, until a law says it in closed form."""
+        """Return ∇log p(x) (B, d) for x (B, d), by differentiating `log_prob` unless a subclass has a closed form."""
         from driftspec.autodiff import gradient
 
         return gradient(self.log_prob, x)[1]
 
     def entropy(self) -> float | None:
-        """-E[log p] in nats, by closed form or quadrature; None if unknown."""
+        """Return the entropy -E[log p] in nats, by a closed form or quadrature; None if unknown."""
         return None
 
     def columns(self) -> tuple[str, ...]:
-        """Names of the d coordinates."""
+        """Return the names of the d coordinates."""
         return tuple(f"x{i + 1}" for i in range(self.dim() or 0))
 
     def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        """The quantities (n, m) that reports speak of, with their names: constrained where x (n, d) is not."""
+        """Return the quantities (n, m) that reports show for x (n, d), with their names: such as τ if x has log τ."""
         return x, self.columns() or tuple(f"x{i + 1}" for i in range(x.shape[1]))
 
     def in_dimensions(self, d: int) -> Self:
-        """The same law over d dimensions, of one that `dim` leaves open."""
+        """Return the same distribution in d dimensions if `dim()` is None; else itself."""
         return self
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
-        """Exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
+        """Return the exact mean (m,) and covariance (m, m) of the reported quantities, float64; None if unknown."""
         return None
 
     def normals(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Weights (K,), means (K, d) and covariances (K, d, d), float64, of a mixture of normal laws; else None."""
+        """Return weights (K,), means (K, d) and covariances (K, d, d), float64, of a Gaussian mixture; else None."""
         return None
 
     def mode_of(self, x: Tensor) -> Tensor:
-        """The mode (B,) that each row of x (B, d) lies near, -1 for none; of laws with separate modes."""
+        """Return the number (B,) of the mode that each row of x (B, d) is near, -1 for none, if modes are separate."""
         raise NotImplementedError
 
     def smallest_variance(self) -> float | None:
-        """Of a normal law the smallest variance along any direction, known without torch; None of every other law."""
+        """Return the smallest variance of a normal distribution along any direction, without torch; else None."""
         return None
 
     def offers(self) -> frozenset[str]:
@@ -168,7 +171,7 @@ class Distribution(Data):
 
 
 class StandardNormal(Distribution):
-    """N(0, I): where chains begin if nothing else says where."""
+    """N(0, I): the default distribution in which chains start."""
 
     type = "standard_normal"
 
@@ -181,16 +184,17 @@ class StandardNormal(Distribution):
         return self.model_copy(update={"dimensions": d})
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """Return n samples (n, d) from N(0, I), float64."""
         import torch
 
         return torch.randn(n, self.dimensions or dim or 1, generator=generator, dtype=torch.float64)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """-½ ‖x‖² - (d/2) log 2π."""
+        """Return -½ ‖x‖² - (d/2) log 2π (B,) for x (B, d)."""
         return -(x.square().sum(1) + x.shape[1] * math.log(2 * math.pi)) / 2
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
-        """0 and I; None while d is open."""
+        """Return the mean 0 (d,) and the covariance I (d, d); None if d is not known."""
         import torch
 
         d = self.dimensions

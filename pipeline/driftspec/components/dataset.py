@@ -1,4 +1,4 @@
-"""Data as a run uses them: split, with the map between the data's own units and model units.
+"""The data of a run: the rows of each part, and the map from the data's own units x to model units u.
 
 u = (x - shift) Wᵀ,   log |det du/dx| = log |det W|
 """
@@ -16,7 +16,7 @@ from driftspec.components.verdict import Verdict
 
 @dataclass(frozen=True)
 class Transform:
-    """u = (x - shift) Wᵀ, with log |det du/dx| = log |det W|; fitted on the training rows. float64."""
+    """The map u = (x - shift) Wᵀ, with log |det du/dx| = log |det W|, fitted on the training rows, float64."""
 
     shift: Tensor  # (d,)
     matrix: Tensor  # (d, d)
@@ -27,10 +27,11 @@ class Transform:
 
     @classmethod
     def fit(cls, how: str, x: Tensor) -> Transform:
-        """`none`: identity; `scale`: each column to mean 0 and deviation 1; `whiten`: covariance I.
+        """Return the map fitted to rows x (..., d): `none` (identity), `scale` (deviations 1), `whiten` (covariance I).
 
-        W = diag(1/σ), and R^{-1/2} diag(1/σ) with R the correlations: a column's unit makes no difference. No column
-        may be constant, and to whiten none may follow from others.
+        `scale` has W = diag(1/σ), and `whiten` has W = R^{-1/2} diag(1/σ) with R the correlation matrix, so that the
+        units of the columns do not matter. No column may be constant, and for `whiten` no column may be a linear
+        function of others.
         """
         rows = x.reshape(-1, x.shape[-1])
         if how == "none":
@@ -43,23 +44,23 @@ class Transform:
         return cls(shift, vectors @ (values**-0.5).diag() @ vectors.T / deviation)
 
     def to_model(self, x: Tensor) -> Tensor:
-        """u (..., d) float64 for x in the data's units."""
+        """Return u (..., d) float64 for x (..., d) in the data's own units."""
         return _applied(self.matrix, x.double() - self.shift)
 
     def to_data(self, u: Tensor) -> Tensor:
-        """x (..., d) float64 for u in model units."""
+        """Return x (..., d) float64 for u (..., d) in model units."""
         return _applied(torch.linalg.inv(self.matrix), u.double()) + self.shift
 
     def log_det(self) -> float:
-        """log |det du/dx|: log p of x is log p of u plus this."""
+        """Return log |det du/dx|: log p of x is log p of u plus this."""
         return float(torch.linalg.slogdet(self.matrix).logabsdet)
 
     def gradient_to_data(self, slope: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-        """∇_x = Wᵀ ∇_u (B, d) float64 of a gradient ∇_u, with bounds (B,) of the largest error of a component."""
+        """Return ∇_x = Wᵀ ∇_u (B, d) float64 and a bound (B,) of its components' errors, from ∇_u and its bound."""
         return _applied(self.matrix.T, slope.double()), error.double() * _stretch(self.matrix.T)
 
     def error_to_data(self, error: Tensor) -> Tensor:
-        """Bounds (B,) of the largest error of x's components, from those of u's."""
+        """Return a bound (B,) of the errors of the components of x, from a bound (B,) for those of u."""
         return error.double() * _stretch(torch.linalg.inv(self.matrix))
 
     def tree(self) -> dict[str, Any]:
@@ -67,20 +68,20 @@ class Transform:
 
 
 def _applied(matrix: Tensor, x: Tensor) -> Tensor:
-    """x Wᵀ by sums over columns in their order: a row's bits depend on no other row."""
+    """Return x Wᵀ (..., d), summed over columns in their order, so that the bits of a row depend on no other row."""
     if torch.equal(matrix, matrix.diag().diag()):
         return x * matrix.diag()
     return torch.stack([(x * row).sum(-1) for row in matrix], -1)
 
 
 def _stretch(matrix: Tensor) -> float:
-    """By how much a map enlarges the largest component of a vector at most: its norm induced by that of maxima."""
+    """Return the ∞-norm of a matrix: the largest factor by which it increases the largest component of a vector."""
     return float(torch.linalg.matrix_norm(matrix, torch.inf))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows (n, ...) float64 in the data's own units, split; and the transform fitted on `train`."""
+    """The rows (n, ...) of each part of the data, float64, in their own units, and the map fitted on `train`."""
 
     train: Tensor
     validation: Tensor
@@ -89,19 +90,19 @@ class Dataset:
     transform: Transform
     times: Tensor | None = None
     digest: str | None = None
-    numbers: Tensor | None = None  # of the test rows, as their source counts its rows
-    verdicts: tuple[Verdict, ...] = ()  # what the rows themselves say of what can be learnt from them
+    numbers: Tensor | None = None  # the number of each test row in the source
+    verdicts: tuple[Verdict, ...] = ()  # whether a model can be learnt from these rows
 
     @property
     def dim(self) -> int:
         return self.train.shape[-1]
 
     def rows(self) -> Tensor:
-        """The training rows; the test rows where the training rows are not known."""
+        """Return the training rows (n, ...); the test rows if the training rows are not known."""
         return self.train if len(self.train) > 1 else self.test
 
     def repeated(self) -> int:
-        """How many test rows are training rows too, number for number."""
+        """Return how many test rows are exactly equal to a training row."""
         train, test = ((rows.flatten(1) + 0.0).numpy() for rows in (self.train, self.test))  # -0.0 + 0.0 is 0.0
         seen = {hash(row.tobytes()) for row in train}
         return sum(hash(row.tobytes()) in seen for row in test)

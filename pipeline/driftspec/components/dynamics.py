@@ -1,4 +1,4 @@
-"""Dynamics: which ODE or SDE, and what it offers?"""
+"""Dynamics: an ODE or SDE, with its velocity, drift, score, energy or log p."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ if TYPE_CHECKING:
 
 
 class Dynamics(Component):
-    """Which ODE or SDE, and what it offers."""
+    """An ODE or SDE, with its velocity, drift, score, energy or log p."""
 
     kind = "dynamics"
     default_sampler: ClassVar[str]
-    """The sampler of a spec that names none."""
+    """The sampler of a spec without `sampler`."""
     default_metrics: ClassVar[tuple[str, ...]] = ()
-    """What a spec without `evaluate` measures."""
+    """The metrics of a spec without `evaluate`."""
 
     def lowest_noise(self) -> float | None:
-        """σ at the end of time where the data are, known without torch; None where there is none, or none is known."""
+        """Return σ of the noise at t_data, without torch; None if there is no noise, or if σ is not known."""
         return None
 
     def times(self) -> tuple[float, float]:
-        """(t_prior, t_data): the ends of time where the prior is, and where the data are; both 0 without a time."""
+        """Return (t_prior, t_data), the times of the prior and of the data; (0, 0) for a dynamics without a time."""
         return 0.0, 0.0
 
     @abstractmethod
     def build(self, dim: int, generator: Generator) -> nn.Module:
-        """What is trained."""
+        """Return the module whose parameters are trained."""
 
     def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """dx/dt (B, d) of the ODE between the prior and the data. An SDE with a score has one without saying so."""
+        """Return dx/dt (B, d) of the ODE between prior and data. For an SDE with a score the model derives it."""
         raise NotImplementedError
 
     def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """f(x, t) (B, d) of the SDE dx = f dt + g dw."""
+        """Return f(x, t) (B, d) of the SDE dx = f dt + g dw."""
         raise NotImplementedError
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g(t), in t's shape."""
+        """Return g(t), of the shape of t, () or (B,)."""
         raise NotImplementedError
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(α(t), σ(t)) in t's shape: the SDE takes data x to N(α x, σ² I) by time t. Offered as `noise_kernel`."""
+        """Return α(t) and σ(t), each () or (B,), of p(x_t | x_0) = N(α x_0, σ² I): the capability `noise_kernel`."""
         raise NotImplementedError
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """s(x, t) (B, d), ∇ log of the density at time t."""
+        """Return s(x, t) = ∇log p_t(x) (B, d), with p_t the density at time t."""
         raise NotImplementedError
 
     def energy(self, module: nn.Module, x: Tensor) -> Tensor:
-        """E(x) (B,): the density is exp(-E) up to its constant."""
+        """Return E(x) (B,): the density is proportional to exp(-E)."""
         raise NotImplementedError
 
     def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
-        """log p(x) (B,), where it is known without a solve (a target's)."""
+        """Return log p(x) (B,) if it is known without an ODE solve, as for a target."""
         raise NotImplementedError
 
     def prior_law(self) -> Distribution | None:
-        """The law at t_prior."""
+        """Return the distribution at t_prior; None without a prior."""
         return None
 
     def target_law(self) -> Data | None:
-        """Return the known distribution that it holds in the place of data; None without one.
+        """Return the known distribution that replaces the data; None without one.
 
-        By default the distribution among its keys, if it neither trains nor has a prior.
+        By default it is the distribution among its keys, if the dynamics neither trains nor has a prior.
         """
         if not self.offers().isdisjoint({"trainable", "prior"}):
             return None
@@ -82,21 +82,21 @@ class Dynamics(Component):
         return None
 
     def ladder(self) -> Tensor | None:
-        """Return the times (K,) of its noise levels, highest σ first, if there are finitely many; else None."""
+        """Return the times (K,) of its noise levels, the highest σ first; None if every t is a noise level."""
         return None
 
     def confinement(self) -> float | None:
-        """Return c of a term ‖x‖²/(2c²) in its energy; inf if nothing keeps Z finite, None if that is not known."""
+        """Return c of a term ‖x‖²/(2c²) in its energy; inf if no such term makes Z finite, None if it is not known."""
         return None
 
     def network_derivatives(self) -> int:
-        """Return how often its score differentiates its network: 1 for a network that is an energy, else 0."""
+        """Return the order of the derivative of its network in its score: 1 if the network is an energy, else 0."""
         return 0
 
     def ending_at(self, t_data: float) -> Self | None:
-        """Return the same dynamics with its data at this time; None if that end of time is fixed."""
+        """Return the same dynamics with this t_data; None if its t_data is fixed."""
         return None
 
     def smallest_variance(self) -> float | None:
-        """Of a stationary law that is known to be normal, the smallest variance along any direction; else None."""
+        """Return the smallest variance along any direction if its stationary distribution is normal; else None."""
         return None

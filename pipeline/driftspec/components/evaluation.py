@@ -1,4 +1,4 @@
-"""What a metric sees: a trained model, its data, its draws, and random streams of the metric's own."""
+"""What a metric measures: a trained model, its data and its draws; and random streams for that metric."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from driftspec.streams import Streams
 
 NAMED = 5
-"""Rows that a failed solve names, at most."""
+"""The largest number of rows that the message of a failed solve names."""
 
 
 def too_few_rows(who: str, part: str, left: int) -> str:
-    """The message where a metric has not enough rows to read."""
+    """Return the message for a metric that has too few rows."""
     return f"{who} reads {part} rows, at least 2: 'split' in data leaves {left}"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A trained model, its data, its draws, and random streams of the metric's own."""
+    """A trained model, its data and its draws; and random streams for one metric."""
 
-    setting: Setting  # the spec's components around the metric
+    setting: Setting  # the other components of the spec
     model: Model
-    streams: Streams  # the metric's own
-    drawn: Callable[[], Draws]  # the run's own draws, made when first needed
-    read: Callable[[], Dataset]  # the data, read when first needed
+    streams: Streams  # for this metric
+    drawn: Callable[[], Draws]  # returns the run's own draws, made at the first call
+    read: Callable[[], Dataset]  # returns the data, read at the first call
     transform: Transform
     rows: Callable[[Tensor], Tensor]  # data (n, d) -> model units, dtype and device of the run
-    run_streams: Streams  # the run's
+    run_streams: Streams  # of the run
 
     @property
     def dataset(self) -> Dataset:
@@ -48,18 +48,18 @@ class Evaluation:
 
     @property
     def target(self) -> Distribution | None:
-        """The distribution that a dynamics on a known target aims at."""
+        """The target of the dynamics; None without one."""
         target = self.setting.dynamics.target_law()
         return target if isinstance(target, Distribution) else None
 
     @property
     def truth(self) -> Distribution | None:
-        """The component that knows log p of the data, in the data's own units."""
+        """The component that knows log p of the data, in the data's own units; None without one."""
         candidates = (self.setting.data, self.target)
         return next((c for c in candidates if isinstance(c, Distribution) and "log_prob" in capabilities(c)), None)
 
     def test(self, n: int | None = None) -> Tensor:
-        """The first n test rows (all by default), float64, in the data's own units."""
+        """Return the first n test rows (n, d), all by default, float64, in the data's own units."""
         rows = self.dataset.test[:n]
         if len(rows) < 2:
             raise RunFailed(too_few_rows("a metric", "test", len(rows)))
@@ -67,7 +67,7 @@ class Evaluation:
 
     @contextlib.contextmanager
     def naming_rows(self) -> Iterator[None]:
-        """Adds to a failed solve the numbers of the rows at fault; its points are the test rows from the first on."""
+        """Add to a SolveFailed the numbers of the rows that failed. The solve must start from the first test rows."""
         try:
             yield
         except SolveFailed as error:
@@ -81,43 +81,43 @@ class Evaluation:
 
     @property
     def law(self) -> Distribution | None:
-        """The target, where it stands for the data."""
+        """The target, if the spec has no data; else None."""
         return self.target if self.setting.data is None else None
 
     def chains(self, n: int | None = None) -> Tensor:
-        """The run's own draws, chains apart (chains, draws, d), float64, in the data's own units.
+        """Return the run's own draws, by chain (chains, draws, d), float64, in the data's own units.
 
-        All of them, or the first n in whole chains; where one chain has more than n, the first n of that.
+        With n: as many whole chains as have at most n draws together, or the first n draws of one longer chain.
         """
         values = self.drawn().values
         each = values.shape[1]
         return self.transform.to_data((values if n is None else values[: max(1, n // each), :n]).cpu())
 
     def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        """The quantities (..., m) that reports speak of, for x (..., d) in the data's own units, and their names."""
+        """Return the quantities (..., m) that reports show for x (..., d) in the data's own units, and their names."""
         if self.law is None:
             return x, self.dataset.columns
         values, names = self.law.reported(x.flatten(0, -2))
         return values.reshape(*x.shape[:-1], -1), names
 
     def draws(self, n: int) -> Tensor:
-        """The first n of the run's own draws (n, d), float64, in the data's own units; those of one chain depend."""
+        """Return the first n of the run's own draws (n, d), float64, in the data's own units, chain after chain."""
         return self.transform.to_data(self.drawn().flat()[:n].cpu())
 
     def fresh(self, n: int, name: str) -> Tensor | None:
-        """n rows the model never saw, (n, d), float64: drawn anew; None where the data cannot be drawn from."""
+        """Return n new data rows (n, d), float64, which the model never saw; None if the data cannot be sampled."""
         source = self.setting.data or self.target
         if isinstance(source, Distribution) and "samples" in source.offers():
             return source.sample(n, self.streams.generator(name), self.model.dim)
         return None
 
     def reference(self, n: int) -> Tensor:
-        """What n draws are compared with: fresh data of that size where they can be drawn, else the test rows."""
+        """Return rows (n, d) to compare n draws with: new data rows if possible, else the first n test rows."""
         fresh = self.fresh(n, "reference")
         return self.test(n) if fresh is None else fresh
 
     def floor(self, distance: Callable[[Tensor, Tensor], float], n: int) -> float | None:
-        """The same distance between two fresh sets of n rows: what a perfect model would score. None without them."""
+        """Return the distance of two sets of n data rows (n, d), as for a perfect model; None without such rows."""
         first, second = self.fresh(n, "floor first"), self.fresh(n, "floor second")
         if self.setting.data is None and (first is None or second is None):
             return None

@@ -1,4 +1,4 @@
-"""Metrics: one number with its error bar, or the reason why none."""
+"""Metrics: one number with its standard error, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """One number with its standard error, or the reason why none: `stderr_reason` for both.
+    """One number with its standard error. If either is None, `stderr_reason` states why.
 
-    `details["curves"]`, where it is there, is drawn: a list of `{"title", "axis", "x", "density", "edges",
-    "histogram"}`, a density at points x beside the histogram of what should have it, one longer in edges than in bars.
+    `details["curves"]`, if present, is plotted: a list of `{"title", "axis", "x", "density", "edges", "histogram"}`,
+    each a density at points x and the histogram to compare with it, which has one edge more than bars.
     """
 
     value: float | None
@@ -37,24 +37,24 @@ class Measured:
     n: int
     details: Mapping[str, Any] = field(default_factory=dict)
     stderr_reason: str | None = None
-    line: str | None = None  # the line a run ends with, where the metric has one to say
+    line: str | None = None  # the last line of the run's output, if the metric has one
     verdicts: tuple[Verdict, ...] = ()  # whether the number can be trusted, and why
 
 
 class Metric(Component):
-    """One number with its error bar, or the reason why none."""
+    """Measures a trained model: one number with its standard error, or the reason why there is none."""
 
     kind = "metric"
     draws_wanted: ClassVar[str | None] = None
-    """The key that says how many of the run's own draws it reads (null: all); None if it reads none, or all of them."""
+    """The key for how many of the run's own draws it reads (null: all); None if it reads none, or always all."""
     reads_chains: ClassVar[bool] = False
-    """It reads all of the run's own draws, chains apart."""
+    """Whether it reads all of the run's own draws, by chain."""
     finite_time: ClassVar[bool] = False
-    """It compares draws with the law of the time they have reached: chains are not asked to converge."""
+    """Whether it compares draws with the distribution at the time they have reached: chains need not converge."""
     in_float64: ClassVar[frozenset[str]] = frozenset()
-    """Keys whose component computes in float64, whatever the run's dtype."""
+    """Keys whose component computes in float64, whatever the dtype of the run."""
     reads_test_rows: ClassVar[bool | None] = None
-    """Whether it reads test rows; None: where its own methods call `evaluation.test` or `evaluation.reference`."""
+    """Whether it reads test rows; None: if its own methods call `evaluation.test` or `evaluation.reference`."""
 
     name: str | None = Field(
         None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
@@ -64,19 +64,19 @@ class Metric(Component):
         return self.name or self.type
 
     def wanted(self) -> int:
-        """How many of the run's own draws it reads."""
+        """Return how many of the run's own draws it reads."""
         return 0 if self.draws_wanted is None else int(getattr(self, self.draws_wanted) or 0)
 
     def reads_draws(self) -> bool:
-        """Whether it reads the run's own draws: to measure it takes a sampler, and samples to draw."""
+        """Whether it reads the run's own draws, and so needs a sampler and the number of draws."""
         key = self.draws_wanted
         every_one = key is not None and getattr(self, key) is None
         return every_one or self.wanted() > 0 or self.reads_chains or any(n.kind == "sampler" for n in self.needs())
 
     def reads_rows(self, data: Data) -> bool:
-        """Whether `measure` reads test rows of these data, which a run must then have.
+        """Whether `measure` reads test rows of these data, so that a run must have some.
 
-        `evaluation.reference` reads them only of data that cannot be drawn anew.
+        `evaluation.reference` reads them only if the data cannot be sampled.
         """
         if self.reads_test_rows is not None:
             return self.reads_test_rows
@@ -84,27 +84,27 @@ class Metric(Component):
         return not {"test", *(() if drawn else ("reference",))}.isdisjoint(_names_used(type(self)))
 
     def unfit_rows(self, rows: Tensor) -> Iterator[Finding]:
-        """(key, message) of each value that cannot work with the rows (n, d), data units, that it would read.
+        """Yield (key, message) for each value that cannot work with the rows (n, d), data units, that it would read.
 
-        Asked before training, of a metric that reads test rows.
+        It is called before training, if the metric reads test rows.
         """
         yield from ()
 
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Measured:
-        """Return its number on a trained model, with its error bar."""
+        """Return the number for a trained model, with its standard error."""
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log p (B,) float64 at points x (B, d), data units, as `measure` finds it, and each one's numerical error.
+        """Return log p (B,) float64 at points x (B, d), data units, as in `measure`, and its numerical error (B,).
 
-        Of a metric that offers `log_prob`; by it a run answers for its log p. Not finite where no error is known.
+        Only a metric that offers `log_prob` has it; a run then uses it for its log p. An unknown error is inf or NaN.
         """
         raise NotImplementedError
 
     def log_prob_gradient(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
-        """∇ of that log p (B, d) float64 at points x (B, d), data units, and a bound (B,) of its components' errors.
+        """Return ∇log p (B, d) float64 at points x (B, d), data units, and a bound (B,) of its components' errors.
 
-        By differentiating `log_prob`, an error then being unknown, inf. RunFailed where that leaves no graph.
+        By default it differentiates `log_prob`, and the bound is inf (unknown). RunFailed if `log_prob` has no graph.
         """
         import torch
 
@@ -114,7 +114,7 @@ class Metric(Component):
             x = x.detach().requires_grad_()
             try:
                 value = self.log_prob(evaluation, x)[0].sum()
-            except RuntimeError as error:  # torch's, where numbers are taken out of a tensor that has a graph
+            except RuntimeError as error:  # from torch, if values are taken out of a tensor that has a graph
                 raise refused from error
         slope = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
         if slope is None:
@@ -122,15 +122,15 @@ class Metric(Component):
         return slope.double(), slope.new_full((len(x),), torch.inf, dtype=torch.float64)
 
     def solves_with(self) -> tuple[Trace, Solver] | None:
-        """The trace and the solver by which it finds log p from a velocity; None if it does so in another way.
+        """Return the trace estimator and the solver with which it computes log p from a velocity; None without them.
 
-        Chains on a model whose log p follows from its velocity move by the same.
+        Chains on a model whose log p follows from its velocity use the same two.
         """
         return None
 
 
 def _names_used(metric: type[Metric]) -> set[str]:
-    """The names that the methods of a metric's own classes refer to."""
+    """Return the names that the methods of a metric's own classes use."""
     own = metric.__mro__[: metric.__mro__.index(Metric)]
     codes = [method.__code__ for one in own for method in vars(one).values() if isinstance(method, FunctionType)]
     return {name for code in codes for name in code.co_names}

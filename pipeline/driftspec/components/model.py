@@ -1,6 +1,6 @@
-"""What a model answers, in model units: its fields at a time t, its log p, and how chains and solvers use it.
+"""The interface of a model, in model units: its velocity, drift and score at a time t, and its log p.
 
-Estimators train a model, samplers draw from it, metrics measure it. `driftspec.numerics.model` computes the answers.
+Estimators train a model, samplers draw from it, metrics measure it. `driftspec.numerics.model` implements it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Field:
-    """y -> f(t, y) at a fixed t: what a trace estimator differentiates.
+    """The velocity y -> f(t, y) (B, d) at a fixed t, which a trace estimator differentiates.
 
-    `divergence` is y -> (f, tr ∂f/∂y) where a closed form is known, else None.
+    `divergence` is y -> (f, tr ∂f/∂y) if a closed form is known, else None.
     """
 
     velocity: Callable[[Tensor, Tensor], Tensor]
@@ -41,7 +41,7 @@ class Field:
 
 @dataclass(eq=False)
 class Pilot:
-    """The points (n, d) at which chains find the one number of steps N of their solves, and N once it was needed."""
+    """The points (n, d) at which chains find the one number of steps N of all their solves, and N once it is found."""
 
     points: Tensor
     steps: int | None = None
@@ -55,27 +55,27 @@ class Model(ABC):
     dynamics: Dynamics
     module: nn.Module
     dim: int
-    times: Tensor | None = None  # (K,), of data that are trajectories
+    times: Tensor | None = None  # (K,) if the data are trajectories
     trace: Trace | None = None  # estimates tr ∂f/∂x where log p follows from the velocity
     rows: Callable[[], Tensor] | None = None  # returns the training rows (n, d)
-    solver: Solver | None = None  # integrates log p with `trace`; None: the trace's own
-    pilot: Pilot | None = None  # of chains: where their one number of steps is found
+    solver: Solver | None = None  # integrates log p with `trace`; None: the solver of `trace`
+    pilot: Pilot | None = None  # for chains: fixes the number of steps of their solves
 
     @abstractmethod
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        """Return dx/dt (B, d) at x (B, d), t () or (B,): the ODE's, or an SDE's probability flow f - ½ g² s."""
+        """Return dx/dt (B, d) at x (B, d), t () or (B,), of the ODE, or of an SDE's probability flow f - ½ g² s."""
 
     @abstractmethod
     def score(self, t: Tensor, x: Tensor) -> Tensor:
-        """Return s(x, t) = ∇log p_t(x) (B, d): the dynamics' own, or the gradient of its log p."""
+        """Return s(x, t) = ∇log p_t(x) (B, d), from the dynamics or as the gradient of its log p."""
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
-        """Return log p(x) (B,), nats; up to a constant if the dynamics offers an energy."""
+        """Return log p(x) (B,) in nats, up to a constant if the dynamics offers an energy."""
 
     @abstractmethod
     def log_density_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p(x) (B,) and ∇log p(x) (B, d) from one evaluation; log p in float64 where nothing is trained."""
+        """Return log p(x) (B,) and ∇log p(x) (B, d) from one evaluation; log p is float64 if nothing is trained."""
 
     @abstractmethod
     def score_and_error(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,19 +83,19 @@ class Model(ABC):
 
     @abstractmethod
     def field(self, t: Tensor) -> Field:
-        """Return the velocity at a fixed t, with its divergence if a closed form is known."""
+        """Return the velocity x (B, d) -> f(t, x) (B, d) at a fixed t, with a divergence if it has a closed form."""
 
     @abstractmethod
     def negative_log_likelihood(self, trace: Trace, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        """Return the loss of maximum likelihood, -mean log p over a batch (B, d), with the penalties of `trace`."""
+        """Return the loss of maximum likelihood: the mean of -log p over a batch (B, d), and penalties of `trace`."""
 
     @abstractmethod
     def double(self) -> Self:
-        """Return a copy in float64, for checks beyond the run's own precision."""
+        """Return a copy in float64, for checks that need more precision than the run has."""
 
     @abstractmethod
     def given(self, condition: Tensor) -> Self:
-        """Return the same model of rows with the condition c (B, k): row i of a batch has row i of c."""
+        """Return the same model with a condition c (B, k): row i of a batch has the condition in row i of c."""
 
     @functools.cached_property
     def own(self) -> frozenset[str]:
@@ -109,7 +109,7 @@ class Model(ABC):
 
     @property
     def t_data(self) -> float:
-        """The end of time where the data are."""
+        """The time t_data, at which the distribution is that of the data."""
         return self.dynamics.times()[1]
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
@@ -124,22 +124,22 @@ class Model(ABC):
         return prior
 
     def observed_at(self) -> Tensor:
-        """Return the times (K,) at which trajectories were observed. RunFailed if the data are no trajectories."""
+        """Return the times (K,) at which trajectories were observed. RunFailed if the data are not trajectories."""
         if self.times is None:
             raise RunFailed("the data have no times: they are no trajectories")
         return self.times
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return what is trained."""
+        """Return the trained parameters."""
         return tuple(self.module.parameters())
 
     def like(self, x: Tensor) -> Tensor:
-        """Return x in the module's dtype and on its device."""
+        """Return x (..., d) in the dtype and on the device of the module."""
         first = next(itertools.chain(self.module.parameters(), self.module.buffers()), None)
         return x if first is None else x.to(device=first.device, dtype=first.dtype)
 
     def at_pilot(self, points: Tensor) -> Self:
-        """Return the model as chains read it: solves for log p take one number of steps, found at these points."""
+        """Return the model for chains: all solves for log p take one number of steps, found at the points (n, d)."""
         return replace(self, pilot=Pilot(points)) if self.solved else self
 
 

@@ -1,4 +1,4 @@
-"""Networks: which function of (t, x, condition)?"""
+"""Networks: functions of (t, x, condition)."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ if TYPE_CHECKING:
 
 
 class Network(Component):
-    """Which function of (t, x, condition)? t and condition are optional."""
+    """A function of (t, x, condition) with parameters; it may ignore t and the condition."""
 
     kind = "network"
 
     @classmethod
     def lacking(cls) -> list[str]:
-        """A network gives `parameters` and `apply`, or `build` alone."""
+        """Return the methods that are missing: a network needs `parameters` and `apply`, or only `build`."""
         pair = (cls.parameters is Network.parameters and "parameters", cls.apply is Network.apply and "apply")
         missing = [name for name in pair if name] if cls.build is Network.build else []
         return [*super().lacking(), *missing]
 
     def smoothness(self) -> float:
-        """How many continuous derivatives in x the function has; `math.inf` for analytic activations."""
+        """Return how many continuous derivatives in x the function has; `math.inf` for analytic activations."""
         return math.inf
 
     def parameters(self, d_in: int, d_out: int, generator: Generator) -> dict[str, Tensor]:
-        """Initial parameters by name, drawn from `generator`."""
+        """Return initial parameters by name, for inputs (B, d_in) and outputs (B, d_out), drawn with `generator`."""
         raise NotImplementedError
 
     def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return f (B, d_out) for x (B, d_in), t () or (B,) and condition (B, k) or None, row by row."""
+        """Return f (B, d_out), row by row, for x (B, d_in), t () or (B,), and a condition (B, k) or None."""
         raise NotImplementedError
 
     def divergence(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f (B, d) and tr ∂f/∂x (B,), where d_in = d_out; for networks that know a closed form."""
+        """Return f (B, d) and tr ∂f/∂x (B,) by a closed form, for d_in = d_out; only some networks have one."""
         raise NotImplementedError
 
     def closed_divergence(self) -> Divergence | None:
-        """Return `divergence` if the network gives one, else None."""
+        """Return `divergence` if the network has it, else None."""
         return None if type(self).divergence is Network.divergence else self.divergence
 
     def build(self, d_in: int, d_out: int, generator: Generator) -> nn.Module:
-        """A module called as `module(t, x)`. By default `apply` bound to `parameters`; any nn.Module will do."""
+        """Return a module called as `module(t, x)`: by default `apply` with `parameters`; any nn.Module is allowed."""
         from driftspec.components._bound import Bound
 
         return Bound(self, self.parameters(d_in, d_out, generator))

@@ -1,7 +1,7 @@
-"""Who is told how a run goes, and what they are told.
+"""Observers: objects that receive the events of a run.
 
-An observer is the command's progress, a plugin that implements hooks, or what a tracker of the spec makes. What it is
-told of is frozen, and the run's results depend on none of it.
+An observer shows the progress of the command, passes events to the hooks of a plugin, or is made by a tracker of the
+spec. The objects it receives are frozen, and the results of the run do not depend on observers.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from driftspec.errors import Problem
 
 STAGES = ("train", "evaluate", "sample")
-"""What a run does, in this order."""
+"""The stages of a run, in this order."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that observers are told of."""
+    """The description of a run that observers receive."""
 
-    id: str  # its own; a run that is resumed keeps it
+    id: str  # unique; a resumed run keeps it
     name: str
     path: Path  # the run directory
-    spec: Mapping[str, Any]  # the spec as plain data, every default filled in; read only
+    spec: Mapping[str, Any]  # the spec as plain data, with every default filled in; read-only
     stages: tuple[str, ...]
-    steps: int  # that training takes at most; 0 where nothing is trained
-    step: int  # steps trained before this: 0 for a new run
+    steps: int  # the largest number of training steps; 0 if nothing is trained
+    step: int  # training steps that are done already: 0 for a new run
     resumed: bool
-    parent: str | None  # the run that this one measures or draws from in another way
-    records: Callable[[], Sequence[Mapping[str, Any]]]  # reads the lines of train.jsonl so far
+    parent: str | None  # the finished run whose model this one evaluates or samples again
+    records: Callable[[], Sequence[Mapping[str, Any]]]  # returns the lines of train.jsonl so far
 
 
 @dataclass(frozen=True)
 class Record:
-    """What happened in one step of training."""
+    """The results of one training step."""
 
     step: int
     loss: float
@@ -47,14 +47,14 @@ class Record:
     lr: float
     evaluations: int
     seconds: float
-    validation: float | None = None  # at a check
+    validation: float | None = None  # the validation loss, or the metric `train.monitor`; None at most steps
     best: bool = False
     last: bool = False
-    logged: bool = False  # it stands in train.jsonl
-    verdicts: tuple[Verdict, ...] = ()  # of the estimator, on this step
+    logged: bool = False  # whether it is written to train.jsonl
+    verdicts: tuple[Verdict, ...] = ()  # the estimator's, on this step
 
     def line(self) -> dict[str, Any]:
-        """The record in train.jsonl."""
+        """Return the record as it is written to train.jsonl."""
         data = {"step": self.step, "loss": self.loss, **self.terms, "grad_norm": self.grad_norm, "lr": self.lr}
         data |= {"evaluations": self.evaluations, "seconds": round(self.seconds, 4)}
         if self.validation is not None:
@@ -63,19 +63,19 @@ class Record:
 
 
 class Observer:
-    """Is told how one run goes. Each method does nothing until overridden, save that trouble is a warning."""
+    """Receives the events of one run. Its methods do nothing, except that `trouble` gives a warning; override them."""
 
     def started(self, run: RunInfo) -> None:
-        """The run begins, or goes on."""
+        """The run has started, or a stopped run has resumed."""
 
     def stage(self, name: str) -> None:
-        """The next stage begins: train, evaluate, sample or plots."""
+        """The next stage starts: train, evaluate, sample or plots."""
 
     def step(self, record: Record, steps: int) -> None:
-        """A step of training is done, of at most `steps`."""
+        """One training step is done, out of at most `steps`."""
 
     def checkpoint(self, step: int, path: Path) -> None:
-        """The checkpoint of a step is on the disk, its tensors at `path`."""
+        """The checkpoint of a step is written, with its tensors in the file `path`."""
 
     def metric(self, name: str, measured: Measured) -> None:
         """A metric is measured."""
@@ -84,10 +84,10 @@ class Observer:
         """A verdict on the run is new or worse than before; `source` is train, data, sample or a metric's key."""
 
     def finished(self, status: str, error: str | None) -> None:
-        """The run is over: finished, failed or interrupted; the last two with what ended it."""
+        """The run has ended: finished, failed or interrupted; the last two have the cause in `error`."""
 
     def trouble(self, problem: Problem, error: BaseException) -> None:
-        """Another observer failed and is told no more; the run goes on."""
+        """Another observer failed and receives no more events; the run continues."""
         warnings.warn(str(problem), RuntimeWarning, stacklevel=2)
 
 

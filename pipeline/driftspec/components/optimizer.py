@@ -1,4 +1,4 @@
-"""Optimisers and schedules: how are parameters moved, and how does the rate change with the step?"""
+"""Optimisers, which update parameters, and schedules, which change the learning rate with the step."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Component):
-    """How are parameters moved?"""
+    """A rule that updates parameters by their gradients."""
 
     kind = "optimizer"
 
     @abstractmethod
     def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
-        """Return the optimiser of these parameters."""
+        """Return torch's optimiser of these parameters."""
 
 
 class Schedule(Component):
-    """How does the learning rate change with the step?"""
+    """The learning rate as a function of the step."""
 
     kind = "schedule"
 
     @abstractmethod
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
-        """Return the scheduler that is stepped once after each of `steps` optimiser steps."""
+        """Return torch's scheduler, which is stepped once after each of `steps` optimiser steps."""

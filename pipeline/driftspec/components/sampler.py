@@ -1,4 +1,4 @@
-"""Samplers: model -> draws, chains kept apart."""
+"""Samplers: they draw from a model, in one or more chains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draws:
-    """`values` (chains, draws, d) in model units, statistics of all and of each chain (chains,), and verdicts."""
+    """Draws `values` (chains, draws, d) in model units, statistics of all and of each chain (chains,), and verdicts."""
 
     values: Tensor
     stats: Mapping[str, float] = field(default_factory=dict)
@@ -29,15 +29,15 @@ class Draws:
     verdicts: tuple[Verdict, ...] = ()  # whether the draws can be trusted, and why
 
     def flat(self) -> Tensor:
-        """(chains · draws, d), chain by chain."""
+        """Return the draws (chains · draws, d), chain after chain."""
         return self.values.flatten(0, 1)
 
 
 @dataclass(frozen=True)
 class Course:
-    """The way of chains that follow an SDE: equal steps of time, from 0 to `duration`, and the law they begin in.
+    """The start, duration and number of steps of chains that follow an SDE, with equal time steps from 0 to `duration`.
 
-    `data` and `prior` are those of the spec, None is N(0, I).
+    `start` is a distribution, the `data` or the `prior` of the spec, or None, which is N(0, I).
     """
 
     start: Distribution | Literal["data", "prior"] | None
@@ -46,22 +46,22 @@ class Course:
 
 
 class Sampler(Component):
-    """model -> draws, chains kept apart. Sample i is a function of (seed, i)."""
+    """Draws from a model, in one or more chains. Draw i is a function of (seed, i)."""
 
     kind = "sampler"
     BLOCK: ClassVar[int] = 256
-    """Noise is drawn in whole blocks of this many samples, a generator each: no sample depends on the count."""
+    """Noise is drawn in whole blocks of this many draws, each with its own generator: no draw depends on the count."""
     heuristic: ClassVar[bool] = False
-    """Shorter steps do not lead to the model's law: it depends on how the sampler is tuned, and nobody states it."""
+    """Whether its draws have an unknown distribution, which depends on tuning, also in the limit of short steps."""
 
     @classmethod
     def lacking(cls) -> list[str]:
-        """A sampler gives `draw_block`, or `draw` alone."""
+        """Return the methods that are missing: a sampler needs `draw_block`, or only `draw`."""
         neither = cls.draw is Sampler.draw and cls.draw_block is Sampler.draw_block
         return [*super().lacking(), *(["draw_block"] if neither else [])]
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
-        """`count` samples, at least one: whole blocks by `draw_block`, one draw a chain, cut to the count."""
+        """Return `count` ≥ 1 chains of one draw, by default the first `count` of whole blocks from `draw_block`."""
         import torch
 
         blocks = [
@@ -76,60 +76,60 @@ class Sampler(Component):
         return Draws(torch.cat([block.values for block in blocks])[:count], stats, each, verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
-        """BLOCK chains, in model units."""
+        """Return the draws of BLOCK chains, in model units."""
         raise NotImplementedError
 
     def layout(self, count: int) -> tuple[int, int]:
-        """(chains, draws a chain) of `count` samples."""
+        """Return the number of chains, and of draws in each chain, for `count` draws."""
         return count, 1
 
     def adapts(self) -> bool:
-        """Return whether its step size adapts while chains burn in."""
+        """Whether its step size adapts during burn-in."""
         return False
 
     def settled(self, around: Setting) -> Self:
-        """The same, with what its open keys stand for in this spec; by default itself."""
+        """Return the sampler with the keys filled in that this spec determines; by default itself."""
         return self
 
 
 @runtime_checkable
 class ShowsStates(Protocol):
-    """A sampler that knows where its chains are between their start and their draw."""
+    """A sampler that can return the states of its chains between their start and their draw."""
 
     def length(self, model: Model) -> int | None:
-        """Return the steps from a chain's start to its only draw; None for chains of several draws."""
+        """Return the number of steps from the start of a chain to its only draw; None for chains of several draws."""
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
-        """Return the states (K, count, d) of the chains of `draw` after these K numbers of steps, which rise."""
+        """Return the states (K, count, d) of the chains of `draw` after K numbers of steps, in increasing order."""
 
 
 @runtime_checkable
 class Refines(Protocol):
-    """A sampler with a step size, whose draws have a bias that falls with it."""
+    """A sampler with a step size; the bias of its draws decreases with the step size."""
 
     label: str
 
     def halved(self) -> Any:
-        """Return the same sampler with twice the steps, each half as long."""
+        """Return the same sampler with twice as many steps, each half as long."""
 
 
 @runtime_checkable
 class FollowsSDE(ShowsStates, Refines, Protocol):
-    """A sampler whose chains follow an SDE through time. It offers `motion`."""
+    """A sampler whose chains follow an SDE in time. It offers the capability `motion`."""
 
     def course(self, around: Setting) -> Course:
-        """Return where its chains start, how long they run, and in how many steps."""
+        """Return the start, the duration and the number of steps of its chains."""
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
-        """Return f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw, t the time since the start."""
+        """Return the functions f(t, x) (B, d) and g(t) of the SDE dx = f dt + g dw, with t the time since the start."""
 
 
 @runtime_checkable
 class PredictsMoments(Protocol):
-    """A sampler that knows the moments of its own draws from some targets."""
+    """A sampler that knows the exact moments of its draws, bias included, for some targets."""
 
     def predicts(self, law: Distribution) -> bool:
-        """Return whether `predicted` knows the moments of draws from this target."""
+        """Whether `predicted` knows the moments of its draws for this target."""
 
     def predicted(self, law: Distribution) -> tuple[Tensor, Tensor]:
-        """Return mean (m,) and covariance (m, m), float64, of draws from this target, the sampler's bias included."""
+        """Return the mean (m,) and covariance (m, m), float64, of its draws for this target, bias included."""

@@ -1,4 +1,4 @@
-"""The setting of a component: what stands around it in its spec."""
+"""The setting of a component: the other parts of its spec."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52}
 def beginning(
     start: Distribution | Literal["data", "prior"] | None, prior: bool = False, data: bool = False
 ) -> Distribution | Literal["data", "prior"]:
-    """Where chains begin: `start`, or if that is open the prior if there is one, else the data, else N(0, I)."""
+    """Return where chains start: `start` if given, else the prior if there is one, else the data, else N(0, I)."""
     if start is not None:
         return start
     return "prior" if prior else "data" if data else StandardNormal()
@@ -28,7 +28,7 @@ def beginning(
 
 @dataclass(frozen=True)
 class Setting:
-    """What stands around a component in its spec: for numbers that cannot work with the rest."""
+    """The other parts of the spec of a component, with which its own values must work."""
 
     dynamics: Dynamics
     data: Data | None = None
@@ -41,10 +41,10 @@ class Setting:
 
     @property
     def epsilon(self) -> float:
-        """The distance from 1 to the next number of the dtype."""
+        """The distance from 1 to the next larger number of the dtype."""
         return EPSILON.get(self.dtype, 0.0)
 
     @property
     def law(self) -> Data | None:
-        """What draws are compared with: the data, or the target that stands for them."""
+        """The distribution with which draws are compared: the data, or the target that replaces them."""
         return self.data if self.data is not None else self.dynamics.target_law()

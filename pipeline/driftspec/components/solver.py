@@ -1,4 +1,4 @@
-"""Solvers: how is an ODE integrated, and its gradient taken?"""
+"""Solvers: they integrate an ODE, and compute the gradient of its solution."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     Rates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (t, x) -> f (B, d), integrands (B, m)
 
 Gradient = Literal["backprop", "adjoint"]
-"""How a gradient is taken: through the steps of a solve, or by an adjoint equation that is solved back in time."""
+"""How a solve is differentiated: through its steps, or by an adjoint equation that is solved back in time."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """One ODE solve: the state at t1, the integrals of the rates, and how it went."""
+    """The result of an ODE solve: the state at t1, the integrals of the rates, and the status."""
 
     state: Tensor  # (B, d)
     integrals: Tensor  # (B, m), with the sign of dt
@@ -35,10 +35,10 @@ class Solution:
     status: str = "ok"  # ok, non_finite, budget, step_underflow, not_converged
     stats: Mapping[str, int] = field(default_factory=dict)
     missed_start: Callable[[], Tensor | None] = lambda: None
-    """Tolerances by which the state, solved back in a backward pass, misses each row's start (B,); else None."""
+    """Returns the distance (B,), in tolerances, of the state solved back in the backward pass to its start; or None."""
 
     def require(self, what: str = "the ODE") -> Self:
-        """Itself, or SolveFailed with the status by name."""
+        """Return the solution itself. SolveFailed names the status if it is not "ok"."""
         if self.status != "ok":
             text = f"solving {what} ended with status {self.status} after {self.evaluations} evaluations"
             raise SolveFailed(text, self.status)
@@ -46,7 +46,7 @@ class Solution:
 
 
 class Solver(Component):
-    """How is an ODE integrated, and its gradient taken?"""
+    """Integrates an ODE, and computes the gradient of its solution."""
 
     kind = "solver"
     order: ClassVar[int]
@@ -62,56 +62,54 @@ class Solver(Component):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """dx/dt = f(t, x) from x at t0 to t1, forwards or backwards, and with it ∫ r dt of the integrands r.
+        """Solve dx/dt = f(t, x) from x (B, d) at t0 to t1, forwards or backwards, and ∫ r dt along the solution.
 
-        `rates(t, x) -> (f, r)` gives r (B, m), which do not feed back into the state (a divergence, ‖f‖², ...);
-        without rates, integrals is (B, 0). Where `rates.controlled` is a number, only so many of the first integrals
-        have a part in the choice of steps. `steps` is for solvers that take a number of them; `params` are the tensors
-        beside x that gradients must reach, for solvers that differentiate by an adjoint equation.
+        `rates(t, x) -> (f, r)` gives the integrands r (B, m), which do not affect the state (a divergence, ‖f‖², ...);
+        without rates, the integrals are (B, 0). If `rates.controlled` is a number, only that many of the first
+        integrals affect the choice of steps. `steps` is for solvers with a fixed number of steps. `params` are the
+        tensors other than x that gradients must reach, for solvers that differentiate by an adjoint equation.
         """
 
     def start_steps(self) -> int | None:
-        """The number of steps to begin with; None for a solver that chooses its own."""
+        """Return the number of steps to start with; None for a solver that chooses its steps."""
         return None
 
     def most_steps(self) -> int | None:
-        """The largest number of steps it may take; None for no limit, and for a solver that chooses its own."""
+        """Return the largest number of steps; None for no limit, and for a solver that chooses its steps."""
         return None
 
     def finer(self) -> Solver | None:
-        """The same solver ten times as accurate, for an error estimate; None where `steps` serves that purpose."""
+        """Return the same solver with ten times the accuracy, for an error estimate; None if it takes `steps`."""
         return None
 
     def allowed(self, value: Tensor) -> Tensor:
-        """The largest difference to a finer solve with which a result `value` counts as converged, in its shape."""
+        """Return the largest difference (B, ...) to a finer solve at which a result `value` (B, ...) has converged."""
         return value.abs().clamp(min=1) / 1000
 
     def differentiated(self, by: Gradient) -> Solver | None:
-        """The same solver with its gradient taken in that way; None for a solver that leaves no choice.
+        """Return the same solver with this kind of gradient; None for a solver that has no choice.
 
-        A solver that solves its state back in time returns one that does not for `backprop`: the gradients of both are
-        compared where `Solution.missed_start` is large.
+        With "backprop" a solver that solves its state back in time returns one that does not: the gradients of the two
+        are compared if `Solution.missed_start` is large.
         """
         return None
 
 
 def below_epsilon(key: str, value: float, around: Setting) -> Iterator[Finding]:
-    """What is said of a tolerance that rounding alone exceeds."""
-    text = (
-        f"'{key}' is {value:g}, below {around.epsilon:.2g}, the epsilon of {around.dtype}: more steps, no more digits"
-    )
-    yield key, f"{text}; raise it, or take runtime.dtype: float64", "warning"
+    """Yield the warning for a tolerance that is smaller than the rounding error of the dtype."""
+    text = f"'{key}' is {value:g}, below {around.epsilon:.2g}, the epsilon of {around.dtype}"
+    yield key, f"{text}: it costs steps and gives no digits; raise it, or take runtime.dtype: float64", "warning"
 
 
 class FixedSteps(Solver):
-    """A solver told its number of steps N; the difference between N and 2N says how good N is."""
+    """A solver with a given number of steps N; the results of N and 2N steps differ by about its error."""
 
-    steps: int = Field(10, ge=1, description="N to begin with")
+    steps: int = Field(10, ge=1, description="N to start with")
     tolerance: float = Field(
         1e-4,
         gt=0,
-        description="largest |result(N) - result(2N)|: each point doubles its own N until it holds; "
-        "in training (default 1e-2 there) N moves to hold it on the batch's mean",
+        description="largest |result(N) - result(2N)|: each point doubles its own N until it is met; "
+        "in training (default 1e-2 there) N adapts so that the batch's mean meets it",
     )
     max_steps: int = Field(
         1024, ge=2, description="largest N (default 96 in training); a point that needs more counts as not converged"
@@ -130,11 +128,11 @@ class FixedSteps(Solver):
         return self.max_steps
 
     def allowed(self, value: Tensor) -> Tensor:
-        """The tolerance."""
+        """Return the tolerance, in the shape (B, ...) of `value`."""
         return value.new_full(value.shape, self.tolerance)
 
     def adapt(self, steps: int, difference: float) -> int:
-        """The next N of training: up by half above twice the tolerance, down by 15 % below a quarter of it."""
+        """Return the next N in training: 1.5 N above twice the tolerance, 0.85 N below a quarter of it, else N."""
         if difference > 2 * self.tolerance:
             return min(self.max_steps, math.ceil(1.5 * steps))
         if difference < self.tolerance / 4:
@@ -143,7 +141,7 @@ class FixedSteps(Solver):
 
 
 def _for_training(body: Any, info: ValidationInfo) -> Any:
-    """A solver as training wants it: looser, for a step's gradient is noisier than any error this allows."""
+    """Return the keys of a solver for training: looser, because the noise of the gradient exceeds the solver error."""
     keys = {"type": body} if isinstance(body, str) else body
     if not isinstance(keys, dict) or not isinstance(keys.get("type"), str):
         return body
@@ -153,4 +151,4 @@ def _for_training(body: Any, info: ValidationInfo) -> Any:
 
 
 TrainingSolver = Annotated[Solver, BeforeValidator(_for_training)]
-"""As a key's type: a solver that trains."""
+"""The annotation of a key that holds a solver for training."""

@@ -1,4 +1,4 @@
-"""Trackers: who is told how a run goes?"""
+"""Trackers: they record the events of a run in a store such as MLflow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Tracker(Component):
-    """Who is told how a run goes? The run's results and its digest do not depend on it."""
+    """Records the events of a run in a store. The results of the run and its digest do not depend on it."""
 
     kind = "tracker"
 
     @abstractmethod
     def observer(self, folder: Path) -> Observer:
-        """What is told of one run, and holds what that takes. `folder`, not made yet, is its own in the run directory.
+        """Return the observer of one run, which may create `folder`, reserved for it in the run directory.
 
-        It is made anew where a run is resumed, and then told of steps that it may have been told of before.
+        A resumed run makes a new observer, which may receive steps that the observer before it received too.
         """

@@ -10,7 +10,7 @@ from driftspec.errors import RunFailed
 
 Severity = Literal["good", "unknown", "warning", "bad"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""From the best to the worst. A bad verdict comes first in the line a run ends with; `--strict` then exits with 1."""
+"""From the best to the worst. A bad verdict comes first in the last line of a run, and `--strict` then exits with 1."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Verdict:
 
     @property
     def heading(self) -> str:
-        """Subject and outcome in words: "chains not converged", or "adjoint inaccurate" of an "adjoint"."""
-        named = self.subject[:5] in self.outcome  # as in rounding: metropolis_ratio_rounded
+        """Subject and outcome in words, as in "chains not converged"; the outcome alone if it names the subject."""
+        named = self.subject[:5] in self.outcome  # such as rounding: metropolis_ratio_rounded
         return (self.outcome if named else f"{self.subject} {self.outcome}").replace("_", " ")
 
     def __str__(self) -> str:
@@ -37,18 +37,18 @@ FIELDS = tuple(one.name for one in fields(Verdict))
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and where it comes from: `train`, `data`, `sample`, or a metric's key."""
+    """A verdict and its source: `train`, `data`, `sample`, or a metric's key."""
 
     source: str
     verdict: Verdict
 
     def entry(self) -> dict[str, Any]:
-        """The entry in `verdicts` of run.json."""
+        """Return the entry for `verdicts` in run.json."""
         return {"source": self.source, **asdict(self.verdict)}
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Judged:
-        """The inverse of `entry`. RunFailed for what is no verdict."""
+        """Return the verdict of an entry that `entry` made. RunFailed if it is not a verdict."""
         try:
             return cls(entry["source"], Verdict(**{name: entry[name] for name in FIELDS}))
         except (KeyError, TypeError) as error:
@@ -56,12 +56,12 @@ class Judged:
 
 
 def of_severity(judged: Iterable[Judged], severity: Severity) -> list[Judged]:
-    """Those of one severity."""
+    """Return the verdicts of one severity."""
     return [one for one in judged if one.verdict.severity == severity]
 
 
 def with_verdict(judged: Iterable[Judged], new: Judged) -> list[Judged]:
-    """All of them and the new one: of one source and subject the worst is kept, and the first of equals."""
+    """Return the verdicts and the new one. For each source and subject only the worst is kept, the first if equal."""
     kept = {(one.source, one.verdict.subject): one for one in judged}
     key = new.source, new.verdict.subject
     before = kept.get(key)

@@ -1,6 +1,6 @@
-"""Mixtures of round Gaussians, which a curve blurred by Gaussian noise also is, once its parameter is integrated.
+"""Mixtures of isotropic Gaussians: log p(x) = log Σ_k w_k N(x; m_k, σ_k² I).
 
-log p(x) = log Σ_k w_k N(x; m_k, σ_k² I)
+A curve with Gaussian noise is computed as such a mixture: the integral along the curve is a sum over its nodes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-CHUNK = 500_000  # numbers held at a time in one array
+CHUNK = 500_000  # the largest number of values in one array
 
 
 def chunks(x: Tensor, width: int) -> tuple[Tensor, ...]:
-    """x in float64, in blocks of rows such that `width` numbers a row fit in CHUNK."""
+    """Return x (B, d) in float64, in blocks of rows; a block has at most CHUNK values if each row has `width`."""
     import torch
 
     return torch.split(x.double(), max(1, CHUNK // width))
 
 
 def log_prob(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
-    """(B,), for x (B, d), means (K, d), std (K,) or (1,), weights (K,). Computed in float64 whatever x is."""
+    """Return log p(x) (B,) for x (B, d), means (K, d), std (K,) or (1,), weights (K,). It is computed in float64."""
     import torch
 
     m, s, w = (torch.as_tensor(a, dtype=torch.float64, device=x.device) for a in (means, std, weights))
@@ -34,16 +34,16 @@ def log_prob(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
     scale = w.log() - d * s.log() - d / 2 * math.log(2 * math.pi)  # (K,)
 
     def block(rows: Tensor) -> Tensor:
-        z = (rows.T[:, :, None] - m.T[:, None, :]) / s  # (d, B, K): differences first, so that nothing cancels
+        z = (rows.T[:, :, None] - m.T[:, None, :]) / s  # (d, B, K): differences are taken first, to lose no digits
         return torch.logsumexp(scale - z.square().sum(0) / 2, -1)
 
     return torch.cat([block(rows) for rows in chunks(x, d * len(means))]).to(x.dtype)
 
 
 def score(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
-    """∇log p (B, d), for x (B, d): Σ_k r_k (m_k - x)/σ_k² with r_k the share of component k in p(x), in x's dtype.
+    """Return ∇log p(x) = Σ_k r_k (m_k - x)/σ_k² (B, d) for x (B, d), in its dtype; r_k is component k's share of p(x).
 
-    Rows lie along the last axis. Shares are cut at e^-40: what is smaller leaves no bit in the sum, and takes its time.
+    A share below e^-40 of the largest is replaced by that: it does not change the sum, and smaller numbers cost time.
     """
     import torch
 
@@ -52,7 +52,7 @@ def score(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
     m, precision = m.T[:, :, None].to(x), s.square().reciprocal().to(x)[:, None]
 
     def block(rows: Tensor) -> Tensor:
-        away = m - rows.T[:, None, :]  # (d, K, B)
+        away = m - rows.T[:, None, :]  # (d, K, B): rows along the last axis are faster
         log_share = torch.addcmul(scale, away.square().sum(0), precision, value=-0.5)
         share = (log_share - log_share.amax(0)).clamp(min=-40).exp()
         share = share * (precision / share.sum(0))
@@ -62,7 +62,7 @@ def score(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
 
 
 def sample(n: int, generator: Generator, means: Array, std: Array, weights: Array) -> Tensor:
-    """(n, d): a component k ~ w, then m_k + σ_k ε."""
+    """Return n samples (n, d): a component k ~ w, then m_k + σ_k ε."""
     import torch
 
     m, s, w = (torch.as_tensor(a, dtype=torch.float64, device=generator.device) for a in (means, std, weights))
@@ -72,7 +72,7 @@ def sample(n: int, generator: Generator, means: Array, std: Array, weights: Arra
 
 
 def entropy(means: Array, std: Array, weights: Array) -> float | None:
-    """Nats, on a grid, for d = 1 and 2; None beyond, or where components too narrow ask for too fine a grid."""
+    """Return the entropy in nats, on a grid; None for d > 2, or if narrow components would need too fine a grid."""
     from driftspec_plugins.data import _quadrature
 
     if means.shape[1] > 2:
@@ -87,7 +87,7 @@ def entropy(means: Array, std: Array, weights: Array) -> float | None:
 
 
 def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
-    """Mean m = Σ w_k m_k (d,) and covariance Σ w_k ((m_k - m)(m_k - m)ᵀ + σ_k² I) (d, d)."""
+    """Return the mean m = Σ w_k m_k (d,) and the covariance Σ w_k ((m_k - m)(m_k - m)ᵀ + σ_k² I) (d, d)."""
     import torch
 
     m, s, w = (torch.as_tensor(a, dtype=torch.float64) for a in (means, std, weights))
@@ -98,7 +98,7 @@ def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
 
 
 def normals(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, d) and covariances σ_k² I (K, d, d)."""
+    """Return the weights (K,), means (K, d) and covariances σ_k² I (K, d, d)."""
     import torch
 
     m, s, w = (torch.as_tensor(a, dtype=torch.float64) for a in (means, std, weights))
@@ -106,7 +106,7 @@ def normals(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor, T
 
 
 def mode_of(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
-    """The component (B,) of the nearest mean in its own deviations, -1 where that is farther than √d + 2 of them."""
+    """Return the component k (B,) with the smallest ‖x - m_k‖/σ_k, or -1 if that is above √d + 2, for x (B, d)."""
     import torch
 
     m, s = (torch.as_tensor(a, dtype=torch.float64, device=x.device) for a in (means, std))

@@ -1,7 +1,8 @@
-"""Two quadratures: along a curve by Gauss-Legendre in panels, and over a box by the trapezoidal rule.
+"""Quadrature: along a curve by the Gauss-Legendre rule in panels, and over a box by the trapezoidal rule.
 
-Both are for functions that are smooth on a known length σ, the deviation of the noise. The trapezoidal rule with step h
-then errs by about exp(-2π² σ²/h²), and 16 Gauss-Legendre nodes on a panel of 8 σ by about exp(-2 (16 · σ/4σ)²).
+Both are for functions that are smooth on a known length σ, the standard deviation of the noise. The error of the
+trapezoidal rule with step h is about exp(-2π² σ²/h²); that of 16 Gauss-Legendre nodes on a panel of length 8 σ is
+about exp(-2 (16 · σ/4σ)²).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-BUDGET = 3e8  # kernels evaluated for one entropy: some three seconds
+BUDGET = 3e8  # the most kernels evaluated for one entropy: about 3 seconds
 
 
 def along(curve: Callable[[Array], Array], start: float, stop: float, std: float) -> tuple[Array, Array]:
-    """Nodes t and weights, Σ w g(t) ~ ∫ g dt from start to stop, panels of at most 8 std along curve(t) (n, 2)."""
+    """Return nodes t (K,) and weights w (K,) of ∫ g dt ≈ Σ w g(t), in panels of at most 8 std along curve(t) (K, 2)."""
     import numpy as np
 
     fine = np.linspace(start, stop, 2049)
@@ -37,7 +38,7 @@ def along(curve: Callable[[Array], Array], start: float, stop: float, std: float
 def entropy(
     log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float]], step: float, cost: int
 ) -> float | None:
-    """-∫ p log p over the box in nats; None if the grid times `cost`, kernels a point, is beyond the budget."""
+    """Return -∫ p log p over the box in nats, by a grid of points (n, d); None if n · `cost` kernels exceed BUDGET."""
     import torch
 
     counts = [math.ceil((high - low) / step) + 1 for low, high in box]

@@ -1,10 +1,10 @@
-"""Concentric circles blurred by Gaussian noise: log p in closed form.
+"""Concentric circles with Gaussian noise: log p in closed form.
 
-The angle integrates to a Bessel function, with r = |x|:
+The integral over the angle is a Bessel function, with r = |x|:
 
     p(x) = Σ_k w_k (2πσ²)⁻¹ exp(-(r - R_k)²/2σ²) i₀(r R_k/σ²),    i₀(z) = exp(-z) I₀(z)
 
-(the radius has Rice's law; S. O. Rice, Mathematical analysis of random noise, 1945).
+The radius has the Rice distribution (S. O. Rice, Mathematical analysis of random noise, 1945).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sample(n: int, generator: Generator, radii: tuple[float, ...], std: float) -> Tensor:
-    """(n, 2): R uniform among the radii, an angle uniform on the circle, noise of deviation std."""
+    """Return n samples (n, 2): a radius R, each equally likely, a uniform angle, and noise N(0, std² I)."""
     import torch
 
     which, turn = torch.rand(2, n, generator=generator, dtype=torch.float64, device=generator.device)
@@ -29,7 +29,7 @@ def sample(n: int, generator: Generator, radii: tuple[float, ...], std: float) -
 
 
 def log_prob(x: Tensor, radii: tuple[float, ...], std: float) -> Tensor:
-    """(B,), for x (B, 2), with equal weights. Computed in float64 whatever x is."""
+    """Return log p(x) (B,) for x (B, 2), with equal weights. It is computed in float64."""
     import torch
 
     r = torch.linalg.vector_norm(x.double(), dim=-1, keepdim=True)
@@ -41,7 +41,7 @@ def log_prob(x: Tensor, radii: tuple[float, ...], std: float) -> Tensor:
 
 @functools.cache
 def entropy(radii: tuple[float, ...], std: float) -> float:
-    """-∫ p log p 2πr dr in nats, by the trapezoidal rule."""
+    """Return the entropy -∫ p log p 2πr dr in nats, by the trapezoidal rule."""
     import torch
 
     far = max(radii) + 9 * std
@@ -52,7 +52,7 @@ def entropy(radii: tuple[float, ...], std: float) -> float:
 
 
 def moments(radii: tuple[float, ...], std: float) -> tuple[Tensor, Tensor]:
-    """Mean 0 and covariance (½ mean R² + σ²) I."""
+    """Return the mean 0 (2,) and the covariance (½ mean R² + σ²) I (2, 2)."""
     import torch
 
     variance = sum(radius**2 for radius in radii) / (2 * len(radii)) + std**2

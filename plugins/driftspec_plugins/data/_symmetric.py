@@ -1,7 +1,7 @@
-"""The smallest eigenvalue of a symmetric matrix, in plain Python: checking a spec imports no numpy.
+"""The smallest eigenvalue of a symmetric matrix, in plain Python, because checking a spec imports no numpy.
 
-Cyclic Jacobi: rotations that each make one pair of entries zero, until all beside the diagonal are. d³ a sweep, and a
-spec's limit of 10,000 values leaves d below 100. Jacobi, Über ein leichtes Verfahren (1846).
+The cyclic Jacobi method: each rotation makes one pair of entries zero, until all entries off the diagonal are zero. A
+sweep costs d³, and a spec has at most 10,000 values, so d < 100. Jacobi, Über ein leichtes Verfahren (1846).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SWEEPS = 50
 
 
 def smallest_eigenvalue(matrix: Sequence[Sequence[float]]) -> float:
-    """Of the symmetric matrix whose lower triangle this is."""
+    """Return the smallest eigenvalue of a symmetric matrix, of which only the lower triangle is read."""
     d = len(matrix)
     a = [[float(matrix[max(i, j)][min(i, j)]) for j in range(d)] for i in range(d)]
     pairs = [(p, q) for p in range(d) for q in range(p + 1, d)]
@@ -29,7 +29,7 @@ def smallest_eigenvalue(matrix: Sequence[Sequence[float]]) -> float:
 
 
 def _rotate(a: list[list[float]], p: int, q: int) -> None:
-    """a ← Rᵀ a R with R the rotation in the plane of p and q that makes a[p][q] zero."""
+    """Replace a by Rᵀ a R, where R is the rotation in the plane of p and q that makes a[p][q] zero."""
     slope = (a[q][q] - a[p][p]) / (2 * a[p][q])
     t = math.copysign(1, slope) / (abs(slope) + math.hypot(slope, 1))
     c = 1 / math.hypot(t, 1)

@@ -1,4 +1,4 @@
-"""Keys that are a number or a list of numbers, and what is asked of them."""
+"""The type of keys that are a number or a list of numbers, and checks of their values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from driftspec.errors import shown
 
 
 def _one_message(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """A union reports one error for each of its branches; a user makes one mistake.
+    """Return the validated value, with one error message: a union would report one error for each branch.
 
-    Inside a wrapping validator Pydantic no longer takes JSON's list for a tuple.
+    The list is made a tuple here, because Pydantic does not do it inside a wrapping validator.
     """
     try:
         result = handler(tuple(value) if isinstance(value, list) else value)
@@ -25,16 +25,16 @@ def _one_message(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 Numbers: TypeAlias = Annotated[float | tuple[float, ...], WrapValidator(_one_message)]
-"""One number for all, or one for each."""
+"""One number for all coordinates or components, or one number for each."""
 
 
 def listed(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """The numbers given, be it one or several."""
+    """Return the value as a tuple of one or more numbers."""
     return value if isinstance(value, tuple) else (value,)
 
 
 def check_positive(values: Iterable[float]) -> None:
-    """ValueError with the first that is not more than 0."""
+    """Raise ValueError for the first value that is not more than 0."""
     bad = next((value for value in values if value <= 0), None)
     if bad is not None:
         raise ValueError(f"{shown(bad)} is not more than 0")

@@ -2,7 +2,7 @@
 
     p(x) = 2/(K s)² on the cells where ⌊x₁/s⌋ + ⌊x₂/s⌋ is even, 0 elsewhere,   |x_i| < K s/2
 
-Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud 2019: K = 4 cells a side of edge s = 2. Entropy log 32 = 3.4657 nats.
+Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud 2019: K = 4 cells in a row, s = 2. Entropy log 32 = 3.4657 nats.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Checkerboard(Distribution):
     type = "checkerboard"
     hard_edges = True
 
-    cells: int = Field(4, ge=2, multiple_of=2, description="K, cells a side, an even number")
-    edge: float = Field(2.0, gt=0, description="s, edge of a cell")
+    cells: int = Field(4, ge=2, multiple_of=2, description="K, number of cells along each side, even")
+    edge: float = Field(2.0, gt=0, description="s, length of the side of a cell")
 
     def dim(self) -> int:
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """(n, 2): a column, one of its K/2 cells, a point in the cell."""
+        """Return n samples (n, 2): a random column, one of its K/2 cells, a point in that cell."""
         import torch
 
         half = self.cells // 2
@@ -42,7 +42,7 @@ class Checkerboard(Distribution):
         return self.edge * (torch.stack([column, row], 1) + inside)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,): -log(K² s²/2) on the cells, -inf elsewhere; the gradient is 0."""
+        """Return -log(K² s²/2) on the cells, -inf elsewhere (B,), for x (B, 2); the gradient is 0."""
         import torch
 
         cell = torch.floor(x.detach() / self.edge)
@@ -51,7 +51,7 @@ class Checkerboard(Distribution):
         return level + 0 * x.sum(-1)  # keeps x in the graph
 
     def mode_of(self, x: Tensor) -> Tensor:
-        """The cell a row lies on: 0, ..., K²/2 - 1, column by column."""
+        """Return the number (B,) of the cell of each row of x (B, 2): 0, ..., K²/2 - 1, by columns; -1 for none."""
         import torch
 
         half = self.cells // 2
@@ -63,7 +63,10 @@ class Checkerboard(Distribution):
         return math.log(self.cells**2 * self.edge**2 / 2)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """A coordinate is uniform; cells of even index have their mean s/2 to one side of 0, odd ones to the other."""
+        """Return the mean 0 (2,) and the covariance (2, 2): variances (K s)²/12, as x_i is uniform, and cov s²/4.
+
+        x₁ and x₂ are both in cells of even index, or both in cells of odd index; the means of these are s/2 and -s/2.
+        """
         import torch
 
         covariance = torch.full((2, 2), self.edge**2 / 4, dtype=torch.float64)

@@ -6,12 +6,12 @@ The posterior of the non-centred coordinates x = (μ, log τ, z_1, ..., z_J), up
 
     log p(x) = -μ²/2·5² - log(1 + τ²/5²) + log τ - ½ Σ z_i² - ½ Σ (y_i - μ - τ z_i)²/σ_i²
 
-where + log τ is the Jacobian of τ = exp(log τ). Given τ everything is normal, with v_i = σ_i² + τ² and w_i = τ²/v_i,
+where + log τ is from the Jacobian of τ = exp(log τ). Given τ, all is normal, with v_i = σ_i² + τ² and w_i = τ²/v_i,
 
     p(τ | y) ∝ p(τ) √V Π v_i^{-½} exp(½ m²/V - ½ Σ y_i²/v_i),   1/V = 1/5² + Σ 1/v_i,   m = V Σ y_i/v_i
     μ | τ ~ N(m, V),   θ_i | μ, τ ~ N(w_i y_i + (1 - w_i) μ, w_i σ_i²)
 
-which leaves one integral, over log τ. It gives μ 4.397 ± 3.318, τ 3.598 ± 3.220.
+Only the integral over log τ is numerical. It gives mean ± standard deviation 4.397 ± 3.318 for μ, 3.598 ± 3.220 for τ.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from driftspec_plugins.data._values import check_positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEP = 0.02  # of the trapezoidal rule in log τ, whose integrand is analytic for |Im log τ| < π/2
-REACH = 40.0  # the integrand falls at least as fast as exp(-|log τ|) beyond the scales of the problem
+STEP = 0.02  # step of the trapezoidal rule in log τ, whose integrand is analytic for |Im log τ| < π/2
+REACH = 40.0  # how far the grid extends past the scales of the problem, where the integrand falls like exp(-|log τ|)
 
 
 class EightSchools(Distribution):
-    """The posterior of a normal hierarchy in (mu, log_tau, z_i); reported as mu, tau, theta_i = mu + tau z_i."""
+    """The posterior of a normal hierarchy in (mu, log_tau, z_i); reports show mu, tau and theta_i = mu + tau z_i."""
 
     type = "eight_schools"
     normalized = False
@@ -45,7 +45,7 @@ class EightSchools(Distribution):
         validate_default=True,
         description="σ_i, standard error of each estimate",
     )
-    mu_std: float = Field(5.0, gt=0, description="deviation of the normal prior of mu")
+    mu_std: float = Field(5.0, gt=0, description="standard deviation of the normal prior of mu")
     tau_scale: float = Field(5.0, gt=0, description="scale of the half-Cauchy prior of tau")
 
     @field_validator("sigma")
@@ -64,7 +64,7 @@ class EightSchools(Distribution):
         return ("mu", "log_tau", *(f"z_{i + 1}" for i in range(len(self.y))))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,), up to a constant, for x (B, J + 2) unconstrained."""
+        """Return log p(x) (B,), up to a constant, for x = (μ, log τ, z_1, ..., z_J) (B, J + 2)."""
         import torch
 
         mu, log_tau, z = x[:, 0], x[:, 1], x[:, 2:]
@@ -74,14 +74,17 @@ class EightSchools(Distribution):
         return prior - z.square().sum(1) / 2 - residual.square().sum(1) / 2
 
     def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        """mu, tau, theta_1, ..., theta_J."""
+        """Return mu, tau, theta_1, ..., theta_J (B, J + 2) for x (B, J + 2), and these names."""
         import torch
 
         names = ("mu", "tau", *(f"theta_{i + 1}" for i in range(len(self.y))))
         return torch.cat([x[:, :1], x[:, 1:2].exp(), _effects(x)], 1), names
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """By the law of total covariance over τ: E[C(τ)] + cov(M(τ)), with M and C those given τ."""
+        """Return the mean (m,) and covariance (m, m) of the reported quantities, m = J + 2, by an integral over τ.
+
+        The mean is E[M(τ)] and the covariance E[C(τ)] + cov(M(τ)), with M and C the mean and covariance given τ.
+        """
         import torch
 
         y, variance = (torch.tensor(a, dtype=torch.float64) for a in (self.y, [s**2 for s in self.sigma]))
@@ -106,7 +109,7 @@ class EightSchools(Distribution):
 
 
 def _effects(x: Tensor) -> Tensor:
-    """θ (B, J) = μ + τ z."""
+    """Return θ = μ + τ z (B, J)."""
     return x[:, :1] + x[:, 1:2].exp() * x[:, 2:]
 
 

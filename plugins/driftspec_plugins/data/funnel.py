@@ -1,10 +1,10 @@
-"""The funnel: a normal law whose scale is drawn too, over many orders of magnitude (R. M. Neal, Slice sampling, 2003).
+"""The funnel: normal variables whose scale is random, over many orders of magnitude (R. M. Neal, Slice sampling, 2003).
 
     v ~ N(0, σ²),   x_i | v ~ N(0, e^v),   i = 1, ..., n,   d = n + 1
     log p = -v²/2σ² - ½ Σ x_i² e^{-v} - (n/2) v - log σ - (d/2) log 2π
 
 Neal has σ = 3 and n = 9. Entropy (d/2) log 2πe + log σ, since E v = 0. All means and covariances are 0, var v = σ² and
-var x_i = E e^v = e^{σ²/2}: 90 for σ = 3, but few draws show it (E x⁴ = 3 e^{2σ²}); v is what a sampler is judged by.
+var x_i = E e^v = e^{σ²/2}, which is 90 for σ = 3. Draws estimate it badly, since E x⁴ = 3 e^{2σ²}: test samplers by v.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Funnel(Distribution):
 
     type = "funnel"
 
-    dimensions: int = Field(10, ge=2, description="d, v and its d - 1 dependants")
-    std: float = Field(3.0, gt=0, le=30, description="σ, deviation of v, the log variance of the others")
+    dimensions: int = Field(10, ge=2, description="d: v and d - 1 variables whose scale it sets")
+    std: float = Field(3.0, gt=0, le=30, description="σ, standard deviation of v, the log variance of the others")
 
     def dim(self) -> int:
         return self.dimensions
@@ -35,7 +35,7 @@ class Funnel(Distribution):
         return ("v", *(f"x{i + 1}" for i in range(self.dimensions - 1)))
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """(n, d): v = σ ε₀, x_i = e^{v/2} ε_i."""
+        """Return n samples (n, d): v = σ ε₀, x_i = e^{v/2} ε_i."""
         import torch
 
         noise = torch.randn(n, self.dimensions, generator=generator, dtype=torch.float64, device=generator.device)
@@ -43,6 +43,7 @@ class Funnel(Distribution):
         return torch.cat([v, torch.exp(v / 2) * noise[:, 1:]], 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return -v²/2σ² - ½ Σ x_i² e^{-v} - (n/2) v - log σ - (d/2) log 2π (B,) for (v, x) (B, d)."""
         import torch
 
         v, others = x[:, :1], x[:, 1:]
@@ -54,6 +55,7 @@ class Funnel(Distribution):
         return self.dimensions / 2 * (1 + math.log(2 * math.pi)) + math.log(self.std)
 
     def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean 0 (d,) and the covariance diag(σ², e^{σ²/2}, ...) (d, d)."""
         import torch
 
         variance = torch.full((self.dimensions,), math.exp(self.std**2 / 2), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The normal law N(m, Σ).
+"""The normal distribution N(m, Σ).
 
 log p(x) = -½ (x - m)ᵀ Σ⁻¹ (x - m) - ½ log det Σ - (d/2) log 2π,    entropy (d/2) log 2πe + ½ log det Σ.
 """
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class Gaussian(Distribution):
-    """N(m, Σ), with Σ = diag(std²) or a full covariance; numbers alone fit any dimension."""
+    """N(m, Σ), with Σ = diag(std²) or a full covariance; without lists it has any dimension."""
 
     type = "gaussian"
 
     mean: Numbers = Field(0.0, description="m: one number for every coordinate, or a list of d")
     std: Numbers | None = Field(
-        None, description="deviation: one number for every coordinate, or a list of d; 1 if covariance is absent too"
+        None, description="standard deviation: one number for all, or a list of d; 1 if covariance is absent too"
     )
     covariance: tuple[tuple[float, ...], ...] | None = Field(
-        None, description="Σ, d rows of d numbers, symmetric and positive definite; excludes std"
+        None, description="Σ, d rows of d numbers, symmetric and positive definite; not together with std"
     )
 
     @field_validator("std")
@@ -70,7 +70,7 @@ class Gaussian(Distribution):
         return self if self.dim() is not None else self.model_copy(update={"mean": d * (listed(self.mean)[0],)})
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """(n, d): m + L ε, Σ = L Lᵀ."""
+        """Return n samples m + L ε (n, d), with Σ = L Lᵀ."""
         import torch
 
         d = self.dim() or dim
@@ -81,7 +81,7 @@ class Gaussian(Distribution):
         return mean + (noise @ root.T if root.ndim == 2 else noise * root)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,) -½ |L⁻¹(x - m)|² - log det L - (d/2) log 2π, for x (B, d)."""
+        """Return -½ |L⁻¹(x - m)|² - log det L - (d/2) log 2π (B,) for x (B, d)."""
         import torch
 
         mean, root = self._moments(x)
@@ -104,7 +104,7 @@ class Gaussian(Distribution):
         return d / 2 * (1 + math.log(2 * math.pi)) + float(log_det)
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
-        """m and Σ; None while d is open."""
+        """Return m (d,) and Σ (d, d); None if d is not known."""
         import torch
 
         d = self.dim()
@@ -114,18 +114,18 @@ class Gaussian(Distribution):
         return mean.clone(), root @ root.T if root.ndim == 2 else root.square().diag()
 
     def normals(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """One component of weight 1; None while d is open."""
+        """Return the weight 1 (K,), m (K, d) and Σ (K, d, d) of K = 1 component; None if d is not known."""
         known = self.moments()
         return None if known is None else (known[0].new_ones(1), known[0][None], known[1][None])
 
     def smallest_variance(self) -> float | None:
-        """The smallest eigenvalue of Σ."""
+        """Return the smallest eigenvalue of Σ."""
         if self.covariance is not None:
             return smallest_eigenvalue(self.covariance)
         return min(listed(1.0 if self.std is None else self.std)) ** 2
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """m (d,), and L: (d, d) lower triangular, or its diagonal (d,)."""
+        """Return m (d,), and L: lower triangular (d, d), or only its diagonal (d,) if Σ is diagonal."""
         import torch
 
         mean = like.new_tensor(self.mean).expand(like.shape[-1])

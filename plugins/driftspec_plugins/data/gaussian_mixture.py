@@ -1,4 +1,4 @@
-"""A mixture of round normal laws: p(x) = Σ_k w_k N(x; m_k, σ_k² I)."""
+"""A mixture of isotropic normal distributions: p(x) = Σ_k w_k N(x; m_k, σ_k² I)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class GaussianMixture(Distribution):
-    """K round Gaussians with log p in closed form: log Σ_k w_k N(x; m_k, σ_k² I)."""
+    """K isotropic Gaussians with log p in closed form: log Σ_k w_k N(x; m_k, σ_k² I)."""
 
     type = "gaussian_mixture"
     example: ClassVar[Mapping[str, Any]] = {"means": [[-2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], "std": 0.5}
 
     means: tuple[tuple[float, ...], ...] = Field(description="m_k: K rows of d numbers")
-    std: Numbers = Field(1.0, description="σ_k: one deviation for every component, or a list of K")
+    std: Numbers = Field(1.0, description="σ_k: one standard deviation for every component, or a list of K")
     weights: tuple[float, ...] | None = Field(
         None, description="w_k: K positive numbers that sum to 1; equal if absent"
     )
@@ -61,36 +61,41 @@ class GaussianMixture(Distribution):
         return len(self.means[0])
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """(n, d): k ~ w, then m_k + σ_k ε."""
+        """Return n samples (n, d): k ~ w, then m_k + σ_k ε."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.sample(n, generator, *_arrays(self.means, self.std, self.weights))
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return log Σ_k w_k N(x; m_k, σ_k² I) (B,) for x (B, d)."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.log_prob(x, *_arrays(self.means, self.std, self.weights))
 
     def score(self, x: Tensor) -> Tensor:
+        """Return ∇log p(x) = Σ_k r_k (m_k - x)/σ_k² (B, d), with r_k component k's share of p(x)."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.score(x, *_arrays(self.means, self.std, self.weights))
 
     def entropy(self) -> float | None:
-        """By quadrature for d = 1 and 2."""
+        """Return the entropy in nats, by quadrature for d = 1 and 2; else None."""
         return _entropy(self.means, self.std, self.weights)
 
     def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean m = Σ w_k m_k (d,) and the covariance Σ w_k ((m_k - m)(m_k - m)ᵀ + σ_k² I) (d, d)."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.moments(*_arrays(self.means, self.std, self.weights))
 
     def normals(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights w_k (K,), means m_k (K, d) and covariances σ_k² I (K, d, d)."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.normals(*_arrays(self.means, self.std, self.weights))
 
     def mode_of(self, x: Tensor) -> Tensor:
+        """Return the component k (B,) with the smallest ‖x - m_k‖/σ_k, or -1 if that is above √d + 2, for x (B, d)."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.mode_of(x, *_arrays(self.means, self.std, self.weights))
@@ -106,7 +111,7 @@ def _one_each(given: tuple[float, ...], info: ValidationInfo, key: str) -> None:
 def _arrays(
     means: tuple[tuple[float, ...], ...], std: float | tuple[float, ...], weights: tuple[float, ...] | None
 ) -> tuple[Array, Array, Array]:
-    """m (K, d), σ (K,) or (1,), w (K,) with sum 1."""
+    """Return m (K, d), σ (K,) or (1,), and w (K,) with sum 1."""
     import numpy as np
 
     w = np.ones(len(means)) if weights is None else np.array(weights)

@@ -1,11 +1,11 @@
-"""Two interleaving half circles, blurred (scikit-learn's make_moons, with independent points).
+"""Two interleaving half circles with noise (scikit-learn's make_moons, with independent points).
 
     c(u) = (cos πu, sin πu)  or  (1 - cos πu, ½ - sin πu),   u uniform in [0, 1]
     x = c(u) + σ ε                                            scikit-learn's units
     x = 2 (c(u) + σ ε) + (-1, -1/5)                           FFJORD's units (Grathwohl et al. 2019)
 
 log p(x) = log ∫ N(x; c(u), σ² I) du, by quadrature in u. Entropies in nats: 1.0076 at σ = 0.1 and 0.2892 at σ = 0.05 in
-scikit-learn's units, 2.3939 at σ = 0.1 in FFJORD's. make_moons spaces its angles evenly; here each point draws its own.
+scikit-learn's units, 2.3939 at σ = 0.1 in FFJORD's. In make_moons the angles are equally spaced; here they are random.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ SHIFT = {"sklearn": (0.0, 0.0), "ffjord": (-1.0, -0.2)}
 
 
 class Moons(Distribution):
-    """Two half circles of radius 1 with Gaussian noise, in scikit-learn's units unless `scaling` says otherwise."""
+    """Two half circles of radius 1 with Gaussian noise, in scikit-learn's units or, with `scaling`, FFJORD's."""
 
     type = "moons"
 
-    noise: float = Field(0.1, ge=1e-3, description="σ, deviation of the noise where the circles have radius 1")
+    noise: float = Field(0.1, ge=1e-3, description="σ, standard deviation of the noise, for circles of radius 1")
     scaling: Literal["sklearn", "ffjord"] = Field(
-        "sklearn", description="units: scikit-learn's own, circles of radius 1, or FFJORD's, 2 x + (-1, -0.2)"
+        "sklearn", description="units: scikit-learn's, with circles of radius 1, or FFJORD's, 2 x + (-1, -0.2)"
     )
 
     def dim(self) -> int:
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """Return n samples (n, 2) of c(u) + σ ε, in the units of `scaling`."""
         import torch
 
         lower, u = torch.rand(2, n, generator=generator, dtype=torch.float64, device=generator.device)
@@ -53,7 +54,7 @@ class Moons(Distribution):
         return FACTOR[self.scaling] * x + x.new_tensor(SHIFT[self.scaling])
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log of ½ ∫ N(y; c(u), σ² I) du over both moons at y = (x - shift)/factor, less 2 log factor."""
+        """Return log(½ ∫ N(y; c(u), σ² I) du over both moons) - 2 log k (B,), with y = (x - shift)/k, for x (B, 2)."""
         from driftspec_plugins.data import _mixture
 
         factor = FACTOR[self.scaling]
@@ -65,6 +66,7 @@ class Moons(Distribution):
         return None if plain is None else plain + 2 * math.log(FACTOR[self.scaling])
 
     def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean (2,) and covariance (2, 2) of c(u) + σ ε by quadrature in u, in the units of `scaling`."""
         from driftspec_plugins.data import _mixture
 
         factor = FACTOR[self.scaling]
@@ -74,7 +76,7 @@ class Moons(Distribution):
 
 @functools.cache
 def _nodes(noise: float) -> tuple[Array, Array, Array]:
-    """Points c(u) on both moons (K, 2), deviation (1,), weights (K,)."""
+    """Return points c(u) on both moons (K, 2), the standard deviation of the noise (1,), and weights (K,)."""
     import numpy as np
 
     from driftspec_plugins.data import _quadrature

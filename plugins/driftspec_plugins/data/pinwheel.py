@@ -1,17 +1,17 @@
-"""A pinwheel: arms of a Gaussian, sheared by a rotation that grows with the distance, in the units of FFJORD.
+"""A pinwheel: Gaussian arms, bent by a rotation that increases with the distance, in the units of FFJORD.
 
     x = 2 R(-θ) f,   f = (r, s) = (1 + σ_r ε₁, σ_t ε₂),   θ = 2πk/K + α exp(r),   k uniform in 0, ..., K - 1
 
 R(φ) is the rotation by φ; K = 5, α = 0.25, σ_r = 0.3, σ_t = 0.1. Johnson, Duvenaud, Wiltschko, Datta, Adams 2016;
 Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud 2019. Entropy 2.320 nats.
 
-A point has a preimage (r, s) for every root of r = (R(θ(r)) x/2)₁, arm by arm, and the map stretches areas by
+For each arm, a point x has a preimage (r, s) for every root of r = (R(θ(r)) x/2)₁. The map multiplies areas by
 |det dx/df| = 4 |1 + α exp(r) s|:
 
     p(x) = Σ_roots N(r; 1, σ_r²) N(s; 0, σ_t²) / (4 K |1 + α exp(r) s|)
 
-Where α exp(r) s = -1 the map folds and p is infinite on a curve. With FFJORD's numbers ε is 5.9 long there (1e-8 of the
-mass); keys that bring the fold nearer than 4 are refused.
+The map folds where α exp(r) s = -1, a curve on which p is infinite. With FFJORD's numbers |ε| ≥ 5.9 there (probability
+1e-8); values for which a fold has |ε| < 4 are refused.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 SCALE = 2.0
-CELLS = 256  # of the circle, in each of which at most one root is looked for
-STEEP = 30.0  # α exp(r) is held beyond this r
-FOLD = 4.0  # the least |ε| at which the map may fold
+CELLS = 256  # number of cells of the circle; at most one root is computed in each
+STEEP = 30.0  # α exp(r) is constant above this r
+FOLD = 4.0  # the smallest |ε| at which the map may fold
 
 
 class Pinwheel(Distribution):
@@ -38,11 +38,11 @@ class Pinwheel(Distribution):
 
     type = "pinwheel"
 
-    arms: int = Field(5, ge=1, le=50, description="K, arms")
-    rate: float = Field(0.25, gt=0, description="α, of the rotation α exp(r)")
-    radial_std: float = Field(0.3, ge=0.01, le=1, description="σ_r, deviation along an arm, before x 2")
+    arms: int = Field(5, ge=1, le=50, description="K, number of arms")
+    rate: float = Field(0.25, gt=0, description="α of the rotation angle α exp(r)")
+    radial_std: float = Field(0.3, ge=0.01, le=1, description="σ_r, standard deviation along an arm, before x 2")
     tangential_std: float = Field(
-        0.1, ge=0.01, le=1, validate_default=True, description="σ_t, deviation across an arm, before x 2"
+        0.1, ge=0.01, le=1, validate_default=True, description="σ_t, standard deviation across an arm, before x 2"
     )
 
     @field_validator("tangential_std")
@@ -64,6 +64,7 @@ class Pinwheel(Distribution):
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """Return n samples (n, 2): k uniform in 0, ..., K - 1, f = (1 + σ_r ε₁, σ_t ε₂), then x = 2 R(-θ) f."""
         import torch
 
         arm = torch.randint(self.arms, (n,), generator=generator, device=generator.device)
@@ -72,7 +73,7 @@ class Pinwheel(Distribution):
         return self._spin(r, s, arm)
 
     def _spin(self, r: Tensor, s: Tensor, arm: Tensor) -> Tensor:
-        """x (n, 2) from f = (r, s) and the arm."""
+        """Return x = 2 R(-θ) f (n, 2), for f = (r, s) and the number k of the arm, each (n,)."""
         import torch
 
         angle = 2 * math.pi / self.arms * arm + self.rate * torch.exp(r)
@@ -80,7 +81,7 @@ class Pinwheel(Distribution):
         return SCALE * torch.stack([r * cos + s * sin, s * cos - r * sin], 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,), a sum over preimages. Computed in float64 whatever x is."""
+        """Return log p(x) (B,) for x (B, 2), from the sum over preimages. It is computed in float64."""
         import torch
 
         from driftspec_plugins.data import _mixture
@@ -91,7 +92,7 @@ class Pinwheel(Distribution):
         return _entropy(self.arms, self.rate, self.radial_std, self.tangential_std)
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
-        """With three arms or more, by symmetry: mean 0 and covariance ½ E|x|² I, E|x|² = 4 (1 + σ_r² + σ_t²)."""
+        """Return the mean 0 (2,) and covariance ½ E|x|² I, E|x|² = 4 (1 + σ_r² + σ_t²), by symmetry; None for K < 3."""
         import torch
 
         if self.arms < 3:
@@ -100,7 +101,7 @@ class Pinwheel(Distribution):
         return torch.zeros(2, dtype=torch.float64), variance * torch.eye(2, dtype=torch.float64)
 
     def _block(self, y: Tensor) -> Tensor:
-        """log p (B,) of x = 2y. Roots are isolated without a gradient, then take two steps of Newton's with one."""
+        """Return log p(x) (B,) for x = 2y. Roots are found without gradients; the last two Newton steps have them."""
         import torch
 
         psi, arm, roots = self._isolate(y.detach())
@@ -109,7 +110,7 @@ class Pinwheel(Distribution):
         y2 = y[:, :1] * torch.sin(arm) + y[:, 1:] * torch.cos(arm)
 
         def at(r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            """f = R(θ(r)) y, and the derivative of r - f₁, which is also det dy/df."""
+            """Return f₁ and f₂ of f = R(θ(r)) y, and the derivative of r - f₁, which is also det dy/df."""
             angle = self._angle(r)
             s = y1 * torch.sin(angle) + y2 * torch.cos(angle)
             slope = 1 + angle * s
@@ -124,13 +125,13 @@ class Pinwheel(Distribution):
         r = newton(newton(r))
         _, s, slope = at(r)
         alone = self._log_normal(r, s) - slope.abs().log() - math.log(self.arms)
-        # Far out a cell holds many roots; together they weigh its share of the circle.
+        # Far from 0 a cell has many roots: together they have the weight of the cell's share of the circle.
         crowded = self._log_normal(length * torch.cos(psi), length * torch.sin(psi)) - math.log(CELLS)
         log_p = torch.where(roots > 1, crowded, alone).where(roots > 0, -math.inf)
         return torch.logsumexp(log_p, -1) - 2 * math.log(SCALE)
 
     def _isolate(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Angle ψ of f, angle of its arm, number of roots: (B, M) for the M likeliest cells of the circle.
+        """Return the angle ψ of f, the angle of its arm and the number of roots, (B, M), for the M likeliest cells.
 
         With y = ρ (cos φ, sin φ) and f = ρ (cos ψ, sin ψ), a root is where ψ - θ(ρ cos ψ) - φ is a multiple of 2π/K.
         """
@@ -151,25 +152,25 @@ class Pinwheel(Distribution):
         return grid[kept] + part * (grid[1] - grid[0]), index * step, roots
 
     def _angle(self, r: Tensor) -> Tensor:
-        """θ(r) = α exp(r), its own derivative."""
+        """Return θ(r) = α exp(r), which is also θ'(r)."""
         return self.rate * r.clamp(max=STEEP).exp()
 
     def _log_normal(self, r: Tensor, s: Tensor) -> Tensor:
-        """log of N(r; 1, σ_r²) N(s; 0, σ_t²)."""
+        """Return log N(r; 1, σ_r²) + log N(s; 0, σ_t²)."""
         scale = math.log(2 * math.pi * self.radial_std * self.tangential_std)
         return -((r - 1) / self.radial_std).square() / 2 - (s / self.tangential_std).square() / 2 - scale
 
 
 @functools.cache
 def _entropy(arms: int, rate: float, radial_std: float, tangential_std: float) -> float:
-    """-E[log p] by the trapezoidal rule over ε₁, ε₂; one arm is as good as another."""
+    """Return -E[log p] by the trapezoidal rule over ε₁ and ε₂, for one arm, because all arms give the same."""
     import torch
 
-    law = Pinwheel(arms=arms, rate=rate, radial_std=radial_std, tangential_std=tangential_std)
+    data = Pinwheel(arms=arms, rate=rate, radial_std=radial_std, tangential_std=tangential_std)
     z = torch.linspace(-8, 8, 97, dtype=torch.float64)
     first, second = torch.cartesian_prod(z, z).T
     with torch.no_grad():
-        log_p = law.log_prob(law._spin(1 + radial_std * first, tangential_std * second, torch.zeros_like(first)))
+        log_p = data.log_prob(data._spin(1 + radial_std * first, tangential_std * second, torch.zeros_like(first)))
     weight = torch.exp(-(first.square() + second.square()) / 2)
     return -float((weight * log_p).sum() / weight.sum())
 

@@ -2,8 +2,8 @@
 
     z(t) = e^{-δt} R(ωt) z(0),    y_k = z(t_k) + σ ε_k
 
-z(0) has a uniform angle and a radius uniform in [1, 2]. After the spiral of Chen, Rubanova, Bettencourt, Duvenaud,
-*Neural Ordinary Differential Equations*, 2018, with a linear field in place of the cubic one, so that paths are exact.
+z(0) has a uniform angle and a radius uniform in [1, 2]. It is like the spiral of Chen, Rubanova, Bettencourt, Duvenaud,
+*Neural Ordinary Differential Equations*, 2018, but A z is linear, not cubic, so that z(t) has a closed form.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class SpiralTrajectories(Data):
-    """(n, K, 2): n spirals at the same K times from 0 to `duration`, both ends included."""
+    """Trajectories (n, K, 2): n spirals, observed at the same K times from 0 to `duration`, both ends included."""
 
     type = "spiral_trajectories"
 
-    samples: int = Field(200, ge=1, description="trajectories, before the split")
-    times: int = Field(20, ge=2, description="K, observations of each, equally spaced from 0 to duration")
+    samples: int = Field(200, ge=1, description="number of trajectories, before the split")
+    times: int = Field(20, ge=2, description="K, number of observations of each, equally spaced from 0 to duration")
     duration: float = Field(10.0, gt=0, description="time of the last observation")
-    noise: float = Field(0.02, ge=0, description="σ of each observed coordinate")
+    noise: float = Field(0.02, ge=0, description="σ, standard deviation of the noise of each observed coordinate")
     damping: float = Field(0.1, description="δ, decay of the radius per unit of time")
     frequency: float = Field(1.0, description="ω, radians per unit of time")
 
@@ -47,7 +47,7 @@ class SpiralTrajectories(Data):
         return frozenset({"trajectories"})
 
     def flow(self, z: Tensor, t: Tensor) -> Tensor:
-        """z(t) (B, K, 2) from z(0) (B, 2) at times t (K,)."""
+        """Return z(t) = e^{-δt} R(ωt) z(0) (B, K, 2) for z(0) (B, 2) and times t (K,)."""
         import torch
 
         decay, angle = torch.exp(-self.damping * t), self.frequency * t
@@ -58,13 +58,13 @@ class SpiralTrajectories(Data):
         return self.samples
 
     def observed_at(self) -> Tensor:
-        """t_k (K,)."""
+        """Return the times t_k (K,) of the observations."""
         import torch
 
         return torch.linspace(0, self.duration, self.times, dtype=torch.float64)
 
     def noise_floor(self) -> float:
-        """E‖z(t_k) - y_k‖², k > 0, of the path from y_0 by the true field: 2σ² (1 + mean e^{-2δ t_k})."""
+        """Return E‖z(t_k) - y_k‖² = 2σ² (1 + mean e^{-2δ t_k}) over k > 0, for the true ODE from z(0) = y_0."""
         import torch
 
         return 2 * self.noise**2 * (1 + float(torch.exp(-2 * self.damping * self.observed_at()[1:]).mean()))

@@ -1,4 +1,4 @@
-"""The Swiss roll seen from above: a spiral, blurred, in the units of FFJORD.
+"""The Swiss roll in two dimensions: a spiral with noise, in the units of FFJORD.
 
     x = (t cos t, t sin t)/5 + (σ/5) ε,   t uniform in [3π/2, 9π/2], σ = 1
 
@@ -32,12 +32,13 @@ class SwissRoll(Distribution):
 
     type = "swissroll"
 
-    noise: float = Field(1.0, ge=0.02, description="σ, deviation of the noise before the division by 5")
+    noise: float = Field(1.0, ge=0.02, description="σ, standard deviation of the noise, before the division by 5")
 
     def dim(self) -> int:
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """Return n samples (n, 2) of x = ((t cos t, t sin t) + σ ε)/5, with t uniform in [3π/2, 9π/2]."""
         import torch
 
         t = START + (STOP - START) * torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
@@ -46,6 +47,7 @@ class SwissRoll(Distribution):
         return SCALE * (roll + self.noise * noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return log ∫ N(x; c(t), (σ/5)² I) dt/3π (B,) for x (B, 2), with c(t) = (t cos t, t sin t)/5."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.log_prob(x, *_nodes(self.noise))
@@ -54,6 +56,7 @@ class SwissRoll(Distribution):
         return _entropy(self.noise)
 
     def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean (2,) and the covariance (2, 2), by quadrature in t."""
         from driftspec_plugins.data import _mixture
 
         return _mixture.moments(*_nodes(self.noise))
@@ -61,7 +64,7 @@ class SwissRoll(Distribution):
 
 @functools.cache
 def _nodes(noise: float) -> tuple[Array, Array, Array]:
-    """Points on the roll (K, 2), deviation (1,), weights (K,)."""
+    """Return points on the roll (K, 2), the standard deviation of the noise (1,), and weights (K,)."""
     import numpy as np
 
     from driftspec_plugins.data import _quadrature

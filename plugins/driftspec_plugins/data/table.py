@@ -1,8 +1,8 @@
 """Rows of numbers from a user's file: CSV with a header row, or NPY holding one array (n, d).
 
-CSV is UTF-8 text with commas and quotes as in RFC 4180; its rows are counted as a spreadsheet counts them, the header
-being row 1, and blank lines at the end are no rows. The columns of an NPY file are called x1 ... xd, its rows counted
-from 1. Every number must be finite: a missing value is the user's to fill in or to leave out, never ours.
+CSV is UTF-8 text with commas and quotes as in RFC 4180. Its rows are numbered as in a spreadsheet, where the header is
+row 1; blank lines at the end are ignored. The columns of an NPY file are named x1 ... xd, and its rows are numbered
+from 1. Every number must be finite: the user fills in missing values or leaves the rows out.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SHOWN = 5
-"""Mistakes of one file that are told one by one; of the rest, how many."""
+"""The number of mistakes of one file that are shown; the others are only counted."""
 
 
 class TableFile(Data):
-    """The rows of a CSV or NPY file, all of them, with the columns asked for in the order asked for."""
+    """All rows of a CSV or NPY file, with all its columns or the given ones, in the given order."""
 
     type = "table"
     file_key = "path"
@@ -65,10 +65,10 @@ class TableFile(Data):
         return None if self.columns is None else len(self.columns)
 
     def with_columns(self, names: Sequence[str]) -> TableFile:
-        return self if _suffix(self.path) == ".npy" else super().with_columns(names)  # of numbers alone: by position
+        return self if _suffix(self.path) == ".npy" else super().with_columns(names)  # no names: by position
 
     def read(self, files: Files, generator: Generator) -> Table:
-        """Every row of the file, and its sha256; nothing is drawn. SpecError X304 lists what is wrong with it."""
+        """Return all rows of the file, and its sha256, without random numbers. SpecError X304 lists its mistakes."""
         import torch
 
         content, digest = files.read(files.find(self.path))
@@ -87,7 +87,7 @@ class TableFile(Data):
 
 
 def _from_csv(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:
-    """Columns, and values (n, d)."""
+    """Return the names of the columns, and the values (n, d)."""
     import numpy as np
 
     rows = _rows(name, content)
@@ -110,7 +110,7 @@ def _from_csv(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[
 
 
 def _from_npy(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:
-    """Columns, and values (n, d). The header is checked before a number is read, and objects are never unpickled."""
+    """Return the names of the columns, and the values (n, d). The header is checked first; nothing is unpickled."""
     import numpy as np
 
     stream = io.BytesIO(content)
@@ -118,7 +118,7 @@ def _from_npy(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = header(stream)
-    except Exception as error:  # a damaged header is Python source that can fail in any way
+    except Exception as error:  # the header is Python source; damaged, it can raise any error
         raise _wrong(name, f"it is no NPY file ({error}): save it with numpy.save") from error
     if dtype.kind not in "iuf":
         what = "Python objects, which are never loaded" if dtype.hasobject else f"of dtype {dtype}"
@@ -126,7 +126,7 @@ def _from_npy(name: str, content: bytes, wanted: Sequence[str] | None) -> tuple[
     if len(shape) != 2 or 0 in shape[1:]:
         raise _wrong(name, f"its shape is {shape}: save n rows of d columns, (n, d)")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
-        raise _wrong(name, f"it is cut off, or longer than its shape {shape} of {dtype} says: save it again")
+        raise _wrong(name, f"its length does not fit its shape {shape} of {dtype}: save it again")
     stored: Any = np.ndarray(shape, dtype, content, stream.tell(), order="F" if fortran else "C")
     names = [f"x{i + 1}" for i in range(shape[1])]
     columns = _selected(name, names, wanted)
@@ -143,11 +143,11 @@ READERS: dict[str, Callable[[str, bytes, Sequence[str] | None], tuple[tuple[str,
     ".csv": _from_csv,
     ".npy": _from_npy,
 }
-"""How a file is read, by the end of its name."""
+"""The function that reads a file, by the suffix of its name."""
 
 
 def _rows(name: str, content: bytes) -> Iterator[list[str]]:
-    """The rows of a CSV text, without the blank ones at its end."""
+    """Yield the rows of a CSV text, without the blank ones at its end."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,7 +161,7 @@ def _rows(name: str, content: bytes) -> Iterator[list[str]]:
 
 
 def _header(name: str, cells: Sequence[str]) -> list[str]:
-    """The names of the columns, checked."""
+    """Return the names of the columns, after checking them."""
     header = [cell.strip() for cell in cells]
     if not any(header) or not any(math.isnan(_number(cell)) for cell in header):
         row = ", ".join(header[:3]) if any(header) else "blank"
@@ -174,7 +174,7 @@ def _header(name: str, cells: Sequence[str]) -> list[str]:
 
 
 def _selected(name: str, header: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The columns to read: those wanted, each of which the file has, or all of them, each of which has a name."""
+    """Return the columns to read: the `wanted` ones, which the file must have, or all, which must have names."""
     if wanted is None:
         if "" in header:
             raise _wrong(name, f"column {header.index('') + 1} has no name: give it one, or choose others by 'columns'")
@@ -193,11 +193,11 @@ REMEDY = "leave the row out or fill it in"
 
 
 class _Mistakes:
-    """The first few cells and rows that are wrong, and how many there are of each."""
+    """Collects the messages for the first few mistakes, and the number of mistakes in each column."""
 
     def __init__(self) -> None:
         self.first: list[str] = []
-        self.count: Counter[str | None] = Counter()  # by column; None: the row as a whole
+        self.count: Counter[str | None] = Counter()  # by column; None: a whole row
 
     def add(self, text: str, column: str | None = None) -> None:
         if len(self.first) < SHOWN:
@@ -205,17 +205,17 @@ class _Mistakes:
         self.count[column] += 1
 
     def check(self, name: str) -> None:
-        """SpecError with the first, and how many in all."""
+        """Raise SpecError with the first mistakes, and the number of all, if there is any."""
         if self.count.total() > SHOWN:
             most = self.count.most_common(SHOWN)
             where = ", ".join(f"{n} of {'whole rows' if c is None else f'column {shown(c)}'}" for c, n in most)
-            self.first.append(f"{self.count.total()} mistakes in all, the first {SHOWN} are told: {where}")
+            self.first.append(f"{self.count.total()} mistakes in all, the first {SHOWN} are shown: {where}")
         if self.first:
             raise _wrong(name, *self.first)
 
 
 def _number(cell: str) -> float:
-    """The number a cell holds; NaN if it is none. Python's own `1_000` is none."""
+    """Return the number in a cell; NaN if it is not a number. Python's `1_000` is not accepted."""
     try:
         return math.nan if "_" in cell else float(cell)
     except ValueError:
@@ -223,7 +223,7 @@ def _number(cell: str) -> float:
 
 
 def _fault(cell: str) -> str:
-    """What is wrong with a cell."""
+    """Return what is wrong with a cell."""
     if not cell:
         return "it is empty"
     return f"{shown(cell)} is {'not finite' if math.isinf(_number(cell)) else 'no number'}"
@@ -238,7 +238,7 @@ def _suffix(path: str) -> str:
 
 
 def _repeated(names: Iterable[str]) -> str:
-    """The names that stand there more than once, for a message."""
+    """Return the names that occur more than once, for a message."""
     return ", ".join(shown(name) for name, n in Counter(names).items() if n > 1)
 
 

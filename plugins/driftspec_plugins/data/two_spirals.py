@@ -1,12 +1,13 @@
-"""Two spirals, one the other's mirror image in the origin, in the units of FFJORD.
+"""Two spirals with noise, x and -x, in the units of FFJORD.
 
     x = ±(c(n) + δ)/3 + σ ε,   c(n) = n (-cos n, sin n),   n = 3π √u,   u ~ U[0, 1], δ ~ U[0, ½]², σ = 0.1
 
-Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud 2019. A coordinate's blur is uniform plus Gaussian, of width w = ½/3:
+Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud 2019. The noise of a coordinate is uniform on a width w = ½/3 plus
+Gaussian, with the density k:
 
     k(z) = (Φ(z/σ) - Φ((z - w)/σ))/w,   p(x) = ½ (q(x) + q(-x)),   q(x) = ∫ k(x₁ - c₁/3) k(x₂ - c₂/3) 2n dn/(3π)²
 
-by quadrature in n. Entropy 2.6454 nats.
+by quadrature over n. Entropy 2.6454 nats.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ class TwoSpirals(Distribution):
 
     type = "2spirals"
 
-    noise: float = Field(0.1, ge=5e-3, description="σ, deviation of the Gaussian noise in the units of x")
+    noise: float = Field(0.1, ge=5e-3, description="σ, standard deviation of the Gaussian noise, in the units of x")
     jitter: float = Field(0.5, ge=1e-3, le=5.0, description="δ is uniform in [0, jitter]², before the division by 3")
 
     def dim(self) -> int:
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
+        """Return n samples (count, 2) of x = ±(c + δ)/3 + σ ε."""
         import torch
 
         u = torch.rand(4, n, generator=generator, dtype=torch.float64, device=generator.device)
@@ -52,7 +54,7 @@ class TwoSpirals(Distribution):
         return torch.where(u[3, :, None] < 0.5, arm, -arm) * SCALE + self.noise * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(B,) log ½(q(x) + q(-x)). Computed in float64 whatever x is."""
+        """Return log ½(q(x) + q(-x)) (B,) for x (B, 2). It is computed in float64."""
         import torch
 
         from driftspec_plugins.data import _mixture
@@ -62,7 +64,7 @@ class TwoSpirals(Distribution):
 
         def block(rows: Tensor) -> Tensor:
             both = torch.stack([rows, -rows])  # (2, B, 2)
-            z = (both.permute(2, 0, 1)[..., None] - centres.T[:, None, None, :]).abs()  # (2, 2, B, K), from the boxes
+            z = (both.permute(2, 0, 1)[..., None] - centres.T[:, None, None, :]).abs()  # (2, 2, B, K), from box centres
             k = _blur(z, half, self.noise)
             p = (k[0] * k[1] * weights / 2).sum((0, 2))
             if bool((p > TINY).all()):
@@ -76,7 +78,7 @@ class TwoSpirals(Distribution):
         return _entropy(self.noise, self.jitter)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean 0, covariance ∫ c cᵀ + (σ² + w²/12) I with c the centres of the boxes, of width w."""
+        """Return the mean 0 (2,) and the covariance ∫ c cᵀ + (σ² + w²/12) I (2, 2), for boxes of centre c, width w."""
         import torch
 
         centres, weights = (torch.as_tensor(a) for a in _nodes(self.noise, self.jitter))
@@ -86,7 +88,7 @@ class TwoSpirals(Distribution):
 
 
 def _blur(z: Tensor, half: float, std: float) -> Tensor:
-    """k at the distance z >= 0 from the middle of the box: (Φ((half - z)/std) - Φ((-half - z)/std))/(2 half)."""
+    """Return k = (Φ((half - z)/std) - Φ((-half - z)/std))/(2 half), with z >= 0 the distance from the box centre."""
     import torch
 
     unit = math.sqrt(2) * std
@@ -94,7 +96,7 @@ def _blur(z: Tensor, half: float, std: float) -> Tensor:
 
 
 def _log_blur(z: Tensor, half: float, std: float) -> Tensor:
-    """Its logarithm, where k itself is too small to hold."""
+    """Return the logarithm of `_blur`, also if that is too small for a float."""
     import torch
 
     upper, lower = torch.special.log_ndtr((half - z) / std), torch.special.log_ndtr((-half - z) / std)
@@ -103,7 +105,7 @@ def _log_blur(z: Tensor, half: float, std: float) -> Tensor:
 
 @functools.cache
 def _nodes(noise: float, jitter: float) -> tuple[Array, Array]:
-    """Centres of the jitter's boxes along one spiral (K, 2), weights (K,)."""
+    """Return the centres (K, 2) of the boxes of the jitter along one spiral, and the weights (K,)."""
     import numpy as np
 
     from driftspec_plugins.data import _quadrature
@@ -121,8 +123,8 @@ def _entropy(noise: float, jitter: float) -> float | None:
 
     centres, _ = _nodes(noise, jitter)
     reach = float(abs(centres).max()) + SCALE * jitter / 2 + 9 * noise
-    law = TwoSpirals(noise=noise, jitter=jitter)
-    return _quadrature.entropy(law.log_prob, [(-reach, reach)] * 2, 0.8 * noise, cost=8 * len(centres))
+    data = TwoSpirals(noise=noise, jitter=jitter)
+    return _quadrature.entropy(data.log_prob, [(-reach, reach)] * 2, 0.8 * noise, cost=8 * len(centres))
 
 
 __all__ = ["TwoSpirals"]

@@ -1,4 +1,4 @@
-"""Whether a velocity, a score or an energy may be differentiated once more: the one rule for every dynamics."""
+"""The rule by which every dynamics offers `smooth`: its velocity or score must have a continuous derivative."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from driftspec.components import Network
 
 
 def smooth(network: Network, predicts: str) -> frozenset[str]:
-    """{"smooth"} for a network whose derivative by a trace or a loss is continuous, else nothing.
+    """Return {"smooth"} if the derivative that a trace or a loss takes is continuous, else the empty set.
 
-    C1 for a velocity, a score or a noise; C2 for an energy, whose score is a derivative already.
+    The network must be C1 if it predicts a velocity, a score or a noise, and C2 if it predicts an energy E: s = -∇E.
     """
     needed = 2 if predicts == "energy" else 1
     return frozenset({"smooth"} if network.smoothness() >= needed else ())

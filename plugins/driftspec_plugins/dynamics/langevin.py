@@ -1,7 +1,7 @@
 """The Langevin SDE, whose stationary density is p: dx = ½ ∇log p(x) dt + dw, that is f = ½ s and g = 1.
 
-By Kolmogorov, Fokker and Planck ∂p/∂t = -∇·(½ s p) + ½ Δp = 0 for s = ∇log p. The score comes from a network, from an
-energy network (p ∝ e^{-E}, s = -∇E, no need of Z), or from a target that is known and leaves nothing to train. For a
+The Fokker-Planck equation is ∂p/∂t = -∇·(½ s p) + ½ Δp = 0 for s = ∇log p. The score comes from a network, from an
+energy network (p ∝ e^{-E}, s = -∇E, which does not need Z), or from a known target, which needs no training. For a
 likelihood `driftspec_plugins.metrics._log_z` computes log Z.
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Langevin(Dynamics):
-    """dx = ½ s(x) dt + dw with s = ∇log p of a network, an energy or a target. Lecture convention: η = dt."""
+    """dx = ½ s(x) dt + dw, with the score s of a network, an energy or a target. The step size η is dt."""
 
     type = "langevin"
     example: ClassVar[Mapping[str, Any]] = {"network": "mlp"}
     default_sampler = "langevin"
 
-    network: Network | None = Field(None, description="what is trained; exclusive with target")
-    target: Distribution | None = Field(None, description="a known law, in its own units; exclusive with network")
+    network: Network | None = Field(None, description="the trained network; not together with target")
+    target: Distribution | None = Field(None, description="a known distribution, in its own units; without network")
     predicts: Literal["score", "energy"] = Field("score", description="what the network's output is")
     confine: float | Literal["none"] | None = Field(
         None,
@@ -57,7 +57,7 @@ class Langevin(Dynamics):
         return own if self.network is None else own | smooth(self.network, self.predicts)
 
     def build(self, dim: int, generator: Generator) -> nn.Module:
-        """The network; of a target nothing but what says dtype and device."""
+        """Return the network; for a target, a module with only a buffer that holds the dtype and device."""
         if self.network is None:
             import torch
 
@@ -67,7 +67,7 @@ class Langevin(Dynamics):
         return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
 
     def confinement(self) -> float | None:
-        """Return c; None of a target and of a score."""
+        """Return c, or inf for `none`; None for a target and for a network that predicts a score."""
         if self.network is None or self.predicts != "energy":
             return None
         return math.inf if self.confine == "none" else 3.0 if self.confine is None else float(self.confine)
@@ -76,7 +76,7 @@ class Langevin(Dynamics):
         return int(self.predicts == "energy")
 
     def energy(self, module: nn.Module, x: Tensor) -> Tensor:
-        """E(x) = net(x) + ‖x‖²/(2c²) (B,); of a target -log p."""
+        """Return E(x) = net(x) + ‖x‖²/(2c²) (B,), or -log p(x) of a target."""
         if self.target is not None:
             return -self.target.log_prob(x)
         t, c = x.new_zeros(()), self.confinement()
@@ -84,11 +84,11 @@ class Langevin(Dynamics):
         return value if c is None or c == math.inf else value + x.square().sum(-1) / (2 * c * c)
 
     def log_prob(self, module: nn.Module, x: Tensor) -> Tensor:
-        """log p(x) (B,) of the target."""
+        """Return log p(x) (B,) of the target."""
         return -self.energy(module, x)
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """s(x) (B, d): the network's output, or -∇E. The law does not depend on t."""
+        """Return s(x) (B, d): the score of the target, the network's output, or -∇E. It does not depend on t."""
         from driftspec.autodiff import gradient
 
         if self.target is not None:
@@ -98,11 +98,11 @@ class Langevin(Dynamics):
         return -gradient(lambda y: self.energy(module, y), x)[1]
 
     def drift(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """½ s(x)."""
+        """Return f(x) = ½ s(x) (B, d)."""
         return self.score(module, t, x) / 2
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """1."""
+        """Return g(t) = 1, of the shape of t, () or (B,)."""
         import torch
 
         return torch.ones_like(t)
@@ -111,5 +111,5 @@ class Langevin(Dynamics):
         return self.target
 
     def smallest_variance(self) -> float | None:
-        """That of a normal target."""
+        """Return the smallest variance of a normal target; else None."""
         return None if self.target is None else self.target.smallest_variance()

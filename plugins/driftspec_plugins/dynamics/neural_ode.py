@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class NeuralODE(Dynamics):
-    """dz/dt = f(z, t; θ) from the prior's sample z at t_prior to the data's x at t_data."""
+    """dz/dt = f(z, t; θ), from a prior draw z at t_prior to a data point x at t_data."""
 
     type = "neural_ode"
     default_sampler = "ode"
     default_metrics = ("nll",)
 
     network: Network = default("mlp", "the velocity f(z, t; θ)")
-    prior: Distribution = default("gaussian", "law at t_prior; N(0, I) by default")
+    prior: Distribution = default("gaussian", "distribution at t_prior; N(0, I) by default")
     time: tuple[float, float] = Field((0.0, 1.0), description="[t_prior, t_data]")
     predicts: Literal["velocity"] = Field("velocity", description="what the network's output is")
 
@@ -53,11 +53,11 @@ class NeuralODE(Dynamics):
         return self.network.build(dim, dim, generator)
 
     def velocity(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """f(x, t; θ), (B, d)."""
+        """Return f(x, t; θ) (B, d)."""
         return module(t, x)
 
     def closed_divergence(self, module: nn.Module) -> Rates | None:
-        """The network's own."""
+        """Return (t, x) -> (f, tr ∂f/∂x) if the network has a closed form; else None."""
         from driftspec.components._bound import closed_divergence
 
         return closed_divergence(module)

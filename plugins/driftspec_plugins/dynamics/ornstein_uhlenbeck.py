@@ -1,4 +1,4 @@
-"""The Ornstein-Uhlenbeck process: dx = -θ x dt + √(2θ) s dw, whose stationary law is N(0, s² I), for t in [0, T].
+"""The Ornstein-Uhlenbeck process: dx = -θ x dt + √(2θ) s dw, with stationary distribution N(0, s² I), t in [0, T].
 
     α(t) = e^{-θt},   σ(t)² = s² (1 - e^{-2θt})
 
@@ -23,9 +23,9 @@ class OrnsteinUhlenbeck(NoisingSDE):
 
     type = "ornstein_uhlenbeck"
 
-    theta: float = Field(1.0, gt=0, description="θ, rate of return")
-    std: float = Field(1.0, gt=0, description="s, stationary deviation, model units")
-    duration: float = Field(5.0, gt=0, description="T")
+    theta: float = Field(1.0, gt=0, description="θ, rate of mean reversion")
+    std: float = Field(1.0, gt=0, description="s, stationary standard deviation, model units")
+    duration: float = Field(5.0, gt=0, description="T, the time of the prior")
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Self:
@@ -36,17 +36,20 @@ class OrnsteinUhlenbeck(NoisingSDE):
     def times(self) -> tuple[float, float]:
         return self.duration, self.t_data
 
-    def pull(self, t: Tensor) -> Tensor:
+    def drift_coefficient(self, t: Tensor) -> Tensor:
+        """Return a(t) = -θ, of the shape of t, () or (B,)."""
         import torch
 
         return torch.full_like(t, -self.theta)
 
     def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t) = √(2θ) s, of the shape of t, () or (B,)."""
         import torch
 
         return torch.full_like(t, (2 * self.theta) ** 0.5 * self.std)
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return α(t) = e^{-θt} and σ(t) = s √(1 - e^{-2θt}), of the shape of t, () or (B,)."""
         import torch
 
         return torch.exp(-self.theta * t), self.std * (-torch.expm1(-2 * self.theta * t)).sqrt()

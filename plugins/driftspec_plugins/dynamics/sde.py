@@ -1,8 +1,8 @@
 """A general SDE whose score is learned: dx = f(x, t) dt + g(t) dw from the data at t = 0 to a prior at t = 1.
 
-A plugin's dynamics subclasses `SDE` and gives f (`drift`) and g (`diffusion`), no more. Without a kernel p(x_t|x_0) it
-is trained by implicit score matching along paths simulated forward from the data; denoising, which needs the kernel, is
-refused. Run backwards it generates: dx = [f - g² s] dt + g dw̄ (Anderson 1982), or by the probability flow f - ½ g² s.
+A plugin derives from `SDE` and gives only f (`drift`) and g (`diffusion`). Without a kernel p(x_t|x_0) it is trained by
+implicit score matching on x_t, which is simulated forward from the data; denoising needs the kernel and is refused.
+Backwards in time it generates data: dx = [f - g² s] dt + g dw̄ (Anderson 1982), or the probability flow f - ½ g² s.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Scored(Dynamics):
-    """A dynamics in time with a network for its score."""
+    """The base class of SDEs with a time and a network for the score."""
 
     default_sampler = "euler_maruyama"
 
-    network: Network = default("mlp", "what is trained, a function of (t, x)")
-    predicts: str = Field("score", description="the network's output, of which a member says what it may be")
+    network: Network = default("mlp", "the trained network, a function of (t, x)")
+    predicts: str = Field("score", description="the network's output; a subclass lists the possible values")
     t_data: float = Field(
-        1e-3, ge=0, lt=1, description="the end of time at which the model is read; at 0 itself s may have no limit"
+        1e-3, ge=0, lt=1, description="the time at which the model has the data's distribution; at 0 s may be infinite"
     )
 
     def offers(self) -> frozenset[str]:
@@ -46,7 +46,7 @@ class Scored(Dynamics):
         return self.network.build(dim, 1 if self.predicts == "energy" else dim, generator)
 
     def score(self, module: nn.Module, t: Tensor, x: Tensor) -> Tensor:
-        """s(x, t) (B, d), from what the network predicts."""
+        """Return s(x, t) (B, d): the network, or -∇E if the network predicts an energy E."""
         from driftspec.autodiff import gradient
 
         if self.predicts == "score":
@@ -55,10 +55,10 @@ class Scored(Dynamics):
 
 
 class SDE(Scored):
-    """dx = f(x, t) dt + g(t) dw: a plugin's class adds `drift` and `diffusion`."""
+    """dx = f(x, t) dt + g(t) dw; a subclass in a plugin adds `drift` and `diffusion`."""
 
     predicts: Literal["score", "energy"] = Field("score", description="the network's output: s, or E with s = -∇E")
-    prior: Distribution = default("gaussian", "the law at t = 1, as near to where f and g lead as can be said")
+    prior: Distribution = default("gaussian", "the distribution at t = 1, as close as possible to that of the SDE")
 
     def offers(self) -> frozenset[str]:
         known = "log_prob" in self.prior.offers()

@@ -21,11 +21,13 @@ class SubVPSDE(VPSDE):
     type = "sub_vp_sde"
 
     def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t) = √(β(t) (1 - e^{-2 ∫β})), of the shape of t, () or (B,)."""
         import torch
 
         return (-self.rate(t) * torch.expm1(-2 * self.total(t))).sqrt()
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return α(t) = exp(-½ ∫β) and σ(t) = 1 - α(t)², of the shape of t, () or (B,)."""
         import torch
 
         total = self.total(t)

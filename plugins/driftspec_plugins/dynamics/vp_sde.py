@@ -3,7 +3,7 @@
     α(t) = exp(-½ ∫_0^t β),   σ(t)² = 1 - α(t)²,   prior N(0, I)
 
 Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020, in the continuous form of Song et al. 2021.
-`driftspec_plugins.dynamics._noising` has what noising SDEs share, `driftspec.numerics.sde` the reverse and the
+`driftspec_plugins.dynamics._noising` is the base class; `driftspec.numerics.sde` has the reverse SDE and the
 probability flow.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class VPSDE(NoisingSDE):
-    """dx = -½ β x dt + √β dw: data of variance 1 keep it."""
+    """dx = -½ β x dt + √β dw; data of variance 1 keep this variance."""
 
     type = "vp_sde"
 
@@ -35,21 +35,23 @@ class VPSDE(NoisingSDE):
         return self
 
     def rate(self, t: Tensor) -> Tensor:
-        """β(t)."""
+        """Return β(t), of the shape of t, () or (B,)."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def total(self, t: Any) -> Any:
-        """∫_0^t β, for t a tensor or a float."""
+        """Return ∫_0^t β, for t a tensor or a float."""
         return t * self.beta_min + t * t * (self.beta_max - self.beta_min) / 2
 
-    def pull(self, t: Tensor) -> Tensor:
+    def drift_coefficient(self, t: Tensor) -> Tensor:
+        """Return a(t) = -½ β(t), of the shape of t, () or (B,)."""
         return -self.rate(t) / 2
 
     def diffusion(self, t: Tensor) -> Tensor:
+        """Return g(t) = √β(t), of the shape of t, () or (B,)."""
         return self.rate(t).sqrt()
 
     def kernel(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(exp(-½ ∫β), √(1 - α²)); the difference by expm1, for small t."""
+        """Return α(t) = exp(-½ ∫β) and σ(t) = √(1 - α²), () or (B,) like t; expm1 keeps digits for small t."""
         import torch
 
         total = self.total(t)

@@ -1,15 +1,15 @@
-"""Denoising score matching: at noise σ the score to fit is known, -ε/σ; its mean given x_t is the noised density's.
+"""Denoising score matching: fit s to -ε/σ, whose mean given x_t is ∇log p_t(x_t), the score of the noised data.
 
     x_t = α x_0 + σ ε,   L = E (w/2) ‖s(x_t, t) + ε/σ‖²,   optimum s(x, t) = ∇log p_t(x)
 
-One σ (of x + σ ε, for a dynamics without a time), a ladder of them, or the whole schedule of an SDE, with weight
-w = σ², g² or 1. With g² and times drawn from U the loss bounds the likelihood; with times drawn in proportion to w/σ²
-it is the same loss with less variance (`importance`). For one small σ the target's variance swamps the loss, and a
-control variate of mean zero takes it out, c = (‖ε‖² - d)/(2σ²) + s(x_0)ᵀ ε/σ:
+The noise has one σ (x + σ ε, for a dynamics without a time), finitely many levels, or the whole schedule of an SDE. The
+weight w is σ², g² or 1. With w = g² and uniform times the loss bounds -log p. With the density of times
+proportional to w/σ² (`importance`) it is the same loss with less variance. For one small σ the loss has a large
+variance, because ε/σ has; subtracting a control variate of mean zero, c = (‖ε‖² - d)/(2σ²) + s(x_0)ᵀ ε/σ, removes it:
 
     ½ ‖s + ε/σ‖² - c = ½ ‖s‖² + (s(x_0 + σ ε) - s(x_0))ᵀ ε/σ + d/(2σ²)
 
-Over a schedule it would add more at large σ than it takes out at small.
+For a schedule it would add more variance at large σ than it removes at small σ.
 
 Vincent 2011; Song, Ermon 2019; Song et al. 2021; Song, Durkan, Murray, Ermon, *Maximum Likelihood Training of
 Score-Based Diffusion Models*, 2021; control variate: Wang, Cheng, Li, Zhu, Zhang, *A Wasserstein Minimum Velocity
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from driftspec.streams import Streams
 
 CELLS = 4096
-"""Of the grid on which the law of importance-sampled times is laid."""
+"""The number of cells of t, in each of which importance-sampled times have a constant density."""
 
 
 class Denoising(Estimator):
-    """Mean of (w/2) ‖s(α x + σ ε, t) + ε/σ‖² over the batch, less its control variate where asked for."""
+    """The mean of (w/2) ‖s(α x + σ ε, t) + ε/σ‖² over the batch, minus a control variate if `control_variate`."""
 
     type = "denoising"
 
@@ -47,9 +47,9 @@ class Denoising(Estimator):
         None, description="w: 1, σ² or g²; null: 1 for one σ, σ² for a schedule"
     )
     times: Literal["uniform", "importance"] = Field(
-        "uniform", description="law of t: uniform, or in proportion to w/σ², which is then divided out of the loss"
+        "uniform", description="density of t: uniform, or proportional to w/σ²; the loss is divided by the density"
     )
-    control_variate: bool = Field(False, description="one σ: subtract what has mean zero, for less variance at small σ")
+    control_variate: bool = Field(False, description="for one σ: subtract a term of mean zero, to reduce the variance")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -85,6 +85,7 @@ class Denoising(Estimator):
         return {}
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        """Return the mean of (w/2) ‖s(α x_0 + σ ε, t) + ε/σ‖² over a batch x_0 (B, d), minus the control variate."""
         generator = streams.generator("noise")
         t, alpha, sigma, weight = self.levels(model, batch, generator)
         noise = self.noise(batch, generator)
@@ -97,13 +98,13 @@ class Denoising(Estimator):
         return Loss((weight * each).mean(), {}, state)
 
     def noise(self, like: Tensor, generator: Generator) -> Tensor:
-        """ε (B, d), standard normal."""
+        """Return ε ~ N(0, I) (B, d) in the dtype of `like` (B, d)."""
         import torch
 
         return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
     def levels(self, model: Model, batch: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(t () or (B,), α and σ as factors of rows, weight over the density of t): the batch's noise levels."""
+        """Return t () or (B,), α and σ (1,) or (B, 1), and w divided by the density of t (1,) or (B,)."""
         if self.sigma is not None:
             sigma = batch.new_tensor([self.sigma])
             weight = sigma**2 if self.weight == "sigma2" else sigma**0
@@ -113,7 +114,10 @@ class Denoising(Estimator):
         return t.to(batch), alpha, sigma, weight.to(batch)
 
     def _times(self, model: Model, u: Tensor) -> tuple[Tensor, Tensor]:
-        """(t (B,), w(t)/density(t) (B,)), the density relative to the uniform one; t by inverting its integral at u."""
+        """Return t = F⁻¹(u) (B,), with F the distribution function of t, and w(t)/q(t) (B,), with q = F' T.
+
+        T is t_prior - t_data, so that q is 1 for uniform times.
+        """
         import torch
 
         ladder = model.dynamics.ladder()
@@ -123,7 +127,7 @@ class Denoising(Estimator):
             return t, self._weight(model, t)
         edges = self._grid(model).to(u)
         middles, widths = (edges[1:] + edges[:-1]) / 2, edges.diff().abs()
-        if ladder is not None:  # the law is one on the rungs
+        if ladder is not None:  # t is discrete: one of the noise levels
             middles, widths = ladder.to(u), torch.ones(len(ladder)).to(u)
         mass = widths
         if self.times == "importance":
@@ -132,20 +136,21 @@ class Denoising(Estimator):
         place = u * total[-1]
         cell = torch.searchsorted(total, place, right=True).clamp(max=len(middles) - 1)
         t = middles[cell]
-        if ladder is None:  # within a cell the density is constant, so that weight and law agree whatever the grid
+        if ladder is None:  # the density is constant within a cell, so that the weight is exact on any grid
             share = 1 - (total[cell] - place) / mass[cell]
             t = edges[cell] + share * edges.diff()[cell]
         density = mass[cell] / total[-1] / (widths[cell] / widths.sum())
         return t, self._weight(model, t) / density
 
     def _grid(self, model: Model) -> Tensor:
-        """Edges of cells from t_data to t_prior, finer towards the data, where σ is small."""
+        """Return the edges of the cells from t_data to t_prior, finer near t_data, where σ is small."""
         import torch
 
         t_prior, t_data = model.dynamics.times()
         return t_data + torch.linspace(0, 1, CELLS + 1, dtype=torch.float64) ** 2 * (t_prior - t_data)
 
     def _weight(self, model: Model, t: Tensor) -> Tensor:
+        """Return w(t): 1, g(t)² or σ(t)²."""
         import torch
 
         if self.weight == "one":
@@ -154,7 +159,7 @@ class Denoising(Estimator):
 
 
 def _strata(n: int, generator: Generator) -> Tensor:
-    """n uniform numbers (n,) float64, one in each [i/n, (i + 1)/n), in random order."""
+    """Return n uniform random numbers (n,) float64, one in each [i/n, (i + 1)/n), in random order."""
     import torch
 
     u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator, dtype=torch.float64)) / n

@@ -1,11 +1,11 @@
-"""Maximum likelihood with the exact divergence: tr(∂f/∂x) = Σ_i e_iᵀ (∂f/∂x) e_i, one vector-Jacobian product a column.
+"""Maximum likelihood with the exact divergence: tr(∂f/∂x) = Σ_i e_iᵀ (∂f/∂x) e_i, by d vector-Jacobian products.
 
     ∂p/∂t = -∇·(f p)                        the continuity equation of dx/dt = f(t, x)
-    d log p(x(t))/dt = -tr(∂f/∂x)           the same along a path: the instantaneous change of variables
+    d log p(x(t))/dt = -tr(∂f/∂x)           the same along a trajectory: the instantaneous change of variables
     log det(I + hJ) = h tr J + O(h²)        the same for one step x' = x + h f, J = ∂f/∂x
 
-The determinant of a discrete flow costs O(d³); in the limit of small steps a trace remains. log p, the integral of the
-trace along a path, is in `driftspec.numerics.likelihood`.
+The determinant of a discrete flow costs O(d³); in the limit of small steps it becomes a trace. log p, the integral of
+the trace along a trajectory, is in `driftspec.numerics.likelihood`.
 T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, Neural Ordinary Differential Equations, 2018.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExactTrace(Trace):
-    """tr(∂f/∂x) = Σ_i ∂f_i/∂x_i, by d backward passes or the field's own closed form. Chen et al. 2018."""
+    """tr(∂f/∂x) = Σ_i ∂f_i/∂x_i, by d backward passes or a closed form of the network. Chen et al. 2018."""
 
     type = "exact_trace"
 
@@ -32,14 +32,14 @@ class ExactTrace(Trace):
     def divergence(
         self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return f(x) (B, d) and tr(∂f/∂x) (B,); by the closed form of a `Field` that has one."""
+        """Return f(x) (B, d) and tr(∂f/∂x) (B,), by the closed form if f is a `Field` that has one."""
         import torch
 
         from driftspec.autodiff import pullback
 
         if isinstance(f, Field) and f.divergence is not None:
             return f.divergence(x)
-        value, pull = pullback(f, x)
+        value, vjp = pullback(f, x)
         unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        diagonal = [pull(e.expand_as(x))[:, i] for i, e in enumerate(unit)]
+        diagonal = [vjp(e.expand_as(x))[:, i] for i, e in enumerate(unit)]
         return value, torch.stack(diagonal).sum(0)

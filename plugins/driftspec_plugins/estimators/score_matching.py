@@ -1,11 +1,11 @@
-"""Score matching: fit s(x) ≈ ∇log π(x) without knowing π.
+"""Score matching: fit s(x) ≈ ∇log π(x) from samples of π alone.
 
     ½ E_π ‖s - ∇log π‖² = E_π [½ ‖s‖² + tr(∇s)] + const,   at the optimum -½ E_π ‖∇log π‖²
 
-The trace is exact, or Hutchinson's: then it is sliced score matching, in its variance-reduced form E[½ ‖s‖² + vᵀ(∇s)v]
-or plain, E[½ (vᵀs)² + vᵀ(∇s)v]. The proof drops a boundary term, so π must have no hard edges. An SDE is fitted at
-times uniform over its own: x_t from its noise kernel, or, with `paths`, by simulating it forward from the data:
-`driftspec.numerics.sde`.
+The trace is exact or Hutchinson's. The latter gives sliced score matching, in its variance-reduced form
+E[½ ‖s‖² + vᵀ(∇s)v] or its plain form E[½ (vᵀs)² + vᵀ(∇s)v]. The proof needs a boundary term that is zero, so π must
+have no hard edges. An SDE is fitted at uniform random times t: x_t comes from its noise kernel or, with `paths`, from
+simulating the SDE forward from the data (`driftspec.numerics.sde`).
 Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score Matching*, 2005; Song, Garg, Shi, Ermon, *Sliced
 Score Matching*, 2019.
 """
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 
 class Paths(BaseModel):
-    """x_t by Euler-Maruyama from x at t_data: every row has a time of its own and takes `steps` equal steps to it."""
+    """x_t by Euler-Maruyama from x at t_data: each row has its own random t and reaches it in `steps` equal steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     steps: int = Field(100, ge=1, description="Euler-Maruyama steps from the data to x_t")
     check_every: int = Field(
-        20, ge=1, description="training steps from one comparison with twice the steps to the next (term path_error)"
+        20, ge=1, description="training steps between comparisons with twice the steps (term path_error)"
     )
 
 
 class ScoreMatching(Estimator):
-    """Implicit score matching: mean over the batch of ½ ‖s(x)‖² + tr(∂s/∂x)."""
+    """Implicit score matching: the mean over the batch of ½ ‖s(x)‖² + tr(∂s/∂x)."""
 
     type = "score_matching"
 
     trace: Trace = default("exact_trace", "the estimate of tr(∇s); hutchinson makes it sliced score matching")
     form: Literal["variance_reduced", "sliced"] = Field(
-        "variance_reduced", description="½ ‖s‖², or with probes ½ (vᵀs)² (sliced: unbiased too, noisier)"
+        "variance_reduced", description="½ ‖s‖², or ½ (vᵀs)² with the probes v (sliced: also unbiased, more variance)"
     )
     paths: Paths | None = Field(
         None, description="simulate x_t from the data, for an SDE without a noise kernel; null: its kernel"
@@ -63,24 +63,25 @@ class ScoreMatching(Estimator):
             Need("data", ("samples",), "to learn from"),
             Need("dynamics", ("score",), "to fit"),
             *drift,
-            Need("dynamics", ("smooth",), "the loss holds ∇s: an activation C1 for a score, C2 for an energy"),
+            Need("dynamics", ("smooth",), "the loss contains ∇s: an activation C1 for a score, C2 for an energy"),
             Need("data", ("smooth",), "at hard edges the loss has no minimum: denoise, or stop early", "warning"),
         )
 
     def needs_density(self, dynamics: Dynamics) -> bool:
         first, last = dynamics.times()
-        return first == last  # an SDE is fitted to rows that carry its noise
+        return first == last  # an SDE is fitted to rows with its noise, which have a density
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         first, last = around.dynamics.times()
         if first == last and self.paths is not None:
-            yield "paths", f"'paths' lead through time, and {around.dynamics.label} has none"
+            yield "paths", f"'paths' needs a time, and {around.dynamics.label} has none: leave it out"
         offered = around.dynamics.offers()
         if first != last and self.paths is None and "noise_kernel" not in offered:
             lacking = "no noise kernel" if "drift" in offered else "no noise kernel, nor the drift that paths follow"
             yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has {lacking}"
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        """Return the mean of ½ ‖s(x_t, t)‖² (or ½ (vᵀs)²) + tr(∂s/∂x), for a batch (B, d) of data."""
         t, x, terms = self._noised(model, batch, streams)
         probe = self.trace.probe(x, streams.generator("probes"))
         s, divergence = self.trace.divergence(lambda y: model.score(t, y), x, probe)
@@ -92,7 +93,7 @@ class ScoreMatching(Estimator):
         return Loss((half + divergence).mean(), terms, state)
 
     def _noised(self, model: Model, x: Tensor, streams: Streams) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """(t () or (B,), x_t (B, d), terms): the data themselves where the dynamics has no time."""
+        """Return t () or (B,), x_t (B, d) and terms; x_t is the data x (B, d) if the dynamics has no time."""
         import torch
 
         from driftspec.numerics.sde import noised, simulated

@@ -1,11 +1,11 @@
-"""A neural ODE fitted to observed trajectories: a loss on z(t_k), its gradient through the solver or by the adjoint.
+"""A neural ODE fitted to observed trajectories: a loss on z(t_k), with a gradient by backpropagation or the adjoint.
 
     L = 1/(K-1) Σ_{k>0} ‖z(t_k) - y_k‖²,   dz/dt = f(z, t; θ),   z(t_0) = y_0
 
-By Pontryagin's principle the gradient needs no stored path: a_z = ∂L/∂z obeys da_z/dt = -a_zᵀ ∂f/∂z, solved back in
-time and raised by ∂L/∂z(t_k) at each observation; ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen et al. 2018.
-That is `solver: {type: dopri5, gradient: adjoint}`. By default the gradient is backpropagation's, right for any field;
-the adjoint needs one whose paths can be solved back. `driftspec_plugins.solvers._adjoint` has all its equations.
+By Pontryagin's principle the gradient does not need the stored steps: a_z = ∂L/∂z satisfies da_z/dt = -a_zᵀ ∂f/∂z. It
+is solved back in time, and ∂L/∂z(t_k) is added at each observation; then ∂L/∂θ = ∫ a_zᵀ ∂f/∂θ dt. Chen et al. 2018.
+The key is `solver: {type: dopri5, gradient: adjoint}`. The default, backpropagation, is correct for any f; the adjoint
+needs an f whose ODE can be solved back in time. `driftspec_plugins.solvers._adjoint` has all its equations.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class Trajectory(Estimator):
-    """Mean over trajectories and observations of the distance between z(t_k) and y_k, from z(t_0) = y_0."""
+    """The mean over trajectories and observations of the distance between z(t_k) and y_k, where z(t_0) = y_0."""
 
     type = "trajectory"
 
     solver: Solver = default(
         {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8},
-        "integrates from observation to observation; its `gradient` is backpropagation's or the adjoint's",
+        "integrates from each observation to the next; its key `gradient` selects backpropagation or the adjoint",
     )
-    at: Literal["all", "end"] = Field("all", description="compare at every observation, or at the last alone")
+    at: Literal["all", "end"] = Field("all", description="compare at every observation, or only at the last")
     distance: Literal["squared", "absolute"] = Field("squared", description="‖z - y‖² or ‖z - y‖")
 
     def offers(self) -> frozenset[str]:
@@ -46,15 +46,15 @@ class Trajectory(Estimator):
         )
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-        """The loss on trajectories (B, K, d) observed at model.times (K,), over which the ODE runs."""
+        """Return the loss on trajectories (B, K, d) observed at model.times (K,)."""
         from driftspec.accuracy.gradients import watched
 
-        value, paths = self.apart(model, batch, self.solver)
-        loss = Loss(value, {}, state, sum(path.evaluations for path in paths))
-        return watched(loss, paths, model, self.solver, batch, lambda using, rows: self.apart(model, rows, using)[0])
+        value, solves = self.compared(model, batch, self.solver)
+        loss = Loss(value, {}, state, sum(solve.evaluations for solve in solves))
+        return watched(loss, solves, model, self.solver, batch, lambda by, rows: self.compared(model, rows, by)[0])
 
-    def apart(self, model: Model, batch: Tensor, solver: Solver) -> tuple[Tensor, list[Solution]]:
-        """The mean distance () of the paths by `solver` from the trajectories, and the solves."""
+    def compared(self, model: Model, batch: Tensor, solver: Solver) -> tuple[Tensor, list[Solution]]:
+        """Return the mean distance () between the solutions and the trajectories (B, K, d), and the solves."""
         import torch
 
         from driftspec.numerics import transport
@@ -62,7 +62,7 @@ class Trajectory(Estimator):
         times, observed = model.observed_at(), batch[:, 1:]
         if self.at == "end":
             times, observed = times[[0, -1]], batch[:, -1:]
-        z, paths = transport.states_at(model, batch[:, 0], times, solver)
-        apart = z[1:].transpose(0, 1) - observed
-        distance = apart.square().sum(-1) if self.distance == "squared" else torch.linalg.vector_norm(apart, dim=-1)
-        return distance.mean(), paths
+        z, solves = transport.states_at(model, batch[:, 0], times, solver)
+        error = z[1:].transpose(0, 1) - observed
+        distance = error.square().sum(-1) if self.distance == "squared" else torch.linalg.vector_norm(error, dim=-1)
+        return distance.mean(), solves

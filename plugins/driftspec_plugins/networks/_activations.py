@@ -1,6 +1,6 @@
-"""Activations: a function σ, its slope σ', and how many continuous derivatives σ has.
+"""Activations: a function σ, its derivative σ', and how many continuous derivatives σ has.
 
-The slope is written out because a network's closed-form divergence needs it, as a function of a and h = σ(a).
+The closed-form divergence of a network needs σ', given here as a function of a and h = σ(a).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SMOOTHNESS: dict[ActivationName, float] = {
     "leaky_relu": 0,
     "selu": 0,
 }
-"""Continuous derivatives of σ: C^∞ for the analytic ones."""
+"""The number of continuous derivatives of σ: infinite for an analytic σ."""
 
 
 @functools.cache
 def activation(name: ActivationName) -> tuple[Value, Slope]:
-    """(σ, σ'), element by element, with σ'(a, h) at h = σ(a)."""
+    """Return the functions σ(a) and σ'(a, h) with h = σ(a), which act on each element."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""Parameters of a linear layer, and the time a layer sees."""
+"""Helpers for networks: the parameters of a linear layer, and the refusal of a condition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def uniform(*shape: int, fan_in: int, generator: Generator) -> Tensor:
-    """U(-1/√fan_in, 1/√fan_in), the law torch.nn.Linear draws weight and bias from, float32, from `generator` alone."""
+    """Return a float32 tensor, such as (d_out, d_in), from U(-1/√fan_in, 1/√fan_in), like torch.nn.Linear."""
     import torch
 
     bound = fan_in**-0.5
@@ -17,6 +17,6 @@ def uniform(*shape: int, fan_in: int, generator: Generator) -> Tensor:
 
 
 def refuse_condition(label: str, condition: Tensor | None) -> None:
-    """ValueError if a network that has no use for a condition is given one."""
+    """Raise ValueError if a network that cannot use a condition (B, k) receives one."""
     if condition is not None:
         raise ValueError(f"{label} takes no condition, and was given one of shape {tuple(condition.shape)}")

@@ -1,7 +1,7 @@
 """ConcatSquash layers: a_l = (W_l h_l + b_l) · sigmoid(g_l t + c_l) + v_l t, with h_0 = x and h_{l+1} = σ(a_l).
 
-Time gates and shifts every layer. Will Grathwohl, Ricky T. Q. Chen, Jesse Bettencourt, Ilya Sutskever, David Duvenaud,
-"FFJORD: Free-form continuous dynamics for scalable reversible generative models", 2019.
+In every layer the time t scales and shifts the output. Will Grathwohl, Ricky T. Q. Chen, Jesse Bettencourt, Ilya
+Sutskever, David Duvenaud, "FFJORD: Free-form continuous dynamics for scalable reversible generative models", 2019.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ConcatSquash(Network):
-    """f(t, x) = a_L, with σ between the layers and none after the last."""
+    """f(t, x) = a_L, with σ between the layers and not after the last one."""
 
     type = "concat_squash"
 
@@ -35,7 +35,10 @@ class ConcatSquash(Network):
         return SMOOTHNESS[self.activation] if self.hidden else math.inf
 
     def parameters(self, d_in: int, d_out: int, generator: Generator) -> dict[str, Tensor]:
-        """W_l, b_l, g_l, c_l, v_l as weight_l, bias_l, gate_l, gate_bias_l, shift_l: the laws of torch.nn.Linear."""
+        """Return W_l (out, in) and b_l, g_l, c_l, v_l (out,) as weight_l, bias_l, gate_l, gate_bias_l, shift_l.
+
+        They are drawn as by torch.nn.Linear, with maps (B, in) -> (B, out) and fan-in 1 for the last three.
+        """
         widths = (d_in, *self.hidden, d_out)
         p: dict[str, Tensor] = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
@@ -46,6 +49,7 @@ class ConcatSquash(Network):
         return p
 
     def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return f(t, x) = a_L (B, d_out) for x (B, d_in) and t () or (B,); it refuses a condition."""
         from torch import sigmoid
         from torch.nn.functional import linear
 

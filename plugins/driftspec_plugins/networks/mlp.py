@@ -1,7 +1,7 @@
 """Multilayer perceptron: f(t, x) = W_L h_L + b_L with h_{l+1} = σ(W_l h_l + b_l), from h_0 = [x, τ(t)].
 
-`time` says what the first layer sees of t: `concat` τ(t) = t, `fourier` τ(t) = (t, sin ω_k t, cos ω_k t) with
-ω_k = π 2^k for k < K, `none` nothing: f(x), autonomous.
+The key `time` selects the time input τ of the first layer: `concat` is τ(t) = t, `fourier` is
+τ(t) = (t, sin ω_k t, cos ω_k t) with ω_k = π 2^k for k < K, and `none` is no time input: f(x) does not depend on t.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MLP(Network):
     )
     activation: ActivationName = Field("tanh", description="σ, between the layers")
     time: Literal["concat", "fourier", "none"] = Field(
-        "concat", description="what the first layer sees of t: t itself, t with sines and cosines of it, or nothing"
+        "concat", description="the time input of the first layer: t, t with sines and cosines of t, or none"
     )
     frequencies: int = Field(6, ge=1, le=16, description="K of `time: fourier`, whose frequencies are π 2^k for k < K")
 
@@ -46,7 +46,7 @@ class MLP(Network):
         return SMOOTHNESS[self.activation] if self.hidden else math.inf
 
     def parameters(self, d_in: int, d_out: int, generator: Generator) -> dict[str, Tensor]:
-        """W_l as weight_l (out, in) and b_l as bias_l (out,), from U(-1/√in, 1/√in) as torch.nn.Linear's."""
+        """Return W_l (d_out, d_in) as weight_l and b_l (d_out,) as bias_l, from U(-1/√d_in, 1/√d_in) of each layer."""
         features = {"concat": 1, "fourier": 1 + 2 * self.frequencies, "none": 0}[self.time]
         widths = (d_in + features, *self.hidden, d_out)
         p: dict[str, Tensor] = {}
@@ -56,19 +56,20 @@ class MLP(Network):
         return p
 
     def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return f(t, x) = W_L h_L + b_L (B, d_out) for x (B, d_in) and t () or (B,); it refuses a condition."""
         from torch.nn.functional import linear
 
         refuse_condition(self.label, condition)
         sigma = activation(self.activation)[0]
-        a = linear(self._seen(t, x), p["weight_0"], p["bias_0"])
+        a = linear(self._inputs(t, x), p["weight_0"], p["bias_0"])
         for layer in range(1, len(self.hidden) + 1):
             a = linear(sigma(a), p[f"weight_{layer}"], p[f"bias_{layer}"])
         return a
 
     def divergence(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(f (B, d), tr ∂f/∂x (B,)) in closed form: tr(W_L D_L ... W_1 D_1 W_0) with D_l = diag σ'(a_l).
+        """Return f (B, d) and tr ∂f/∂x (B,) = tr(W_L D_L ... W_1 D_1 W_0) with D_l = diag σ'(a_l).
 
-        Exact, and differentiable by autograd like any other formula.
+        This closed form is exact, and autograd can differentiate it.
         """
         from torch.nn.functional import linear
 
@@ -76,7 +77,7 @@ class MLP(Network):
         if len(weights[-1]) != x.shape[1]:
             raise ValueError(f"{self.label} has {x.shape[1]} inputs and {len(weights[-1])} outputs: no divergence")
         sigma, slope = activation(self.activation)
-        a = linear(self._seen(t, x), weights[0], p["bias_0"])
+        a = linear(self._inputs(t, x), weights[0], p["bias_0"])
         weights[0] = weights[0][:, : x.shape[1]]
         if not self.hidden:
             return a, weights[0].trace().expand(len(x))
@@ -87,8 +88,8 @@ class MLP(Network):
             a = linear(h, weights[layer], p[f"bias_{layer}"])
         return a, chain_trace(weights, slopes)
 
-    def _seen(self, t: Tensor, x: Tensor) -> Tensor:
-        """[x, τ(t)] (B, d + features). Angles are taken in t's own precision."""
+    def _inputs(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return [x, τ(t)] (B, d + features). Angles are computed in the dtype of t."""
         import torch
 
         if self.time == "none":

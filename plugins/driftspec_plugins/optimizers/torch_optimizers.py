@@ -1,8 +1,8 @@
-"""torch.optim's optimisers by name: keys, defaults and bounds are torch's.
+"""The optimisers of torch.optim by name, with torch's keys, defaults and bounds.
 
-Left out are the keys that choose an implementation (foreach, fused, capturable, differentiable), maximize, and Adam's
-decoupled_weight_decay, which is `adamw`. Left out as well are LBFGS, which evaluates the loss several times a step,
-Muon, which takes weight matrices only, and SparseAdam, which takes sparse gradients only.
+Some keys are left out: those that choose an implementation (foreach, fused, capturable, differentiable), maximize, and
+Adam's decoupled_weight_decay, which is `adamw`. Some optimisers are left out: LBFGS, which evaluates the loss several
+times in one step, Muon, which takes only weight matrices, and SparseAdam, which takes only sparse gradients.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 RATE = "learning rate"
 EPS = "added to the denominator"
-DECAY = "L2 penalty's factor, added to the gradient"
-DECOUPLED = "the weights themselves shrink by lr · weight_decay a step"
-BETAS = "decay of the averages of gradient and squared gradient"
+DECAY = "factor of an L2 penalty, whose gradient is added"
+DECOUPLED = "each step multiplies the weights by 1 - lr · weight_decay"
+BETAS = "decay of the averages of the gradient and of the squared gradient"
 
 
 class FromTorch(Optimizer):
-    """One of torch.optim's classes, found by this class's own name, with this class's keys."""
+    """The optimiser of torch.optim that has the name of this class, with the keys of this class."""
 
     fused: ClassVar[bool] = False
-    """torch has one kernel for the whole step on a CPU: the same result to rounding, two to three times as fast."""
+    """Whether torch has one CPU kernel for the whole step: the same result up to rounding, 2 to 3 times as fast."""
 
     def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
         import torch
@@ -62,9 +62,9 @@ class Adafactor(FromTorch):
     lr: NotNegative = Field(0.01, description="largest relative step")
     beta2_decay: float = Field(-0.8, le=0, description="exponent c of the second moment's decay 1 - step^c")
     eps: tuple[NotNegative | None, NotNegative] = Field(
-        (None, 1e-3), description="ε1, under the root (null: the dtype's machine epsilon), and ε2, least weight norm"
+        (None, 1e-3), description="ε1, under the root (null: the epsilon of the dtype), and ε2, smallest weight norm"
     )
-    d: float = Field(1.0, ge=1, description="an update's root mean square above this is clipped")
+    d: float = Field(1.0, ge=1, description="largest root mean square of an update; larger updates are clipped")
     weight_decay: NotNegative = Field(0.0, description=DECOUPLED)
 
 
@@ -77,7 +77,7 @@ class Adagrad(FromTorch):
     lr: NotNegative = Field(0.01, description=RATE)
     lr_decay: NotNegative = Field(0.0, description="the rate is lr / (1 + (step - 1) · lr_decay)")
     weight_decay: NotNegative = Field(0.0, description=DECAY)
-    initial_accumulator_value: NotNegative = Field(0.0, description="where the sum of squared gradients starts")
+    initial_accumulator_value: NotNegative = Field(0.0, description="first value of the sum of squared gradients")
     eps: NotNegative = Field(1e-10, description=EPS)
 
 
@@ -95,7 +95,7 @@ class Adam(FromTorch):
 
 
 class Adamax(FromTorch):
-    """Adam with the largest absolute gradient for the second moment; Kingma and Ba 2014, section 7."""
+    """Adam with the largest absolute gradient in place of the second moment; Kingma and Ba 2014, section 7."""
 
     type = "adamax"
 
@@ -121,13 +121,13 @@ class AdamW(FromTorch):
 class ASGD(FromTorch):
     """Boris Polyak, Anatoli Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
 
-    torch keeps the averaged weights in its state only: the last ones are evaluated (`train.ema` averages them).
+    torch keeps the averaged weights only in its state: the model has the last weights (`train.ema` averages them).
     """
 
     type = "asgd"
 
     lr: NotNegative = Field(0.01, description=RATE)
-    lambd: NotNegative = Field(1e-4, description="λ: the weights shrink by 1 - λ η, and η = lr / (1 + λ lr step)^alpha")
+    lambd: NotNegative = Field(1e-4, description="λ: weights shrink by 1 - λ η, and η = lr / (1 + λ lr step)^alpha")
     alpha: float = Field(0.75, description="exponent of the rate η")
     t0: float = Field(1e6, description="step at which averaging starts")
     weight_decay: NotNegative = Field(0.0, description=DECAY)
@@ -146,14 +146,14 @@ class NAdam(FromTorch):
     decoupled_weight_decay: bool = Field(False, description="weight_decay as in adamw")
 
     def build(self, parameters: Sequence[nn.Parameter]) -> TorchOptimizer:
-        """A restored product of momenta is float64 beside float64 parameters, and was float32: it is made so again."""
+        """Return torch's NAdam. On restoring a checkpoint `mu_product` keeps its dtype, which torch would change."""
         optimizer = super().build(parameters)
 
-        def as_before(restored: TorchOptimizer) -> None:
+        def to_first_dtype(restored: TorchOptimizer) -> None:
             for state in restored.state.values():
                 state["mu_product"] = state["mu_product"].to(state["step"].dtype)
 
-        optimizer.register_load_state_dict_post_hook(as_before)
+        optimizer.register_load_state_dict_post_hook(to_first_dtype)
         return optimizer
 
 
@@ -178,18 +178,18 @@ class RMSprop(FromTorch):
     alpha: float = Field(0.99, ge=0, le=1, description="decay of the average squared gradient")
     eps: NotNegative = Field(1e-8, description=EPS)
     weight_decay: NotNegative = Field(0.0, description=DECAY)
-    momentum: NotNegative = Field(0.0, description="of the step")
+    momentum: NotNegative = Field(0.0, description="momentum of the step")
     centered: bool = Field(False, description="divide by the gradient's standard deviation")
 
 
 class Rprop(FromTorch):
-    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. Reads signs: for whole batches."""
+    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. It uses signs: for full batches."""
 
     type = "rprop"
 
     lr: NotNegative = Field(0.01, description="first step size")
     etas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = Field(
-        (0.5, 1.2), description="a step size's factors when the gradient's sign changes, and when it stays"
+        (0.5, 1.2), description="factors of a step size if the sign of the gradient changes, and if it stays the same"
     )
     step_sizes: tuple[NotNegative, NotNegative] = Field((1e-6, 50.0), description="smallest and largest step size")
 
@@ -207,10 +207,10 @@ class SGD(FromTorch):
     fused = True
 
     lr: NotNegative = Field(1e-3, description=RATE)
-    momentum: NotNegative = Field(0.0, description="v ← momentum · v + (1 - dampening) · gradient is followed")
-    dampening: float = Field(0.0, description="see momentum")
+    momentum: NotNegative = Field(0.0, description="the step follows v ← momentum · v + (1 - dampening) · gradient")
+    dampening: float = Field(0.0, description="reduces the gradient in v, see momentum")
     weight_decay: NotNegative = Field(0.0, description=DECAY)
-    nesterov: bool = Field(False, description="look ahead: needs momentum, and no dampening")
+    nesterov: bool = Field(False, description="Nesterov's momentum; it needs momentum > 0 and dampening 0")
 
     @model_validator(mode="after")
     def _nesterov(self) -> Self:

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler  # noqa: TID253
 
 
 class ClosedForm(LRScheduler):
-    """lr = rate(base, step), with `base` the optimiser's own lr. The state is a few numbers, without the formula."""
+    """lr = rate(base, step), with `base` the lr of the optimiser. Its state dict has only numbers, not the formula."""
 
     def __init__(self, optimizer: Optimizer, rate: Callable[[float, int], float]):
         self.rate = rate

@@ -1,7 +1,7 @@
-"""torch.optim.lr_scheduler's schedules by name, each as its closed form, with a linear warm-up before it.
+"""The schedules of torch.optim.lr_scheduler by name, each as a closed form after a linear warm-up.
 
-`base` is the optimiser's lr, s counts the steps after the warm-up and T is their number. The warm-up rises linearly,
-(step + 1) / (warmup + 1) of the rate at s = 0, and reaches it with the first step after it.
+`base` is the lr of the optimiser, s counts the steps after the warm-up, and T is their number. In the warm-up the rate
+is (step + 1) / (warmup + 1) times the rate at s = 0, which the first step after the warm-up has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Warmed(Schedule):
             yield "warmup", f"'warmup' is {self.warmup}: it must be less than train.steps, which is {around.steps}"
 
     def rate(self, base: float, s: int, total: int) -> float:
-        """The learning rate at step s of `total`."""
+        """Return the learning rate at step s of `total` steps after the warm-up."""
         raise NotImplementedError
 
     def build(self, optimizer: TorchOptimizer, steps: int) -> LRScheduler:
@@ -41,7 +41,7 @@ class Warmed(Schedule):
 
         warmup, total = self.warmup, steps - self.warmup
         if total <= 0:
-            raise ValueError(f"{self.label}: warmup {warmup} leaves nothing of {steps} steps")
+            raise ValueError(f"{self.label}: warmup {warmup} leaves none of the {steps} steps")
 
         def rate(base: float, step: int) -> float:
             if step < warmup:
@@ -52,7 +52,7 @@ class Warmed(Schedule):
 
 
 class Constant(Warmed):
-    """base, at every step."""
+    """The rate base, at every step."""
 
     type = "constant"
 
@@ -61,7 +61,7 @@ class Constant(Warmed):
 
 
 class Cosine(Warmed):
-    """eta_min + (base - eta_min) (1 + cos(π s / T)) / 2. Loshchilov and Hutter, "SGDR", 2016, without restarts."""
+    """lr = eta_min + (base - eta_min) (1 + cos(π s / T)) / 2. Loshchilov and Hutter, "SGDR", 2016, without restarts."""
 
     type = "cosine"
 
@@ -72,12 +72,12 @@ class Cosine(Warmed):
 
 
 class Linear(Warmed):
-    """base · (start_factor + (end_factor - start_factor) s / total_iters), then constant."""
+    """lr = base · (start_factor + (end_factor - start_factor) s / total_iters), then constant."""
 
     type = "linear"
 
-    start_factor: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="of base, at the start")
-    end_factor: Fraction = Field(0.0, description="of base, at the end")
+    start_factor: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="factor of base at the start")
+    end_factor: Fraction = Field(0.0, description="factor of base at the end")
     total_iters: int | None = Field(None, ge=1, description="steps from start to end; null: all after the warm-up")
 
     def rate(self, base: float, s: int, total: int) -> float:
@@ -86,12 +86,12 @@ class Linear(Warmed):
 
 
 class Step(Warmed):
-    """base · gamma^⌊s / step_size⌋."""
+    """lr = base · gamma^⌊s / step_size⌋."""
 
     type = "step"
     example: ClassVar[Mapping[str, Any]] = {"step_size": 10}
 
-    step_size: int = Field(ge=1, description="steps from one drop to the next")
+    step_size: int = Field(ge=1, description="steps between two drops")
     gamma: float = Field(0.1, gt=0, description="factor of each drop")
 
     def rate(self, base: float, s: int, total: int) -> float:
@@ -99,7 +99,7 @@ class Step(Warmed):
 
 
 class MultiStep(Warmed):
-    """base · gamma^(milestones passed)."""
+    """lr = base · gamma^m, with m the number of milestones up to s."""
 
     type = "multi_step"
     example: ClassVar[Mapping[str, Any]] = {"milestones": [5, 10]}
@@ -121,7 +121,7 @@ class MultiStep(Warmed):
 
 
 class Exponential(Warmed):
-    """base · gamma^s."""
+    """lr = base · gamma^s."""
 
     type = "exponential"
     example: ClassVar[Mapping[str, Any]] = {"gamma": 0.99}
@@ -133,31 +133,31 @@ class Exponential(Warmed):
 
 
 class Polynomial(Warmed):
-    """base · (1 - s / total_iters)^power, then 0."""
+    """lr = base · (1 - s / total_iters)^power, then 0."""
 
     type = "polynomial"
 
     total_iters: int | None = Field(None, ge=1, description="steps until the rate is 0; null: all after the warm-up")
-    power: float = Field(1.0, gt=0, description="1 falls linearly")
+    power: float = Field(1.0, gt=0, description="exponent; with 1 the rate falls linearly")
 
     def rate(self, base: float, s: int, total: int) -> float:
         return base * (1 - min(1.0, s / (self.total_iters or total))) ** self.power
 
 
 class OneCycle(Schedule):
-    """torch's OneCycleLR: up to max_lr and down again, momentum or β1 the other way. Smith and Topin, 2017."""
+    """torch's OneCycleLR: lr rises and then falls, momentum or β1 falls and then rises. Smith and Topin, 2017."""
 
     type = "one_cycle"
 
     max_lr: float | None = Field(None, gt=0, description="rate at the top; null: the optimiser's lr")
-    pct_start: float = Field(0.3, gt=0, lt=1, description="part of the steps in which the rate rises")
-    anneal_strategy: Literal["cos", "linear"] = Field("cos", description="shape of rise and fall")
-    cycle_momentum: bool = Field(True, description="move momentum or β1 against the rate, in place of the optimiser's")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="fraction of the steps in which the rate rises")
+    anneal_strategy: Literal["cos", "linear"] = Field("cos", description="shape of the rise and of the fall")
+    cycle_momentum: bool = Field(True, description="change momentum or β1 too, which replaces the optimiser's value")
     base_momentum: float = Field(0.85, ge=0, lt=1, description="momentum or β1 at the top")
     max_momentum: float = Field(0.95, ge=0, lt=1, description="momentum or β1 at both ends")
     div_factor: float = Field(25.0, ge=1, description="the first rate is max_lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, description="the last rate is the first / final_div_factor")
-    three_phase: bool = Field(False, description="fall to the first rate as fast as it rose, then to the last")
+    three_phase: bool = Field(False, description="fall to the first rate as fast as it rose, and then to the last")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -175,7 +175,7 @@ class OneCycle(Schedule):
             yield "cycle_momentum", still
 
     def _too_few(self, steps: int) -> str:
-        """Of torch's rise, which takes pct_start · steps - 1 steps, and it divides by them."""
+        """Return the message if the rise has no step, else "": torch divides by pct_start · steps - 1, its steps."""
         return (
             f"pct_start {self.pct_start} of {steps} steps leaves the rise no step"
             if self.pct_start * steps <= 1
@@ -183,7 +183,7 @@ class OneCycle(Schedule):
         )
 
     def _without_momentum(self, label: str, keys: Iterable[str]) -> str:
-        """Why this optimizer's momentum cannot be cycled; empty if it can, or need not."""
+        """Return the message if this optimiser has no momentum to change, else ""."""
         still = self.cycle_momentum and {"momentum", "betas"}.isdisjoint(keys)
         return f"{label} has no momentum to cycle: write cycle_momentum: false" if still else ""
 

@@ -1,1 +1,1 @@
-"""Who is told how a run goes."""
+"""Trackers, which record the events of a run in a store."""

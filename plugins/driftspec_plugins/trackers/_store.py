@@ -1,8 +1,8 @@
-"""What trackers that keep scalars by step have in common: what is told, and that nothing is told twice.
+"""The base class of trackers that store scalars by step: it writes each scalar once.
 
-A resumed run repeats the steps after its checkpoint, to the same numbers (save the seconds they take). What the store
-holds already is therefore right and is not told again; what a killed process had not handed over yet stands in
-train.jsonl and is told from there.
+A resumed run repeats the steps after its checkpoint, with the same numbers (except the seconds they take). So values
+that are already in the store are right and are not written again. Values that a killed process had not yet written to
+the store are read from train.jsonl.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 def _below(path: str) -> str:
     if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-        raise ValueError("a place below the current directory, without '..'")
+        raise ValueError("give a path below the current directory, without '..'")
     return path
 
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(_below)]
-"""A path relative to the current directory that does not lead out of it: a spec writes nowhere else."""
+"""A path below the current directory: a spec cannot write files elsewhere."""
 
 LOSS = "train/loss"
 
 
 def outcome(status: str, error: str | None) -> str:
-    """How the run ended and why, as in "failed: loss inf"; a message that begins with the status alone."""
+    """Return the status and the error, as in "failed: loss inf"; only the error if it begins with the status."""
     return status if error is None else error if error.startswith(status) else f"{status}: {error}"
 
 
 class Scalars(Observer):
-    """Each logged step's scalars, each metric with its standard error, and the outcome, into one store."""
+    """Writes the scalars of each logged step, each metric with its standard error, and the outcome to one store."""
 
     run: RunInfo
 
@@ -48,22 +48,22 @@ class Scalars(Observer):
         self.known: Collection[str] = ()
         self.open(run)
         if run.resumed:
-            self.last, self.known = self.held()
+            self.last, self.known = self.stored()
             for line in run.records():
-                self._told(line)
+                self._write_line(line)
 
     def step(self, record: Record, steps: int) -> None:
         self.now = record.step
         if record.logged:
-            self._told(record.line())
+            self._write_line(record.line())
 
     def checkpoint(self, step: int, path: Path) -> None:
         self.flush()
 
     def metric(self, name: str, measured: Measured) -> None:
         values = {f"metric/{name}_stderr": measured.stderr, f"metric/{name}": measured.value}
-        told = {self.spelt(key): value for key, value in values.items() if value is not None}
-        self.write(self.now, {key: value for key, value in told.items() if key not in self.known})
+        named = {self.spelt(key): value for key, value in values.items() if value is not None}
+        self.write(self.now, {key: value for key, value in named.items() if key not in self.known})
         self.flush()
 
     def finished(self, status: str, error: str | None) -> None:
@@ -72,8 +72,8 @@ class Scalars(Observer):
         finally:
             self.release()
 
-    def _told(self, line: Mapping[str, Any]) -> None:
-        """A line of train.jsonl. The loss comes last: where a store holds it, it holds the whole step."""
+    def _write_line(self, line: Mapping[str, Any]) -> None:
+        """Write a line of train.jsonl, the loss last: a store that has the loss of a step has the whole step."""
         if line["step"] > self.last:
             self.last = line["step"]
             numbers = {f"train/{key}": value for key, value in line.items() if type(value) in (int, float)}
@@ -82,33 +82,34 @@ class Scalars(Observer):
             self.write(line["step"], {self.spelt(key): float(value) for key, value in {**numbers, LOSS: loss}.items()})
 
     def spelt(self, name: str) -> str:
-        """The name as the store takes it."""
+        """Return the name as the store accepts it."""
         return name
 
     def open(self, run: RunInfo) -> None:
-        """Open the store, or go on with what it holds of this run."""
+        """Open the store, and find the data of this run in it if the run is resumed."""
         raise NotImplementedError
 
-    def held(self) -> tuple[int, Collection[str]]:
-        """The last step whose loss the store holds, 0 for none, and the names of all scalars there."""
+    def stored(self) -> tuple[int, Collection[str]]:
+        """Return the last step whose loss is in the store (0 for none), and the names of all its scalars."""
         raise NotImplementedError
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write scalars of one step, at once or at the next `flush`."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Hand over what is still in memory."""
+        """Write the values that are still in memory."""
 
     def close(self, status: str, error: str | None) -> None:
-        """Say how the run ended."""
+        """Write how the run ended."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
 def parameters(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a resolved spec by its dotted key; a list of plain values is one, as JSON."""
+    """Yield (dotted key, value) for each value of a resolved spec; a list of plain values is one value, as JSON."""
     if isinstance(data, Mapping) and data:
         for key, value in data.items():
             yield from parameters(value, f"{path}.{key}" if path else key)

@@ -1,8 +1,8 @@
 """MLflow Tracking: a run with its parameters and metrics, read by `mlflow ui --backend-store-uri sqlite:///FILE`.
 
-https://mlflow.org/docs/latest/ml/tracking. The store is a SQLite file, the one MLflow recommends without a server. Its
-names take letters, digits and '_-. :/' alone: others are written with '_' in place of each other character and a digest
-of the whole name, so that no two become one.
+https://mlflow.org/docs/latest/ml/tracking. The store is a SQLite file, which MLflow recommends without a server. A name
+may have only letters, digits and '_-. :/'. In other names '_' replaces each other character, and a digest of the whole
+name is added, so that different names stay different.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from driftspec.components.observer import RunInfo
 
 LONGEST_NAME, LONGEST_VALUE, MOST_PARAMETERS, MOST_METRICS = 250, 6000, 100, 1000
-"""MLflow's limits: characters of a name and of a parameter's value, entries of one call."""
+"""Limits of MLflow: characters in a name and in the value of a parameter; parameters and metrics in one call."""
 RUN_TAG = "driftspec.run"
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 class MLflow(Tracker):
-    """An MLflow run in a SQLite file: each logged step, each metric and its standard error, the spec's values, the end.
+    """An MLflow run in a SQLite file, with the spec, each logged step, each metric and its standard error, the outcome.
 
-    MLflow's own reports on its use are switched off, unless MLFLOW_DISABLE_TELEMETRY says otherwise.
+    The telemetry of MLflow is switched off, unless the environment variable MLFLOW_DISABLE_TELEMETRY is set.
     """
 
     type = "mlflow"
@@ -75,7 +75,7 @@ class _Run(Scalars):
             self._parameters(run)
 
     def _experiment(self, name: str) -> str:
-        """Its number; artifacts, of which none are written, would go beside the file and not where we happen to be."""
+        """Return the id of the experiment, made if missing. Its artifact folder, unused, is beside the SQLite file."""
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(name)
@@ -84,7 +84,7 @@ class _Run(Scalars):
                 place = (self.file.resolve().parent / "artifacts").as_uri()
                 number: str = self.client.create_experiment(name, artifact_location=place)
                 return number
-            except MlflowException:  # another run was quicker
+            except MlflowException:  # another process has just made it
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -98,7 +98,7 @@ class _Run(Scalars):
         for first in range(0, len(values), MOST_PARAMETERS):
             self.client.log_batch(self.id, params=values[first : first + MOST_PARAMETERS])
 
-    def held(self) -> tuple[int, Collection[str]]:
+    def stored(self) -> tuple[int, Collection[str]]:
         losses = self.client.get_metric_history(self.id, LOSS)
         return max((one.step for one in losses), default=0), frozenset(self.client.get_run(self.id).data.metrics)
 
@@ -125,20 +125,20 @@ class _Run(Scalars):
 
 
 def _client(file: Path) -> Any:
-    """A client of the store in a file, made if there is none."""
+    """Return a client of the store in a file, which is created if missing."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what mlflow imports warns of its other libraries
+        warnings.simplefilter("ignore")  # modules that mlflow imports give warnings
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # a line for each table it makes
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it would log a line for each new table
         return MlflowClient(f"sqlite:///{file.resolve()}")
 
 
 def allowed(name: str) -> str:
-    """A name that MLflow takes: itself, or one that no other name becomes."""
+    """Return the name if MLflow accepts it, else an accepted name that no other name is changed to."""
     parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
-    spelt = "/".join(part if part.strip(".") else "_" for part in parts)  # no part that a path would leave out
+    spelt = "/".join(part if part.strip(".") else "_" for part in parts)  # no part such as '.' that vanishes in a path
     if spelt == name and len(name) <= LONGEST_NAME:
         return name
     return f"{spelt[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

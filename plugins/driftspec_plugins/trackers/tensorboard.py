@@ -1,7 +1,7 @@
-"""TensorBoard: a run's scalars as event files, read by `tensorboard --logdir DIR`.
+"""TensorBoard: the scalars of a run as event files, which `tensorboard --logdir DIR` shows.
 
-https://www.tensorflow.org/tensorboard. Written by torch's own SummaryWriter. The outcome of a finished run is told to
-the HParams page too, which compares runs by their parameters.
+https://www.tensorflow.org/tensorboard. The files are written by torch's SummaryWriter. The metrics of a finished run
+are also written for the HParams page, which compares runs by their parameters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TensorBoard(Tracker):
 
     path: Place | None = Field(
         None,
-        description="folder below the current directory that several runs share, NAME/ID in it for each; "
+        description="folder below the current directory that several runs share, each in its own NAME/ID; "
         "null: trackers/tensorboard in the run directory",
     )
 
@@ -48,7 +48,7 @@ class _Events(Scalars):
         if self.shared is not None:
             self.folder = self.shared / run.name / run.id
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what tensorboard imports
+            warnings.simplefilter("ignore")  # modules that tensorboard imports give warnings
             from torch.utils.tensorboard import SummaryWriter
         self.before = self._read() if run.resumed and self.folder.is_dir() else (0, frozenset[str]())
         self.writer = SummaryWriter(str(self.folder), max_queue=1000)
@@ -56,7 +56,7 @@ class _Events(Scalars):
             text = "\n".join(f"    {key}: {value}" for key, value in parameters(run.spec))
             self.writer.add_text("spec", text, run.step)
 
-    def held(self) -> tuple[int, Collection[str]]:
+    def stored(self) -> tuple[int, Collection[str]]:
         return self.before
 
     def _read(self) -> tuple[int, frozenset[str]]:
