@@ -9,7 +9,6 @@ from driftspec._moved import moved
 if TYPE_CHECKING:
     from driftspec.autodiff import gradient as gradient
     from driftspec.autodiff import pullback as pullback
-    from driftspec.components import Field as Field
     from driftspec.components import Model as Model
     from driftspec.numerics.model import build_model as build_model
 
@@ -17,7 +16,7 @@ __getattr__ = moved(
     __name__,
     {
         "driftspec.autodiff": "gradient pullback",
-        "driftspec.components": "Field Model",
+        "driftspec.components": "Model",
         "driftspec.numerics.model": "build_model",
     },
 )

@@ -9,7 +9,7 @@ import torch
 from problems import MATRICES, Linear, Planar, TimeAffine, points, tensor
 from pydantic import ValidationError
 
-from driftspec.components import Field
+from driftspec.components import VelocityAt
 from driftspec_plugins.estimators.exact_trace import ExactTrace
 from driftspec_plugins.estimators.hutchinson import Hutchinson
 
@@ -144,7 +144,7 @@ def test_a_fields_own_divergence_is_taken():
     def velocity(t, x):
         raise AssertionError("asked for the value alone")
 
-    own = Field(velocity, torch.tensor(0.0), lambda x: (2 * x, torch.full((len(x),), 4.0)))
+    own = VelocityAt(velocity, torch.tensor(0.0), lambda x: (2 * x, torch.full((len(x),), 4.0)))
     value, trace = ExactTrace().divergence(own, points(3, 2))
     assert torch.equal(value, 2 * points(3, 2)) and trace.tolist() == [4.0, 4.0, 4.0]
 

@@ -8,17 +8,14 @@ the methods that need it, so that a spec is read and checked without it.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from driftspec._moved import warn
 from driftspec.components.component import Component, Finding, Need, default
-from driftspec.components.coupling import Coupling
 from driftspec.components.data import Data, Distribution, StandardNormal, Table
 from driftspec.components.dynamics import Dynamics
 from driftspec.components.estimator import Estimator, Loss, Trace
-from driftspec.components.evaluation import Evaluation
 from driftspec.components.metric import Measured, Metric
-from driftspec.components.model import Field, Model
 from driftspec.components.network import Network
 from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.components.optimizer import Optimizer, Schedule
@@ -37,6 +34,9 @@ from driftspec.components.tracker import Tracker
 from driftspec.components.verdict import Verdict
 
 if TYPE_CHECKING:
+    from driftspec.components.coupling import Coupling
+    from driftspec.components.evaluation import Evaluation
+    from driftspec.components.model import Model, VelocityAt
     from driftspec.components.solver import Rates as Rates
     from driftspec.components.solver import Solution as Path  # noqa: F401  # its old name
     from driftspec.components.solver import VectorField as VectorField
@@ -58,7 +58,6 @@ __all__ = [
     "Dynamics",
     "Estimator",
     "Evaluation",
-    "Field",
     "Finding",
     "FixedSteps",
     "FollowsSDE",
@@ -86,6 +85,7 @@ __all__ = [
     "Trace",
     "Tracker",
     "TrainingSolver",
+    "VelocityAt",
     "Verdict",
     "beginning",
     "below_epsilon",
@@ -93,9 +93,17 @@ __all__ = [
 ]
 
 
+_LATER = {"Coupling": "coupling", "Evaluation": "evaluation", "Model": "model", "VelocityAt": "model"}
+"""Classes that reading a spec does not need, with their modules: they are imported when first used."""
+
+
 def __getattr__(name: str) -> Any:
-    """Return `Solution` for its old name `Path`, with a warning."""
+    """Return a class that is imported when first used, or `Solution` for its old name `Path`, with a warning."""
+    if name in _LATER:
+        return getattr(importlib.import_module(f"driftspec.components.{_LATER[name]}"), name)
     if name == "Path":
+        from driftspec._moved import warn
+
         warn("driftspec.components.Path", "driftspec.components", "Solution", depth=3)
         return Solution
     raise AttributeError(f"module 'driftspec.components' has no attribute '{name}'")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Field:
+class VelocityAt:
     """The velocity y -> f(t, y) (B, d) at a fixed t, which a trace estimator differentiates.
 
     `divergence` is y -> (f, tr ∂f/∂y) if a closed form is known, else None.
@@ -82,7 +82,7 @@ class Model(ABC):
         """Return ∇log p(x) (B, d) at t_data, and a bound (B,) of the numerical error of its components."""
 
     @abstractmethod
-    def field(self, t: Tensor) -> Field:
+    def field(self, t: Tensor) -> VelocityAt:
         """Return the velocity x (B, d) -> f(t, x) (B, d) at a fixed t, with a divergence if it has a closed form."""
 
     @abstractmethod
@@ -143,4 +143,4 @@ class Model(ABC):
         return replace(self, pilot=Pilot(points)) if self.solved else self
 
 
-__all__ = ["Field", "Model", "Pilot"]
+__all__ = ["Model", "Pilot", "VelocityAt"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from driftspec.autodiff import gradient
 from driftspec.components._bound import Given
-from driftspec.components.model import Field, Model
+from driftspec.components.model import Model, VelocityAt
 from driftspec.numerics import density, likelihood, sde
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class BoundModel(Model):
         with torch.no_grad():
             return self.score(x.new_tensor(self.t_data), x), x.new_zeros(len(x))
 
-    def field(self, t: Tensor) -> Field:
+    def field(self, t: Tensor) -> VelocityAt:
         known = self.dynamics.closed_divergence(self.module)
-        return Field(self.velocity, t, None if known is None else functools.partial(known, t))
+        return VelocityAt(self.velocity, t, None if known is None else functools.partial(known, t))
 
     def negative_log_likelihood(self, trace: Trace, batch: Tensor, state: Any, streams: Streams) -> Loss:
         return likelihood.negative_log_likelihood(trace, self, batch, state, streams)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from driftspec.components import Trace
-from driftspec.components.model import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +31,13 @@ class ExactTrace(Trace):
     def divergence(
         self, f: Callable[[Tensor], Tensor], x: Tensor, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return f(x) (B, d) and tr(∂f/∂x) (B,), by the closed form if f is a `Field` that has one."""
+        """Return f(x) (B, d) and tr(∂f/∂x) (B,), by the closed form if f is a `VelocityAt` that has one."""
         import torch
 
         from driftspec.autodiff import pullback
+        from driftspec.components.model import VelocityAt
 
-        if isinstance(f, Field) and f.divergence is not None:
+        if isinstance(f, VelocityAt) and f.divergence is not None:
             return f.divergence(x)
         value, vjp = pullback(f, x)
         unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
