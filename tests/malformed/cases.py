@@ -53,8 +53,8 @@ FILES = [
         TEXT.replace("name: a", "name: a  # café").encode("latin-1"),
         ("a.yaml:2:15: error[Y002] byte 0xe9 is not UTF-8: save the file as UTF-8",),
     ),
-    wrong("a NUL", "0.05", "0\0.05", "a.yaml:3:43: error[Y012] the character U+0000 cannot stand in a spec"),
-    wrong("a BOM inside", "0.05", "\ufeff0.05", "a.yaml:3:42: error[Y012] the character U+FEFF cannot stand in a spec"),
+    wrong("a NUL", "0.05", "0\0.05", "a.yaml:3:43: error[Y012] the character U+0000 is not allowed in a spec"),
+    wrong("a BOM inside", "0.05", "\ufeff0.05", "a.yaml:3:42: error[Y012] the character U+FEFF is not allowed in a s…"),
     wrong(
         "a no-break space indents",
         "  steps",
