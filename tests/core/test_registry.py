@@ -391,7 +391,7 @@ def test_blocking_nobody_is_said(install: Install, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "lowd,builtin_not")
     first, second = map(str, discover().held_back)
     assert first.startswith(
-        "warning[P205] DRIFTSPEC_BLOCK_PLUGINS names 'lowd', which is no plugin and no distribution of one "
+        "warning[P205] DRIFTSPEC_BLOCK_PLUGINS names 'lowd', which is not an installed plugin or distribution "
         "(did you mean 'loud'?); installed: "
     )
     assert "Loud_Metrics" in first and "builtin" in first and "'builtin_not'" in second

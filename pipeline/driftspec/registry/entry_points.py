@@ -84,7 +84,9 @@ def _unknown(given: Sequence[str], every: Sequence[PluginEntry]) -> Iterator[Pro
     names = sorted({name for entry in every for name in (entry.name, entry.distribution)})
     for name in given:
         if normal(name) not in map(normal, names):
-            text = f"{BLOCK} names {shown(name)}, which is no plugin and no distribution of one{nearest(name, names)}"
+            text = (
+                f"{BLOCK} names {shown(name)}, which is not an installed plugin or distribution{nearest(name, names)}"
+            )
             yield Problem("P205", f"{text}; installed: {', '.join(names)}", severity="warning")
 
 

@@ -131,7 +131,7 @@ def load(provider: Provider, kind: str, name: str) -> type[Component]:
     if found.type != name:
         raise PluginError(Problem("P204", f"{label} has type = '{found.type}' in its class, which should be '{name}'"))
     if lacking := found.lacking():
-        given = f"{found.__name__} gives no method {' and no '.join(lacking)}"
+        given = f"{found.__name__} has no method {' and no '.join(lacking)}"
         raise PluginError(Problem("P204", f"{label}: its class {given}, which each {kind} must have"))
     return found
 

@@ -37,7 +37,7 @@ def odd(text: str) -> str:
     """Return the message for a number that YAML readers read differently, with what to write instead."""
     if ":" in text:
         return f"{shown(text)} is a number in base 60 in YAML 1.1 and text in 1.2: put it in quotes"
-    digits, what = text.replace("_", ""), "is not a number to every reader"
+    digits, what = text.replace("_", ""), "is not a number for every YAML reader"
     base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10)
     number = float(digits) if "." in digits else int(digits, base)
     if re.fullmatch("[-+]?0[0-7]+", digits):

@@ -45,7 +45,7 @@ def extended(
         raise refused(f"the base {shown(name)} {error.problems[0].message}") from None
     base = _discreetly_parsed(text, str(folder / name), keys)
     if not _resembles_a_spec(base.data, keys):
-        raise refused(f"the base {shown(name)} is not a spec: its keys are not those of one")
+        raise refused(f"the base {shown(name)} is not a spec: most of its keys are unknown")
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
         raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))

@@ -76,7 +76,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             if key in old and key in new:
                 yield from differences(old[key], new[key], f"{path}/{key}")
             else:
-                yield f"{path}/{key} ({'no longer there' if key in old else 'new'})"
+                yield f"{path}/{key} ({'removed' if key in old else 'new'})"
     elif json.dumps(old) != json.dumps(new):
         yield path or "/"
 
