@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from driftspec.api import Run, load, run
     from driftspec.errors import DriftspecError, PluginError, RunFailed, SolveFailed, SpecError, UsageError
 
-# Without it MKL rounds a row of a matrix product by where in memory the row starts: by its place in the batch. Costs
-# nothing. Read at the process's first product, hence here and not beside the products.
+# This makes MKL round each row of a matrix product alike, wherever the row is in the batch. It costs no time. MKL reads
+# it at the first product of the process, so it is set here, when the package is imported.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _HOMES = {
@@ -26,7 +26,7 @@ __all__ = ["DriftspecError", "PluginError", "Run", "RunFailed", "SolveFailed", "
 
 
 def _installed() -> Any:
-    """The registry of the installed plugins, which is imported when it is first needed."""
+    """Return the registry of the installed plugins. Its module is imported at the first call."""
     return importlib.import_module("driftspec.registry").installed()
 
 
@@ -34,7 +34,7 @@ outside.resolve_by(_installed)
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first asked for, so that checking a spec imports no run."""
+    """Import a public name at its first use, so that checking a spec does not import the code of a run."""
     if name not in _HOMES:
         raise AttributeError(f"module 'driftspec' has no attribute '{name}'")
     return getattr(importlib.import_module(f"driftspec.{_HOMES[name]}"), name)

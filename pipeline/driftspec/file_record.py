@@ -1,4 +1,4 @@
-"""Records: named fields over a mapping that a file holds, read and written without a loss."""
+"""Records: the entries of a mapping in a file as named fields, read and written without loss."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from driftspec.errors import DriftspecError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileRecord:
-    """The entries of a mapping as named fields; a field has its default where the mapping lacks the key.
+    """The entries of a mapping as named fields; a field has its default if the mapping lacks the key.
 
-    `entries` returns what `read` was given, in its order, with the keys that only a newer version knows.
+    `entries` returns the mapping that `read` was given, in its order, with the keys that only a newer version knows.
     """
 
-    keys: tuple[str, ...] = ()  # of the mapping
-    others: Mapping[str, Any] = field(default_factory=dict)  # the entries that no field names
+    keys: tuple[str, ...] = ()  # every key of the mapping, in its order
+    others: Mapping[str, Any] = field(default_factory=dict)  # the entries without a field
 
     @classmethod
     def read(cls, entries: Mapping[str, Any]) -> Self:
-        """Return the record of a mapping. DriftspecError for a key that is missing and has no default."""
+        """Return the record of a mapping. DriftspecError if a key is missing and has no default."""
         if not isinstance(entries, Mapping):
             raise DriftspecError("it is no mapping")
         own = {one.name: one for one in fields(cls) if one.name not in _BOOKKEEPING}
@@ -34,15 +34,15 @@ class FileRecord:
 
     @classmethod
     def new(cls, **entries: Any) -> Self:
-        """Return a record of the entries in the order given. TypeError for a name that is no field's."""
+        """Return a record of the entries in the order given. TypeError if a name is not a field."""
         return cls(**entries, keys=tuple(entries))
 
     def entries(self) -> dict[str, Any]:
-        """Return the mapping."""
+        """Return the record as a mapping."""
         return {key: self.others[key] if key in self.others else getattr(self, key) for key in self.keys}
 
     def changed(self, **changes: Any) -> Self:
-        """Return the record with other values; new keys are the last ones."""
+        """Return the record with other values; new keys come last."""
         return replace(self, **changes, keys=tuple(dict.fromkeys((*self.keys, *changes))))
 
     def without(self, name: str) -> Self:

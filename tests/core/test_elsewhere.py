@@ -101,7 +101,7 @@ SAID: list[tuple[str, str, str]] = [
     ("name: a", "name: a\nsolver: rk45", "(did you mean 'dopri5'?)"),
     ("name: a", "name: a\nsolver: implicit_adams", "unknown solver 'implicit_adams'; allowed: "),
     ("name: a", "name: a\nsolver: {type: dopri5, rel_tol: 1e-5}", "(did you mean 'rtol'?)"),
-    ("name: a", "name: a\nsolver: {type: rk4, step_size: 0.1}", "(did you mean 'steps', which counts them?)"),
+    ("name: a", "name: a\nsolver: {type: rk4, step_size: 0.1}", "(did you mean 'steps', the number of steps?)"),
     ("{type: cosine, warmup: 5}", "CosineAnnealingLR", "(did you mean 'cosine'?)"),
     ("{type: adam, lr: 1e-2, betas: [0.9, 0.99]}", "nesterov", "(did you mean 'sgd' with momentum: 0.9 and nesterov"),
     ("type: adam,", "type: lbfgs,", "(did you mean 'adam', as training evaluates the loss once a step?)"),

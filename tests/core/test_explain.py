@@ -96,7 +96,7 @@ def test_a_code_is_explained_on_stdout(capsys: pytest.CaptureFixture[str]) -> No
     for spelling in ("S111", "s111", "[S111]"):
         assert main(["explain", spelling]) == 0
         out, err = capsys.readouterr()
-        assert out.startswith("S111: an unknown key\n\nA key that nothing reads")
+        assert out.startswith("S111: an unknown key\n\nNo section and no component reads")
         assert "\nWrong:\n\n    train: {" in out
         assert out.index("Right:") > out.index("clipnorm")
         assert err == ""

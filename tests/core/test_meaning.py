@@ -120,7 +120,7 @@ def test_a_ladder_ends_at_its_lowest_rung() -> None:
 
 
 def test_an_average_that_still_holds_the_first_weights() -> None:
-    told = "'ema' in train is 0.99: after 100 steps 37% of the average are still the weights that training began with"
+    told = "'ema' in train is 0.99: after 100 steps 37% of the average are still the initial weights"
     assert said(edited(("  steps", "  ema: 0.99\n  steps"))) == warned("9:8", f"X303] {told}")
     assert said(edited(("  steps", "  ema: 0.97\n  steps"))) == []
 
@@ -133,7 +133,7 @@ def test_early_stopping_that_cannot_stop() -> None:
 
 
 def test_a_monitor_that_is_never_asked() -> None:
-    told = "'monitor' in train is asked every 200 steps (checkpoint_every): in 100, never"
+    told = "'monitor' in train is never measured: checkpoint_every is 200, steps is 100"
     text = edited(("  steps", "  monitor: nll\n  steps"))
     assert said(text) == warned("9:12", f"X303] {told}")
     assert said(text, "train.checkpoint_every=100") == []
@@ -163,13 +163,13 @@ def test_something_to_train_that_nothing_trains() -> None:
     start, end = "estimator: {type: hutchinson", "evaluate"
     text = edited()
     untrained = text[: text.index(start)] + text[text.index(end) :]
-    told = "dynamics 'neural_ode' has something to train, and the spec trains nothing: what is asked of it comes from"
-    assert said(untrained) == warned("5:3", f"X302] {told} the weights it begins with")
+    untrained_model = "dynamics 'neural_ode' has something to train, and the spec trains nothing"
+    assert said(untrained) == warned("5:3", f"X302] {untrained_model}: all results come from its initial weights")
 
 
 def test_a_device_without_the_dtype() -> None:
     text = edited(("name: a", "name: a\nruntime: {device: mps, dtype: float64}"))
-    assert said(text) == wrong("3:31", "X303] 'dtype' in runtime is 'float64': 'mps' computes in float32 alone")
+    assert said(text) == wrong("3:31", "X303] 'dtype' in runtime is 'float64': 'mps' computes only in float32")
     assert said(text.replace("mps", "cuda:1")) == said(text.replace("float64", "float32")) == []
 
 

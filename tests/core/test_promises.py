@@ -192,9 +192,9 @@ class Idle(Sampler):
 @pytest.mark.parametrize(
     ("lacking", "text"),
     [
-        (Silent, "its class Silent gives no method measure, which each metric must have"),
-        (Halfway, "its class Halfway gives no method apply, which each network must have"),
-        (Idle, "its class Idle gives no method draw_block, which each sampler must have"),
+        (Silent, "its class Silent has no method measure, which each metric must have"),
+        (Halfway, "its class Halfway has no method apply, which each network must have"),
+        (Idle, "its class Idle has no method draw_block, which each sampler must have"),
     ],
 )
 def test_a_class_without_a_method_of_its_kind_is_refused_when_it_is_first_imported(lacking: type, text: str) -> None:

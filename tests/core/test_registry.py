@@ -351,7 +351,7 @@ def test_an_object_that_cannot_be_looked_at(install: Install) -> None:
     """
     install(code, points="loud = loud_metrics:odd")
     assert warnings(discover()) == [
-        "warning[P201] plugin 'loud' (Loud_Metrics 1.2) cannot be taken in: LookupError: not now"
+        "warning[P201] plugin 'loud' (Loud_Metrics 1.2) cannot be loaded: LookupError: not now"
     ]
 
 
@@ -391,7 +391,7 @@ def test_blocking_nobody_is_said(install: Install, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DRIFTSPEC_BLOCK_PLUGINS", "lowd,builtin_not")
     first, second = map(str, discover().held_back)
     assert first.startswith(
-        "warning[P205] DRIFTSPEC_BLOCK_PLUGINS names 'lowd', which is no plugin and no distribution of one "
+        "warning[P205] DRIFTSPEC_BLOCK_PLUGINS names 'lowd', which is not an installed plugin or distribution "
         "(did you mean 'loud'?); installed: "
     )
     assert "Loud_Metrics" in first and "builtin" in first and "'builtin_not'" in second
@@ -626,7 +626,7 @@ def test_a_lookup_within_a_subclass_offers_what_fits() -> None:
     assert found is None
     assert problem.code == "S120"
     said, _, names = problem.message.partition("; allowed: ")
-    assert said == "solver 'dopri5' cannot stand here"
+    assert said == "solver 'dopri5' is not allowed here"
     assert {"lobatto", "rk4"} <= set(names.split(", ")) <= set(registry.names("solver")) - {"dopri5", "dopri8"}
     unknown = registry.look_up("solver", "rk5", components.FixedSteps)[1].message
     assert unknown == f"unknown solver 'rk5' (did you mean 'rk4'?); allowed: {names}"

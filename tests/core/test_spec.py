@@ -206,7 +206,7 @@ def test_the_names_offered_are_those_that_fit() -> None:
     assert "hutchinson" in found
     assert "trajectory" not in found  # an estimator, but no trace
     (found,) = said(edited(("[nll]", "[{type: nll, trace: trajectory}]")))
-    assert "13:31: error[S120] estimator 'trajectory' cannot stand here; allowed: exact_trace, hutchinson" in found
+    assert "13:31: error[S120] estimator 'trajectory' is not allowed here; allowed: exact_trace, hutchinson" in found
 
 
 def test_a_name_of_another_kind_is_recognised() -> None:

@@ -104,7 +104,7 @@ def test_a_mistake_in_a_base_that_is_a_spec_is_quoted(tree: Path, capsys: pytest
     assert said == "specs/../base.yaml:9:10: error[S112] 'steps' in train should be a whole number, not 'ten'\n"
     (tree / "base.yaml").write_text(TEXT.replace("lr: 1e-2,", "lr: 12:30,"))
     said = validated(capsys, "specs/a.yaml")[1]
-    assert said.startswith("specs/../base.yaml:11:31: error[Y009] '12:30' counts in sixties")
+    assert said.startswith("specs/../base.yaml:11:31: error[Y009] '12:30' is a number in base 60")
 
 
 # --- where a base may lie ---

@@ -183,7 +183,7 @@ def test_the_spec_is_valid_and_what_has_no_use_is_refused() -> None:
     (text,) = small_spec.said(SPEC, "dynamics.predicts=score")
     assert "needs an energy (to lower at the data and raise at samples)" in text
     assert "'burn_in'" in small_spec.said(SPEC, "estimator.sampler.burn_in=3")[0]
-    assert "cannot stand here" in small_spec.said(SPEC, "estimator.sampler={type: ode}")[0]
+    assert "is not allowed here" in small_spec.said(SPEC, "estimator.sampler={type: ode}")[0]
     adapting = "estimator.sampler={type: mala, step: 0.1, adapt: true}"
     assert "'adapt' has no use" in small_spec.said(SPEC, adapting)[0]
     assert "'chain' in estimator.persistent" in small_spec.said(SPEC, "estimator.persistent={chain: 3}")[0]

@@ -558,8 +558,7 @@ def test_the_metric_is_a_mean_over_rows_and_times() -> None:
 
 
 UNTRAINED = (
-    "dynamics 'vp_sde' has something to train, and the spec trains nothing: "
-    "what is asked of it comes from the weights it begins with"
+    "dynamics 'vp_sde' has something to train, and the spec trains nothing: all results come from its initial weights"
 )
 
 

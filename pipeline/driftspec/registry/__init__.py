@@ -1,4 +1,4 @@
-"""Plugins: discovery through entry points, the hooks they implement, lookup of a component by kind and name."""
+"""Plugins: their discovery by entry points, the hooks they implement, and components by kind and name."""
 
 from __future__ import annotations
 

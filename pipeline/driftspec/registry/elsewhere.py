@@ -1,11 +1,11 @@
-"""What other libraries and papers call what is written here: messages suggest our word, and no other one is accepted.
+"""Words of other libraries and papers for our names. A message suggests our word; a spec cannot use theirs.
 
-A table maps our words to theirs, with spaces between: {"batch_size": "batch bs minibatch_size"}. What follows our word
-is shown with it: {"steps, which counts optimiser steps": "epochs n_epochs"}. Of several of our words for one of theirs
-the first that may stand in its place is meant. The words of "" have nothing here that does the same: no word that is
-merely spelt alike is suggested for them. Their ".csv" is the ending of a file's name, which is shown in place of FILE.
+A table maps our words to theirs, separated by spaces: {"batch_size": "batch bs minibatch_size"}. Text after our word is
+shown with it: {"steps, which counts optimiser steps": "epochs n_epochs"}. If several of our words have the same word of
+theirs, the first one that is allowed in its place is suggested. Words of "" have no counterpart here, and nothing of a
+similar spelling is suggested for them. A word like ".csv" is the ending of a file name; that name replaces FILE.
 
-The table below is that of the spec's own sections and keys; plugins bring the words of their components.
+The table below has the sections and keys of a spec; plugins provide the words for their components.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WORDS: Table = {
     "steps": "iterations iters n_iter n_iters num_iterations max_iterations max_iter max_iters max_steps "
     "num_steps n_steps train_steps num_train_steps total_steps training_steps n_updates",
     "steps, which counts optimiser steps": "epochs num_epochs n_epochs max_epochs num_train_epochs",
-    "steps, which counts them": "step_size dt h",
+    "steps, the number of steps": "step_size dt h",
     "batch_size": "batch bs train_batch_size n_batch minibatch minibatch_size per_device_train_batch_size",
     "optimizer": "optimiser optim opt",
     "schedule": "scheduler lr_scheduler lr_schedule learning_rate_schedule",
@@ -85,7 +85,7 @@ WORDS: Table = {
 
 
 class Words:
-    """Their words to ours. The tables that come first are asked first."""
+    """Maps words of other libraries to our words. Earlier tables have priority."""
 
     def __init__(self, *tables: Table) -> None:
         self.ours: dict[str, dict[str, None]] = {}
@@ -95,24 +95,24 @@ class Words:
                     self.ours.setdefault(word if word.startswith(".") else _plain(word), {})[entry] = None
 
     def meant(self, given: str, allowed: Collection[str]) -> str | None:
-        """The entry for what `given` means here, of the words allowed; "" if nothing here means it, None if unknown."""
+        """Return the allowed entry that `given` means; "" if nothing here has its meaning, None if that is unknown."""
         entries = [*self.ours.get(_plain(given), ()), *self.ours.get(PurePath(given).suffix.lower() or "-", ())]
         fitting = (entry for entry in entries if word_of(entry) in allowed)
         return next(fitting, "" if "" in entries else None)
 
     def hint(self, given: str, allowed: Collection[str]) -> str | None:
-        """The same as it ends a message: " (did you mean 'steps'?)"."""
+        """Return the entry as the end of a message, " (did you mean 'steps'?)"; "" or None as `meant` does."""
         entry = self.meant(given, allowed)
         return _suggested(entry, given) if entry else entry
 
 
 def word_of(entry: str) -> str:
-    """Our word, without what is shown behind it."""
+    """Return our word of an entry, without the text after it."""
     return re.split(r"[ ,]", entry, maxsplit=1)[0]
 
 
 def note_of(entry: str, given: str) -> str:
-    """What is shown behind our word."""
+    """Return the text of an entry after our word, with `given` in place of FILE."""
     return entry.removeprefix(word_of(entry)).replace("FILE", given)
 
 

@@ -1,7 +1,7 @@
-"""What is installed: the entry points that offer plugins, found without importing one of them; and one-file plugins.
+"""Finds the entry points of installed plugins without importing a plugin, and reads the code of one-file plugins.
 
-A plugin's group holds the API's version (`driftspec.v1`), its distribution's metadata the rest. Metadata are written by
-other people's tools: what cannot be read is told with its distribution, and costs no other plugin its place.
+The group of an entry point contains the version of the API (`driftspec.v1`). Other programs write the metadata of a
+distribution: metadata that cannot be read are reported with the distribution, and the other plugins are still loaded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from driftspec.source import regular
 API_VERSION = 1
 GROUP = f"driftspec.v{API_VERSION}"
 OWN = "driftspec"
-"""The distribution that `--no-plugins` still loads: its components come through the same entry point as anyone's."""
+"""The only distribution that `--no-plugins` loads. Its components are found by an entry point, like all others."""
 BLOCK = "DRIFTSPEC_BLOCK_PLUGINS"
-"""The environment variable that names plugins not to import, by entry point or distribution, with commas between."""
+"""The environment variable that lists plugins not to import: entry points or distributions, with commas."""
 
 
 @dataclass(frozen=True)
 class PluginEntry:
-    """One entry point: a plugin to import, or why it is not imported (`problem`)."""
+    """One entry point: a plugin to import, or the `problem` for which it is not imported."""
 
     name: str
     distribution: str
@@ -41,17 +41,17 @@ class PluginEntry:
 
 
 def who(plugin: str, distribution: str, version: str) -> str:
-    """ "plugin 'loud' (Loud_Metrics 1.2)": how messages name a plugin."""
+    """Return "plugin 'loud' (Loud_Metrics 1.2)", as messages name a plugin."""
     return f"plugin '{plugin}' ({distribution} {version})" if version else f"plugin '{plugin}'"
 
 
 def normal(name: str) -> str:
-    """A distribution's name as package indexes compare it."""
+    """Return a distribution's name in lower case, with one '-' for each run of -, _ and ., to compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def entries(only_builtin: bool = False) -> tuple[list[PluginEntry], list[Problem]]:
-    """Every plugin there is, and what is wrong with the variable that blocks some."""
+    """Return the entry of every installed plugin, and warnings about the variable that blocks plugins."""
     every = list(_installed())
     given = [name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip()]
     found = [_blocked(entry, given) for entry in every if not only_builtin or normal(entry.distribution) == OWN]
@@ -59,7 +59,7 @@ def entries(only_builtin: bool = False) -> tuple[list[PluginEntry], list[Problem
 
 
 def code_of(file: Path, option: str = "--plugin") -> bytes:
-    """What a one-file plugin holds. UsageError, which names the option, where there is no such file."""
+    """Return the bytes of a one-file plugin. UsageError, which names the option, if it cannot be read."""
     try:
         if file.suffix == ".py" or not file.exists():
             return regular.read(file)
@@ -72,7 +72,7 @@ def code_of(file: Path, option: str = "--plugin") -> bytes:
 
 
 def _blocked(entry: PluginEntry, given: Sequence[str]) -> PluginEntry:
-    """The entry, blocked if the variable names it or its distribution."""
+    """Return the entry, blocked if the variable names it or its distribution."""
     if {normal(name) for name in given}.isdisjoint({normal(entry.name), normal(entry.distribution)}):
         return entry
     problem = Problem("P205", f"{entry.who} is blocked by {BLOCK}", severity="warning")
@@ -80,20 +80,22 @@ def _blocked(entry: PluginEntry, given: Sequence[str]) -> PluginEntry:
 
 
 def _unknown(given: Sequence[str], every: Sequence[PluginEntry]) -> Iterator[Problem]:
-    """Names in the variable that are nobody's."""
+    """Yield a warning for each name in the variable that no plugin and no distribution has."""
     names = sorted({name for entry in every for name in (entry.name, entry.distribution)})
     for name in given:
         if normal(name) not in map(normal, names):
-            text = f"{BLOCK} names {shown(name)}, which is no plugin and no distribution of one{nearest(name, names)}"
+            text = (
+                f"{BLOCK} names {shown(name)}, which is not an installed plugin or distribution{nearest(name, names)}"
+            )
             yield Problem("P205", f"{text}; installed: {', '.join(names)}", severity="warning")
 
 
 def _installed() -> Iterator[PluginEntry]:
-    """The entry points of every distribution that has any for this program."""
+    """Yield the plugins of every installed distribution."""
     seen: set[str] = set()
     for distribution in metadata.distributions():
         try:
-            # Reading names and versions of a large environment costs ten times as much as this look.
+            # In a large environment, reading every name and version takes ten times as long as this search.
             if not re.search(r"(?m)^\s*\[\s*driftspec", distribution.read_text("entry_points.txt") or ""):
                 continue
             name, version = _label(distribution)
@@ -110,14 +112,14 @@ def _installed() -> Iterator[PluginEntry]:
 
 
 def _label(distribution: metadata.Distribution) -> tuple[str, str]:
-    """Name and version, of broken metadata too."""
+    """Return the distribution's name and version, even if its metadata are broken."""
     return _field(distribution, "Name") or "a distribution without a name", _field(distribution, "Version")
 
 
 def _field(distribution: metadata.Distribution, key: str) -> str:
     try:
         return str(distribution.metadata[key] or "")
-    except Exception:  # a missing file or key; some versions of importlib warn, some raise
+    except Exception:  # a file or key is missing: some versions of importlib warn, some raise
         return ""
 
 
@@ -126,12 +128,12 @@ def _of(distribution: str, version: str) -> str:
 
 
 def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: str) -> Iterator[PluginEntry]:
-    """One distribution's plugins. A name given twice is the first one's, for a plugin is known by its name."""
+    """Yield the plugins of one distribution. Of two with the same name only the first one can be loaded."""
     ours: dict[str, str] = {}
     for point in sorted(points, key=lambda point: point.group != GROUP):
         entry = PluginEntry(point.name, distribution, version, point)
         if point.group != GROUP:
-            if point.name not in ours:  # else the plugin is made for several versions, this one among them
+            if point.name not in ours:  # else the plugin supports several versions, and this one is among them
                 yield replace(entry, problem=_other_group(entry, point.group))
         elif point.name in ours:
             text = f"{entry.who}: two entry points have this name, '{ours[point.name]}' and '{point.value}'"
@@ -142,7 +144,7 @@ def _entries(points: Sequence[metadata.EntryPoint], distribution: str, version: 
 
 
 def _other_group(entry: PluginEntry, group: str) -> Problem:
-    """A plugin for another version of the API, and what to do."""
+    """Return the problem of a plugin for another version of the API, with what to do."""
     number = re.fullmatch(r"driftspec\.v(\d{1,9})", group)
     if number is None:
         return Problem("P203", f"{entry.who} is in the unknown group {shown(group)}; plugins are in '{GROUP}'")

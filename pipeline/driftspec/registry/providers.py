@@ -1,6 +1,6 @@
-"""Who provides a component: the table of names that a plugin returns, and the class that a name is bound to.
+"""Providers of components: checks the table of names that a plugin returns, and loads the class of a name.
 
-Both are other people's code. Whatever it raises is told with its plugin's name and costs no other plugin its place.
+Both run code of the plugin. An exception of it is reported with the plugin's name; other plugins are not affected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from driftspec.registry.entry_points import who
 
 @dataclass(frozen=True)
 class Provider:
-    """Who provides a component: plugin name, distribution, its version, and where the class is."""
+    """Who provides a component: the plugin, its distribution and version, and the class or its "module:Class"."""
 
     plugin: str
     distribution: str
@@ -40,11 +40,11 @@ class Provider:
 
     @property
     def origin(self) -> dict[str, str]:
-        """As run.json records it."""
+        """The plugin, its distribution and version, as run.json records them."""
         return {"plugin": self.plugin, "distribution": self.distribution, "version": self.version}
 
     def summary(self) -> str:
-        """The first sentence of the class's docstring; empty where there is none to be read."""
+        """Return the first sentence of the class's docstring; "" if it has none or cannot be read."""
         if isinstance(self.target, str):
             module, _, name = self.target.partition(":")
             text = _docstrings(module).get(name, "")
@@ -56,11 +56,11 @@ class Provider:
 
 @functools.cache
 def _docstrings(module: str) -> dict[str, str]:
-    """Class name -> docstring, read from a module's source: to import every module takes more than twice as long."""
+    """Return {class name: docstring} of a module, read from its source: imports of all modules take twice as long."""
     try:
         with foreign(f"the package of {module} failed to import"):
             found = importlib.util.find_spec(module)
-            source = found.loader.get_source(module)  # type: ignore[union-attr]  # None is foreign code that fails
+            source = found.loader.get_source(module)  # type: ignore[union-attr]  # None raises AttributeError, which is caught
             tree = ast.parse(source)
     except PluginError:
         return {}
@@ -69,9 +69,9 @@ def _docstrings(module: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def foreign(what: str, label: str = "") -> Iterator[None]:
-    """Other people's code: whatever it raises is a PluginError P201 with its cause; what it prints is no result.
+    """Turn any exception of a plugin's code into a PluginError P201 with its cause; send what it prints to stderr.
 
-    A PluginError of its own (a class against the rules) keeps its code, and gets the label of who it is.
+    A PluginError that the code raises (for a class that breaks the rules) keeps its code, with `label` before it.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -82,12 +82,12 @@ def foreign(what: str, label: str = "") -> Iterator[None]:
         if not label:
             raise
         raise PluginError([Problem(one.code, f"{label}: {one.message}") for one in error.problems]) from error
-    except BaseException as error:  # SystemExit, and worse
+    except BaseException as error:  # SystemExit too
         raise PluginError(Problem("P201", f"{what}: {cause(error)}")) from error
 
 
 def names(table: object, label: str) -> list[tuple[str, str, str | type[Component]]]:
-    """(kind, name, target) of a plugin's table. PluginError P204 if it is no such table."""
+    """Return (kind, name, target) of each component in a plugin's table. PluginError P204 if the table is wrong."""
     if not (isinstance(table, Mapping) and all(isinstance(names, Mapping) for names in table.values())):
         text = f"{label}: driftspec_components returns {{kind: {{name: 'module:Class'}}}}, not {table!r:.60}"
         raise PluginError(Problem("P204", text))
@@ -111,14 +111,14 @@ def names(table: object, label: str) -> list[tuple[str, str, str | type[Componen
 
 
 def claimed(kind: str, name: str, found: Sequence[Provider]) -> Problem:
-    """Several provide one name."""
-    ways = sorted({f"'{p.distribution}/{name}'" for p in found})
-    advice = f"write type: {' or '.join(ways)}" if len(ways) == len(found) else "remove either"
+    """Return the problem that several plugins provide one name."""
+    spellings = sorted({f"'{p.distribution}/{name}'" for p in found})
+    advice = f"write type: {' or '.join(spellings)}" if len(spellings) == len(found) else "remove either"
     return Problem("P202", f"{kind} '{name}' is provided by {' and by '.join(map(str, found))}: {advice}")
 
 
 def load(provider: Provider, kind: str, name: str) -> type[Component]:
-    """Import the class a name is bound to, and hold it against the rules of its kind."""
+    """Return the class of a name, imported and checked by the rules of its kind. PluginError if either fails."""
     label = f"{kind} '{name}' of {provider.who}"
     found: object = provider.target
     if isinstance(found, str):
@@ -131,7 +131,7 @@ def load(provider: Provider, kind: str, name: str) -> type[Component]:
     if found.type != name:
         raise PluginError(Problem("P204", f"{label} has type = '{found.type}' in its class, which should be '{name}'"))
     if lacking := found.lacking():
-        given = f"{found.__name__} gives no method {' and no '.join(lacking)}"
+        given = f"{found.__name__} has no method {' and no '.join(lacking)}"
         raise PluginError(Problem("P204", f"{label}: its class {given}, which each {kind} must have"))
     return found
 

@@ -1,8 +1,8 @@
 """Plugins: the hooks they implement, and the lookup of a component by kind and name.
 
-A plugin is a module behind an entry point of the group `driftspec.v1` that implements any of the hooks below: one
-provides components, the others are told how a run goes. Names are bound to "module:Class", so that listing and checking
-a spec import only what the spec names. The built-in components come through the same door.
+A plugin is a module that an entry point of the group `driftspec.v1` names. It implements any of the hooks below: one
+provides components, the others observe a run. Components are given as "module:Class", so that only those that a spec
+names are imported. The built-in components are provided in the same way.
 """
 
 from __future__ import annotations
@@ -39,66 +39,69 @@ hookimpl = pluggy.HookimplMarker("driftspec")
 
 
 class Hooks:
-    """The whole surface a plugin may implement. A hook takes those of its arguments that it names.
+    """All hooks that a plugin may implement. An implementation may leave out arguments that it does not use.
 
-    All but the first observe a run. One that raises is reported and recorded, and its plugin is told no more of that
-    run, which goes on. What they receive is frozen or their own copy.
+    All but the first observe a run. An error in one is reported and recorded, and the run continues without further
+    calls to that plugin. The arguments are frozen, or copies for that plugin only.
     """
 
     @hookspec
     def driftspec_components(self) -> Mapping[str, Mapping[str, str | type[Component]]]:  # type: ignore[empty-body]
-        """Components provided, as `{kind: {name: "module:Class"}}`, e.g. `{"metric": {"mmd": "my_plugin.mmd:MMD"}}`."""
+        """Return the plugin's components as `{kind: {name: "module:Class"}}`.
+
+        E.g. `{"metric": {"mmd": "my_plugin.mmd:MMD"}}`.
+        """
 
     @hookspec
     def driftspec_run_started(self, run: RunInfo) -> None:
-        """A run begins, or goes on where `run.resumed`: its id, name, directory and resolved spec."""
+        """Called when a run starts, or is resumed (`run.resumed`), with its id, name, directory and resolved spec."""
 
     @hookspec
     def driftspec_step(self, run: RunInfo, record: Record) -> None:
-        """A step of training is done: its loss, terms, gradient norm and rate. `record.logged` are in train.jsonl."""
+        """Called after a training step, with its loss and gradient norm. If `record.logged`, it is in train.jsonl."""
 
     @hookspec
     def driftspec_checkpoint(self, run: RunInfo, step: int, path: Path) -> None:
-        """The checkpoint of a step is on the disk, its tensors at `path`."""
+        """Called when the checkpoint of a step is on the disk; the file `path` has its tensors."""
 
     @hookspec
     def driftspec_metric(self, run: RunInfo, name: str, measured: Measured) -> None:
-        """A metric is measured: its key in metrics.json, its value and standard error."""
+        """Called when a metric is measured, with its key in metrics.json, its value and standard error."""
 
     @hookspec
     def driftspec_run_finished(self, run: RunInfo, status: str, error: str | None) -> None:
-        """A run is over: `status` is finished, failed or interrupted, `error` what ended the last two."""
+        """Called when a run ends. `status` is finished, failed or interrupted; `error` is the cause of the last two."""
 
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("driftspec_"))
 
 
 class Vocabulary:
-    """One more hook, for messages alone: it is called when a spec is wrong."""
+    """One more hook, which serves messages only: it is called when a spec is wrong."""
 
     @hookspec
     def driftspec_elsewhere(self) -> Mapping[str, str]:  # type: ignore[empty-body]
-        """What others call the plugin's components, keys and values, as `{our word: "their words"}`, for suggestions.
+        """Return other libraries' words for the plugin's components, keys and values: `{our word: "their words"}`.
 
         E.g. `{"mmd": "maximum_mean_discrepancy rbf_mmd"}`; `driftspec.registry.elsewhere` describes the tables.
         """
 
 
-SAID_ELSEWHERE = "driftspec_elsewhere"
-PROVIDING = frozenset({"driftspec_components", SAID_ELSEWHERE})
-"""Hooks that observe no run."""
+ELSEWHERE = "driftspec_elsewhere"
+PROVIDING = frozenset({"driftspec_components", ELSEWHERE})
+"""Hooks that do not observe a run."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin there is: loaded, broken (failed to load, or for another API version) or blocked, and why."""
+    """One plugin and its state: loaded, broken (failed to load, or for another API version) or blocked."""
 
     name: str
     distribution: str
     version: str
     state: str = "loaded"
     reason: str = ""
-    seconds: float = 0.0  # that its import took
+    seconds: float = 0.0  # the time that its import took
     digest: str | None = None
     hooks: frozenset[str] = frozenset()
     manager: pluggy.PluginManager | None = field(default=None, compare=False, repr=False)
@@ -109,7 +112,7 @@ class Plugin:
 
     @property
     def origin(self) -> dict[str, str]:
-        """As run.json records it."""
+        """The plugin, its distribution and version, as run.json records them."""
         return {"plugin": self.name, "distribution": self.distribution, "version": self.version}
 
     @property
@@ -117,7 +120,7 @@ class Plugin:
         return bool(self.hooks - PROVIDING)
 
     def call(self, hook: str, **arguments: Any) -> list[Any]:
-        """What its implementations of a hook return; it may raise whatever they raise."""
+        """Return what the plugin's implementations of a hook return. Their exceptions are not caught."""
         if self.manager is None:
             return []
         results: list[Any] = getattr(self.manager.hook, hook)(**arguments)
@@ -126,10 +129,10 @@ class Plugin:
 
 @dataclass
 class Registry:
-    """Every component known to this process, and what could not be loaded (`broken`, a warning each).
+    """Every component known to this process, and a warning for each plugin that could not be loaded (`broken`).
 
-    `held_back` are warnings too, but on purpose: plugins that DRIFTSPEC_BLOCK_PLUGINS blocks, and names there that are
-    nobody's.
+    `held_back` are warnings about DRIFTSPEC_BLOCK_PLUGINS: one for each plugin that it blocks, and one for each name in
+    it that no plugin has.
     """
 
     providers: dict[tuple[str, str], list[Provider]] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class Registry:
     files: dict[str, str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
     held_back: list[Problem] = field(default_factory=list)
-    wordless: list[Problem] = field(default_factory=list)  # warnings that are given with what is wrong with a spec
+    wordless: list[Problem] = field(default_factory=list)  # warnings about `words`, reported with a wrong spec
 
     def add(
         self,
@@ -148,21 +151,21 @@ class Registry:
         digest: str | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Take in one plugin, with the names that it binds. PluginError P204 if it breaks the rules: then nothing."""
+        """Add one plugin and its components. PluginError if it fails or breaks the rules; then nothing is added."""
         label = who(plugin, distribution, version)
-        with providers.foreign(f"{label} cannot be taken in"):
+        with providers.foreign(f"{label} cannot be loaded"):
             manager, hooks = _hooks(module, label)
         found = Plugin(plugin, distribution, version, "loaded", "", seconds, digest, hooks, manager)
         for kind, name, target in _provided(found):
             provider = Provider(plugin, distribution, version, target, digest)
             self.providers.setdefault((kind, name), []).append(provider)
         self.plugins.append(found)
-        with contextlib.suppress(AttributeError):  # not asked for yet
+        with contextlib.suppress(AttributeError):  # not computed yet
             del self.words
 
     @functools.cached_property
     def words(self) -> Words:
-        """What other libraries call what is installed here. A plugin whose table cannot be read is in `wordless`."""
+        """The words of other libraries for all that is installed. A wrong table of a plugin is noted in `wordless`."""
         tables = []
         for plugin in self.plugins:
             try:
@@ -172,7 +175,7 @@ class Registry:
         return Words(*tables, WORDS)
 
     def enter(self, entry: PluginEntry) -> None:
-        """Import a plugin behind an entry point and take it in, or note why not."""
+        """Import the plugin of an entry point and add it, or record why that is not possible."""
         problems, started = [entry.problem] if entry.problem else [], time.perf_counter()
         if not problems:
             try:
@@ -190,20 +193,20 @@ class Registry:
         return None
 
     def observers(self) -> list[Plugin]:
-        """The plugins that are told how a run goes."""
+        """Return the plugins that observe runs."""
         return [plugin for plugin in self.plugins if plugin.observes]
 
     def names(self, kind: str) -> list[str]:
-        """Names of a kind's components, sorted."""
+        """Return the names of a kind's components, sorted."""
         return sorted(name for other, name in self.providers if other == kind)
 
     def provider(self, kind: str, spelling: str) -> Provider | None:
-        """Who provides `name` or `dist/name`; None if nobody or several do."""
+        """Return the provider of `name` or `dist/name`; None if there is none, or more than one."""
         found = self._claims(kind, spelling)[1]
         return found[0] if len(found) == 1 else None
 
     def _claims(self, kind: str, spelling: str) -> tuple[str, list[Provider]]:
-        """The plain name, and who provides it; of `dist/name` that distribution's alone."""
+        """Return the name without distribution, and its providers; for `dist/name` only those of that distribution."""
         distribution, _, name = spelling.rpartition("/")
         claimed = self.providers.get((kind, name), [])
         return name, [p for p in claimed if not distribution or normal(p.distribution) == normal(distribution)]
@@ -211,7 +214,7 @@ class Registry:
     def look_up(
         self, kind: str, spelling: str, within: type[Component] | None = None
     ) -> tuple[type[Component] | None, Problem | None]:
-        """The class, a subclass of `within`; or None, and what is wrong, with the nearest valid name."""
+        """Return (class, None), or (None, problem) if the name is wrong or its class is not a subclass of `within`."""
         name, found = self._claims(kind, spelling)
         if len(found) != 1:
             return None, providers.claimed(kind, name, found) if found else self._unknown(kind, spelling, within)
@@ -221,15 +224,17 @@ class Registry:
             return None, error.problems[0]
         if within is not None and not issubclass(loaded, within):
             names = self.fitting(kind, within)
-            text = f"{kind} '{spelling}' cannot stand here{self.nearest(spelling, names)}; allowed: {', '.join(names)}"
+            near = self.nearest(spelling, names)
+            text = f"{kind} '{spelling}' is not allowed here{near}; allowed: {', '.join(names)}"
             return None, Problem("S120", text)
         return loaded, None
 
     def _unknown(self, kind: str, spelling: str, within: type[Component] | None) -> Problem:
+        """Return the problem that nothing provides a name, with what is allowed and what might provide it."""
         name = spelling.rpartition("/")[2]
-        claimed = self.providers.get((kind, name), [])  # by distributions other than the one written before the name
+        claimed = self.providers.get((kind, name), [])  # by other distributions than the one given
         allowed = [f"{p.distribution}/{name}" for p in claimed] or self.fitting(kind, within)
-        hint = self.words.hint(spelling, allowed)  # which may be a file's whole path
+        hint = self.words.hint(spelling, allowed)  # `spelling` may be the path of a file
         near = nearest(spelling if claimed else name, allowed) if hint is None else hint
         if re.fullmatch(r"\w+:\S+", spelling):
             near = " (a colon needs a space after it)"
@@ -243,32 +248,32 @@ class Registry:
         return Problem("S120", text)
 
     def nearest(self, given: str, allowed: Collection[str], alike: float = 0.6) -> str:
-        """ " (did you mean 'noise'?)": what other libraries call so, or else the nearest by spelling."""
+        """Return " (did you mean 'noise'?)": our name for a word of other libraries, else the nearest in spelling."""
         hint = self.words.hint(given, allowed)
         return nearest(given, allowed, alike) if hint is None else hint
 
     def fitting(self, kind: str, within: type[Component] | None) -> list[str]:
-        """Names of the components that may stand where `within` is asked for."""
+        """Return the names of the components that are subclasses of `within`, or of the kind if it is None."""
         if within is None or within is components.KINDS[kind]:
             return self.names(kind)
         found = {name: self.look_up(kind, name)[0] for name in self.names(kind)}
         return [name for name, cls in found.items() if cls is not None and issubclass(cls, within)]
 
     def having(self, kind: str, key: str) -> list[str]:
-        """Names of a kind's components that take this key."""
+        """Return the names of a kind's components that have this key."""
         found = {name: self.look_up(kind, name)[0] for name in self.names(kind)}
         return [name for name, cls in found.items() if cls is not None and key in cls.model_fields]
 
     def add_component(self, found: type[Component]) -> None:
-        """A class made in Python, such as a notebook's own network, under its own `type`."""
+        """Add a class made in Python, such as a network of a notebook, under its `type`."""
         for kind, name, target in providers.names({found.kind: {found.type: found}}, f"class {found.__qualname__}"):
             provider = Provider(found.__qualname__, found.__module__, "", target)
             self.providers.setdefault((kind, name), []).append(provider)
 
     def add_file(self, path: str | Path, option: str = "--plugin") -> None:
-        """A one-file plugin, named by `--plugin FILE.py` or in a call alone. The same file twice is one plugin.
+        """Add a one-file plugin, named by `--plugin FILE.py` or a call from Python. A file is added only once.
 
-        Messages call it by the option, or the place in the call, that names it.
+        Messages show `option`: the option, or the argument of the call, that names the file.
         """
         path = Path(path)
         content = code_of(path, option)
@@ -280,7 +285,7 @@ class Registry:
         module.__file__ = str(path)
         sys.modules[name] = module
         started = time.perf_counter()
-        try:  # not importlib's loader: what runs is what the digest is of, and no cache is left beside the file
+        try:  # not importlib's loader: it might run other bytes than the digest's, and leaves a cache file
             with providers.foreign(f"{option} {path} failed to import"):
                 exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
         except PluginError:
@@ -291,13 +296,13 @@ class Registry:
 
 
 def _imported(entry: PluginEntry) -> object:
-    """The module behind an entry point."""
+    """Return the module that an entry point names."""
     with providers.foreign(f"{entry.who} failed to import"):
         return entry.point.load() if entry.point is not None else None
 
 
 def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[str]]:
-    """The plugin's own manager, and the hooks it implements: with one for all, one plugin's failure is another's."""
+    """Return a manager for this plugin only, so that its errors do not affect others, and the hooks it implements."""
     manager = pluggy.PluginManager("driftspec")
     manager.add_hookspecs(Hooks)
     manager.add_hookspecs(Vocabulary)
@@ -314,7 +319,7 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
         text = f"{label} implements the unknown hook '{unknown}'{nearest(unknown, HOOKS)}; allowed: {', '.join(HOOKS)}"
         raise PluginError(Problem("P204", text)) from error
     hooks = frozenset(caller.name for caller in callers if caller.has_spec())
-    every = (*HOOKS, SAID_ELSEWHERE)
+    every = (*HOOKS, ELSEWHERE)
     if unmarked := [name for name in every if name not in hooks and callable(getattr(module, name, None))]:
         text = f"{label} defines {', '.join(unmarked)} without the mark @driftspec.registry.hookimpl"
         raise PluginError(Problem("P204", text))
@@ -325,7 +330,7 @@ def _hooks(module: object, label: str) -> tuple[pluggy.PluginManager, frozenset[
 
 
 def _argument(module: object) -> str:
-    """Which hook names an argument that it does not have, and those it has; empty if that is not what is wrong."""
+    """Return the message for a hook implementation with an unknown argument; "" if there is none."""
     for hook in HOOKS:
         allowed = list(inspect.signature(getattr(Hooks, hook)).parameters)[1:]
         given = inspect.signature(getattr(module, hook)).parameters if hasattr(module, hook) else ()
@@ -336,25 +341,25 @@ def _argument(module: object) -> str:
 
 
 def _provided(plugin: Plugin) -> list[tuple[str, str, str | type[Component]]]:
-    """(kind, name, target) of everything a plugin provides."""
+    """Return (kind, name, target) of every component that a plugin provides."""
     with providers.foreign(f"{plugin.who}: driftspec_components failed"):
         tables = plugin.call("driftspec_components")
         return [one for table in tables for one in providers.names(table, plugin.who)]
 
 
 def _elsewhere(plugin: Plugin) -> list[Table]:
-    """The tables of what others call a plugin's components."""
-    with providers.foreign(f"{plugin.who}: {SAID_ELSEWHERE} failed"):
-        tables = plugin.call(SAID_ELSEWHERE)
+    """Return the plugin's tables of words of other libraries. PluginError P204 if one is wrong."""
+    with providers.foreign(f"{plugin.who}: {ELSEWHERE} failed"):
+        tables = plugin.call(ELSEWHERE)
     for table in tables:
         if not isinstance(table, Mapping) or not all(isinstance(one, str) for pair in table.items() for one in pair):
-            text = f"{plugin.who}: {SAID_ELSEWHERE} returns {{our word: 'their words'}}, not {table!r:.60}"
+            text = f"{plugin.who}: {ELSEWHERE} returns {{our word: 'their words'}}, not {table!r:.60}"
             raise PluginError(Problem("P204", text))
     return tables
 
 
 def discover(files: Iterable[str | Path] = (), only_builtin: bool = False) -> Registry:
-    """The registry of this environment: entry points of the group, then one-file plugins."""
+    """Return a new registry with the installed plugins, and after them these one-file plugins."""
     found, warnings = entries(only_builtin)
     registry = Registry(held_back=warnings)
     for entry in found:
@@ -366,7 +371,7 @@ def discover(files: Iterable[str | Path] = (), only_builtin: bool = False) -> Re
 
 @functools.cache
 def installed() -> Registry:
-    """The registry of installed plugins, found once a process: what components made outside a spec resolve by."""
+    """Return the registry of the installed plugins, made once per process. Components made in Python use it."""
     return discover()
 
 

@@ -1,4 +1,4 @@
-"""YAML text to plain data with a place for every key and value; files that a spec names."""
+"""Reads YAML text into plain data with a place for every key and value, and reads the files that a spec names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A document: plain data with a place for every key and value, and how two of them make a third.
+"""A document: plain data with a place (file, line, column) for every key and value.
 
-`merge` lays one over another (`extends`), `assign` and `unset` change one at a dotted path (`--set`, `--unset`). Places
-follow their values.
+`merge` puts one document over another (`extends`); `assign` and `unset` change the value at a dotted path (`--set`,
+`--unset`). A value keeps its place.
 """
 
 from __future__ import annotations
@@ -23,46 +23,47 @@ TOO_MANY = f"more than {VALUES:,} values, or {BYTES // 1024} KiB of text, with e
 
 @dataclass(frozen=True)
 class Marks:
-    """Where a value and its key stand; list items and the root have no key."""
+    """The places of a value and of its key; list items and the root have no key."""
 
     key: Place | None
     value: Place
-    filled: bool = False  # in by a default: nobody wrote it
+    filled: bool = False  # whether the value is a default that nobody wrote
 
 
 @dataclass
 class Document:
-    """Plain data, the marks of every path in it (the root's is `()`), and the lines of each file it comes from."""
+    """Plain data, the marks of every path in it (the root has the path `()`), and the lines of the files it is from."""
 
     data: Any
     marks: dict[KeyPath, Marks]
     lines: dict[str, list[str]]
 
     def place(self, path: KeyPath, *, key: bool = False) -> Place:
-        """The place of the value at `path`, or of its key; for an absent path, of the section that lacks it."""
+        """Return the place of the value at `path`, or of its key; for an absent path, of the section around it."""
         while path not in self.marks:
             path = path[:-1]
         marks = self.marks[path]
         return marks.key if key and marks.key else marks.value
 
     def source_line(self, place: Place) -> str:
-        """The line that `place` points into; for a value of `--set`, its text."""
+        """Return the line of text at `place`; for a value of `--set`, the text of the value."""
         return line_at(self.lines.get(place.file, []), place)
 
 
 def merge(base: Document, top: Document) -> Document:
-    """`top` over `base`: mappings merge, unless both name a `type` and these differ; anything else is replaced.
+    """Return `base` with `top` over it: mappings merge, and any other value of `base` is replaced.
 
-    A bare name counts as {type: name} beside a mapping.
+    A mapping is replaced too if both name a `type` and the types differ. A bare name counts as {type: name} if the
+    other value is a mapping.
     """
     return document_of(_blend(tree_of(base), tree_of(top)), base.lines | top.lines)
 
 
 def assign(doc: Document, dotted: str, value: Document, name: str | Place, append: bool = False) -> Document:
-    """`doc` with `value` at `dotted` (`a.b`, `a.1.b`), or appended to the list there.
+    """Return `doc` with `value` at the path `dotted` (`a.b`, `a.1.b`), or appended to the list there.
 
-    On the way missing mappings are made, and a bare name becomes {type: name}. `name` says where the path was written.
-    Beside another `type` the keys that defaults filled in for the old one fall away; those that somebody wrote stay.
+    Missing mappings along the path are made, and a bare name there becomes {type: name}. `name` is where the path was
+    written. A new `type` removes the default values of the keys beside it; values that somebody wrote stay.
     """
     here = name if isinstance(name, Place) else Place(name)
     root = node = parent = tree_of(doc)
@@ -86,7 +87,7 @@ def assign(doc: Document, dotted: str, value: Document, name: str | Place, appen
 
 
 def unset(doc: Document, dotted: str, name: str) -> Document:
-    """`doc` without what stands at `dotted`."""
+    """Return `doc` without the value at the path `dotted`."""
     here = Place(name)
     root = node = parent = tree_of(doc)
     for above, part in _steps(dotted, here):
@@ -96,7 +97,7 @@ def unset(doc: Document, dotted: str, name: str) -> Document:
 
 
 def filled_in(doc: Document, written: Collection[str]) -> Document:
-    """`doc` with a mark at every value that a default filled in. `written` are the dotted keys of all the others."""
+    """Return `doc` with `filled` set for every default value. `written` are the dotted keys of the other values."""
     root = tree_of(doc)
     around = {name[:end] for name in written for end, one in enumerate(name) if one == "."}
 
@@ -112,7 +113,7 @@ def filled_in(doc: Document, written: Collection[str]) -> Document:
 
 
 def written(doc: Document) -> list[str]:
-    """The dotted keys of `doc` without those of values that defaults filled in; a list of plain values is one."""
+    """Return the dotted keys of all values that are not defaults; a list of plain values counts as one value."""
 
     def lay(node: Node) -> Any:
         if isinstance(node.value, dict):
@@ -129,12 +130,12 @@ def _inside(node: Node) -> Iterable[tuple[str | int, Node]]:
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as `--set` takes it."""
+    """Return a path with dots between its parts, as `--set` takes it."""
     return ".".join(map(str, path))
 
 
 def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every value with its path; a list of plain values is one."""
+    """Yield every value with its path; a list of plain values counts as one value."""
     if isinstance(data, dict) and data:
         for key, value in data.items():
             yield from leaves(value, (*path, key))
@@ -147,7 +148,7 @@ def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 @dataclass
 class Node:
-    """A value and its places; a mapping or a list holds further nodes."""
+    """A value and its places. The items of a mapping or a list are nodes too."""
 
     key: Place | None
     place: Place
@@ -156,7 +157,7 @@ class Node:
 
 
 def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
-    """The tree as data and marks; nodes that aliases share become copies, counted as such."""
+    """Return the document of a tree. An alias becomes a copy of its value. SpecError Y007 if a limit is exceeded."""
     doc = Document(None, {}, lines)
     size = 0
 
@@ -180,7 +181,7 @@ def document_of(root: Node, lines: dict[str, list[str]]) -> Document:
 
 
 def tree_of(doc: Document) -> Node:
-    """The inverse of `document_of`."""
+    """Return the tree of a document: the inverse of `document_of`."""
 
     def node(value: Any, path: KeyPath) -> Node:
         if isinstance(value, dict):
@@ -193,11 +194,12 @@ def tree_of(doc: Document) -> Node:
 
 
 def _named(node: Node) -> dict[str, Node]:
-    """A bare name as the mapping that it is short for."""
+    """Return the mapping {type: name} that a bare name abbreviates."""
     return {"type": Node(node.place, node.place, node.value)}
 
 
 def _blend(base: Node, top: Node) -> Node:
+    """Return the node of `base` with `top` over it, by the rules of `merge`."""
     under, over = (_named(node) if isinstance(node.value, str) else node.value for node in (base, top))
     bare = isinstance(base.value, str) and isinstance(top.value, str)
     if bare or not (isinstance(under, dict) and isinstance(over, dict)):
@@ -209,7 +211,7 @@ def _blend(base: Node, top: Node) -> Node:
 
 
 def _steps(dotted: str, here: Place) -> Iterator[tuple[str, str]]:
-    """Each part of a dotted path, after the path above it."""
+    """Yield (path above it, part) for each part of a dotted path: ("", "a"), ("a", "b") for "a.b"."""
     parts = dotted.split(".")
     if found := FORBIDDEN.search(dotted):
         raise SpecError(Problem("Y012", no_character(found[0]), here))
@@ -220,7 +222,7 @@ def _steps(dotted: str, here: Place) -> Iterator[tuple[str, str]]:
 
 
 def _child(node: Node, above: str, part: str, here: Place) -> Node:
-    """What stands under `part` in `node`, the value at the path `above`."""
+    """Return the node at the key or index `part` of `node`, which is the value at the path `above`."""
     found: Node
     inside = f"'{above}'" if above else "the spec"
     if isinstance(node.value, dict):
@@ -241,5 +243,5 @@ def _absent(message: str, here: Place) -> NoReturn:
 
 
 def line_at(lines: list[str], place: Place) -> str:
-    """The line that a place points into, empty where there is none."""
+    """Return the line of text at a place, or "" if there is none."""
     return lines[max(place.line, 1) - 1] if place.line <= len(lines) and lines else ""

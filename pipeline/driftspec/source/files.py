@@ -1,4 +1,4 @@
-"""Which files a spec may read: relative to the spec, below the current directory; elsewhere only when allowed."""
+"""Finds and reads the data files of a spec: below the current directory, elsewhere only with --allow-outside."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from driftspec.source import regular
 
 @dataclass(frozen=True)
 class Files:
-    """Resolves the paths a spec names. `root` is the folder of the spec's file."""
+    """Finds and reads the files that a spec names. `root` is the folder of the spec, from which their paths start."""
 
     root: Path
     allow_outside: bool = False
 
     def find(self, name: str) -> Path:
-        """The existing file behind `name`, links followed. SpecError X304 if it is missing or lies where it may not."""
+        """Return the path of an existing file, links followed. SpecError X304 if it is missing or not allowed."""
         try:
             path = (self.root / name).resolve()
             if not self.allow_outside and not path.is_relative_to(Path.cwd().resolve()):
@@ -33,12 +33,12 @@ class Files:
             if not self.allow_outside and path.suffix != Path(name).suffix:
                 text = f"{shown(name)} is a link to {shown(path.name)}, a file of another kind"
                 raise _refused(f"{text}; allow it with --allow-outside")
-        except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, a loop of links
-            raise _refused(f"{shown(name)} is no path to a file: {error}") from error
+        except (OSError, ValueError, RuntimeError) as error:  # the name is too long, has a NUL, or is a loop of links
+            raise _refused(f"{shown(name)} is not a path to a file: {error}") from error
         return path
 
     def read(self, path: Path) -> tuple[bytes, str]:
-        """A file's bytes and their sha256: read once, so that the digest is that of what was used. SpecError X304."""
+        """Return a file's bytes and the sha256 of these bytes. SpecError X304 if the file cannot be read."""
         try:
             content = regular.read(path)
         except OSError as error:
@@ -46,7 +46,7 @@ class Files:
         return content, hashlib.sha256(content).hexdigest()
 
     def digest(self, path: Path) -> str:
-        """sha256 of a file's bytes."""
+        """Return the sha256 of a file's bytes."""
         return self.read(path)[1]
 
 
@@ -55,7 +55,7 @@ def _refused(text: str) -> SpecError:
 
 
 def _files(folder: Path) -> list[str]:
-    """Names of the files in a folder; none if it is missing or closed to us."""
+    """Return the names of the files in a folder; none if it is missing or cannot be read."""
     try:
         return [path.name for path in folder.iterdir() if path.is_file()]
     except OSError:

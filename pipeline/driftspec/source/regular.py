@@ -1,4 +1,4 @@
-"""Regular files, and no others: a pipe would hold the process that opens it, a device has no end."""
+"""Reads regular files only: opening a pipe can block the process, and a device has no end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 def read(path: Path, limit: int = -1) -> bytes:
-    """The bytes of a regular file, links followed, at most `limit` of them. OSError for anything else."""
-    with contextlib.suppress(FileNotFoundError):  # which opening it says
+    """Return the bytes of a regular file, links followed, at most `limit` of them. OSError for any other file."""
+    with contextlib.suppress(FileNotFoundError):  # `open` below raises it
         _check(path.stat().st_mode)
     with path.open("rb") as file:
         return file.read(limit)
 
 
 def is_inside(path: Path, *trees: Path) -> bool:
-    """Whether a path, links followed, lies in one of these folders or below. OSError for a loop of links."""
+    """Return whether a path, links followed, is in one of these folders or below. OSError for a loop of links."""
     try:
         real = path.resolve()
         return any(real.is_relative_to(tree.resolve()) for tree in trees)
-    except RuntimeError as error:  # what older versions of Python raise for a loop
+    except RuntimeError as error:  # older versions of Python raise it for a loop
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
 
 

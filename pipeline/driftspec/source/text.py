@@ -1,15 +1,15 @@
-"""YAML text to plain data, with a place for every key and every value.
+"""Reads YAML text into plain data, with a place for every key and every value.
 
-The text is YAML 1.2 core, cut down to what every YAML reader agrees on:
+The text is YAML 1.2 core, restricted to what every YAML reader reads alike:
 
 - null, true, false, decimal numbers (`1e-3`, `.5`, `.inf`) and text; `yes`, `on` and `2020-01-01` are text;
-- what YAML 1.1 and 1.2 read differently (`010`, `0x1F`, `1_000`, `12:30`, the key `<<`) is an error that says what to
-  write, and so are a repeated key, a key that is not text, a tag, a control character;
-- an alias is a copy of its anchor; 32 levels, 10,000 values and 256 KiB are the limits, copies included.
+- what YAML 1.1 and 1.2 read differently (`010`, `0x1F`, `1_000`, `12:30`, the key `<<`) is an error, and its message
+  states what to write; a repeated key, a key that is not text, a tag and a control character are errors too;
+- an alias is a copy of the value at its anchor; 32 levels, 10,000 values and 256 KiB are the limits, copies included.
 
-Data is built from the parser's events, with the depth checked at each: the loaders of yaml recurse without a limit,
-and deep nesting ends the process there. All mistakes that leave the rest readable, up to 100, are raised as one
-SpecError.
+The data are built from the parser's events, and the depth is checked at each event: the loaders of yaml recurse
+without a limit, so that deep nesting would crash the process. One SpecError lists up to 100 mistakes, as long as the
+text after a mistake can still be read.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ from driftspec.source.document import (
 from driftspec.source.scalars import FORBIDDEN, INTEGER, ODD, dump, no_character, odd, plain
 
 MISTAKES = 100
-DIGITS = 3_500  # of an integer, in whatever base: Python converts up to 4,300 decimal ones
+DIGITS = 3_500  # most digits of an integer, in any base; Python converts at most 4,300 decimal digits
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_INDENTED = re.compile("[ \t]*([\xa0\u1680\u2000-\u200a\u202f\u205f\u3000])")  # by no plain space
-_OPEN, _WRONG = object(), object()  # in place of a value: still being read; a mistake that has been noted
+_INDENTED = re.compile("[ \t]*([\xa0\u1680\u2000-\u200a\u202f\u205f\u3000])")  # white space other than U+0020
+_OPEN, _WRONG = object(), object()  # in place of a value: one still being read, a wrong one
 
 _CHECK = "check indentation, quotes, brackets"
 _HEXADECIMAL = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})")
 
 
 def read(path: str | os.PathLike[str]) -> Document:
-    """The document in a file; its places show the path as given."""
+    """Return the document in a file; its places show the path as given."""
     return parse(content(path), str(path))
 
 
 def content(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file that may hold a spec, up to one more than a spec may have."""
+    """Return the bytes of a file that may hold a spec, at most one byte more than a spec may have."""
     file = pathlib.Path(path)
     try:
         return regular.read(file, BYTES + 1)
@@ -73,7 +73,7 @@ def content(path: str | os.PathLike[str]) -> bytes:
 
 
 def parse(text: str | bytes, name: str) -> Document:
-    """The document in a text that must be one mapping: a whole spec."""
+    """Return the document in the text of a whole spec, which must be one mapping. SpecError lists the mistakes."""
     reader = _Reader(text, name)
     root = reader.root()
     if root is None or root.value is None:
@@ -86,7 +86,7 @@ def parse(text: str | bytes, name: str) -> Document:
 
 
 def parse_value(text: str, name: str) -> Document:
-    """The document in any one value, such as that of `--set`; each of its places is just `name`."""
+    """Return the document in the text of one value, such as that of `--set`; each of its places is `name`."""
     here = Place(name)
     try:
         reader = _Reader(text, name)
@@ -97,14 +97,14 @@ def parse_value(text: str, name: str) -> Document:
 
 
 class _Reader:
-    """One text on its way to a tree, and the mistakes met."""
+    """Reads one text into a tree of nodes, and collects its mistakes."""
 
     def __init__(self, text: str | bytes, name: str) -> None:
         self.name = name
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node] = {}
-        self.opened: list[Any] = []  # the events that begin the mappings and lists that have not ended
-        self.values = 0  # read so far, before aliases are expanded: what is far too long is not read to its end
+        self.opened: list[Any] = []  # the start events of the mappings and lists that are still open
+        self.values = 0  # read so far, without copies by aliases: a text with too many is not read to its end
         # A byte that is not UTF-8 becomes a lone surrogate, which is among the forbidden characters.
         self.text = (text if isinstance(text, str) else text.decode(errors="surrogateescape")).removeprefix("\ufeff")
         self.lines = _LINE_BREAK.split(FORBIDDEN.sub("\ufffd", self.text))
@@ -123,11 +123,13 @@ class _Reader:
         self.events: Iterator[Any] = yaml.parse(self.text, Loader=_LOADER)
 
     def wrong(self, code: str, message: str, place: Place) -> None:
+        """Record a mistake; raise the SpecError if there are too many."""
         self.problems.append(Problem(code, message, place, source=line_at(self.lines, place)))
         if len(self.problems) == MISTAKES:
             raise self.error()
 
     def stop(self, code: str, message: str, place: Place) -> NoReturn:
+        """Record a mistake and raise the SpecError."""
         self.wrong(code, message, place)
         raise self.error()
 
@@ -135,12 +137,13 @@ class _Reader:
         return SpecError(in_order(self.problems))
 
     def place(self, mark: Any) -> Place:
-        if mark.line >= len(self.lines):  # the parser's end of a text without a last line break
+        """Return the place of a mark of the parser."""
+        if mark.line >= len(self.lines):  # the parser's end mark, in a text without a last line break
             return Place(self.name, len(self.lines), len(self.lines[-1]) + 1)
         return Place(self.name, mark.line + 1, mark.column + 1)
 
     def root(self) -> Node | None:
-        """The tree of the only document; None if there is none."""
+        """Return the tree of the only document; None if there is none."""
         try:
             next(self.events)
             event = next(self.events)
@@ -149,7 +152,7 @@ class _Reader:
             node = self.node(next(self.events), 0)
             next(self.events)
             event = next(self.events)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond Unicode, from the Python parser
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: yaml's Python parser, for an escape beyond Unicode
             self.refuse(error)
         if not isinstance(event, yaml.StreamEndEvent):
             self.stop("Y011", "a second document: a spec is one document", self.place(event.start_mark))
@@ -158,7 +161,7 @@ class _Reader:
         return node
 
     def node(self, event: Any, depth: int) -> Node:
-        """The value that begins with `event`, inside `depth` others."""
+        """Return the node that begins with `event`, at `depth` levels of nesting."""
         place = self.place(event.start_mark)
         self.values += 1
         if self.values > VALUES:
@@ -185,24 +188,26 @@ class _Reader:
         return node
 
     def inside(self) -> Iterator[Any]:
-        """The events up to the end of this collection; nodes take those of their own as they come."""
+        """Yield the first event of each item of this collection; `node` reads the other events of an item."""
         while not isinstance(event := next(self.events), yaml.CollectionEndEvent):
             yield event
 
     def alias(self, event: Any, place: Place) -> Any:
+        """Return the value at the anchor that an alias names."""
         name = event.anchor
         if name not in self.anchors:
             self.wrong("Y008", f"no anchor '&{name}' before this alias", place)
         elif self.anchors[name].value is _OPEN:
-            self.wrong("Y008", f"'*{name}' stands inside the value that it refers to", place)
+            self.wrong("Y008", f"'*{name}' is inside the value that it refers to", place)
         else:
             return self.anchors[name].value
         return _WRONG
 
     def mapping(self, depth: int) -> dict[str, Node]:
+        """Return the entries of the open mapping, without those whose key is wrong."""
         entries: dict[str, Node] = {}
         for event in self.inside():
-            self.values -= 1  # a key is no value
+            self.values -= 1  # a key does not count as a value
             key, child = self.node(event, depth), self.node(next(self.events), depth)
             child.key = key.place
             if key.value is _WRONG:
@@ -223,6 +228,7 @@ class _Reader:
         return entries
 
     def scalar(self, event: Any, place: Place) -> Any:
+        """Return the value of a scalar: text if it is quoted, otherwise by the core schema."""
         text = event.value
         if found := FORBIDDEN.search(text):
             self.wrong("Y012", no_character(found[0]), place)
@@ -237,20 +243,20 @@ class _Reader:
         return _WRONG
 
     def refuse(self, error: Exception) -> NoReturn:
-        """Stop where the parser gives up. What is wrong is read from the text there: parsers word it differently."""
+        """Raise a SpecError for a parser error. Parsers word them differently, so the text decides its message."""
         context, mark = getattr(error, "context_mark", None), getattr(error, "problem_mark", None)
-        said = f"{getattr(error, 'context', None)}: {getattr(error, 'problem', None)}"
+        reason = f"{getattr(error, 'context', None)}: {getattr(error, 'problem', None)}"
         if mark is None:
             self.stop("Y004", "not YAML: a character or an escape in it cannot be read", Place(self.name, 1, 1))
-        if "nesting depth" in said:  # some releases look ahead past 32 brackets, and stop at a limit of their own
+        if "nesting depth" in reason:  # some releases of the parser look ahead, and have a limit of their own
             self.stop("Y007", TOO_DEEP, self.place(mark))
         found, begins = self.text[mark.index : mark.index + 1], self.text[context.index :][:1] if context else ""
         inside: Any = self.opened[-1] if self.opened else None
         within = bool(inside) and context is not None and inside.start_mark.index == context.index
-        no_colon = "simple key" in said
+        no_colon = "simple key" in reason
         if no_colon or (found in (":", "\t") if not within else not inside.flow_style):
             self.refuse_glued(mark)
-        code, text, at = "Y004", f"{shown(found)} cannot stand here: quote the text around it, or {_CHECK}", mark
+        code, text, at = "Y004", f"{shown(found)} is not allowed here: quote the text around it, or {_CHECK}", mark
         if found == "\t":
             text = "a tab cannot indent: use spaces"
         elif no_colon:
@@ -275,7 +281,7 @@ class _Reader:
         self.stop(code, text, self.place(at))
 
     def expected(self, inside: Any) -> str:
-        """What a list or mapping that has begun lacks."""
+        """Return the message for what a list or mapping that is still open lacks."""
         is_list, opened = isinstance(inside, yaml.SequenceStartEvent), self.place(inside.start_mark)
         if inside.flow_style:
             what, end = ("list", "]") if is_list else ("mapping", "}")
@@ -284,7 +290,7 @@ class _Reader:
         return f"expected {lacking} in the column of its neighbours: {_CHECK}"
 
     def quoted(self, start: Any, mark: Any) -> tuple[str, str, Any]:
-        """An escape that is none, or a quote that is not closed: code, message, mark."""
+        """Return code, message and mark for an unknown escape, or for a quote that is not closed."""
         if "\\" not in self.text[max(0, mark.index - 2) : mark.index + 1]:
             return "Y004", "a quote that is not closed", start
         if _HEXADECIMAL.match(self.text, mark.index - 2):
@@ -293,7 +299,7 @@ class _Reader:
         return "Y004", f"{text}: in 'single quotes' a backslash is just a backslash", mark
 
     def refuse_glued(self, mark: Any) -> None:
-        """Stop at `key:value`, unless there is none, or it is known."""
+        """Raise a SpecError if the cause of a parser error is a `key:value` without a space."""
         if glued := _glued(self.lines, mark.line, mark.column):
             place, text = Place(self.name, *glued[:2]), glued[2].replace(":", ": ", 1)
             if any(problem.place == place for problem in self.problems):
@@ -306,7 +312,7 @@ _FIRST = re.compile(rf"\s*(?:- +)*(?={_GLUED.pattern})")
 
 
 def _glued(lines: list[str], index: int, column: int) -> tuple[int, int, str] | None:
-    """Line, column and text of `key:value`, on the line where the parser gives up or on those right above it."""
+    """Return line, column and text of a `key:value` without a space, on the line of a parser error or right above."""
     here = [found for found in _GLUED.finditer(lines[index]) if found.start() <= column] if index < len(lines) else []
     if here:
         return index + 1, here[-1].start() + 1, here[-1][0]
@@ -322,7 +328,7 @@ def _glued(lines: list[str], index: int, column: int) -> tuple[int, int, str] | 
 
 
 def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
-    """Line and column of what stands alone on a line, where the parser takes the next line's key for its end."""
+    """Return line and column of a line's text if it lacks a colon; the parser error is at the next line's colon."""
     found = re.match(r"( *)[A-Za-z_]\w*(?! *#)[^:#]*$", lines[index]) if index >= 0 else None
     return (index + 1, len(found[1]) + 1) if found else None
 

@@ -1,4 +1,4 @@
-"""Plain data to a Spec: the envelope, its reading and changes, what fits, messages, the schema, points of a sweep."""
+"""Reads and checks a spec: sections, changes, messages, what fits together, JSON Schema, points of a sweep."""
 
 from __future__ import annotations
 

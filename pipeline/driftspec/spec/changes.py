@@ -1,4 +1,4 @@
-"""What the command line, or a call, says on top of a spec: values set, appended and removed."""
+"""Changes to a spec by the command line or a Python call: values set, appended and removed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes in order: --set, then --unset, then the options that stand for a key."""
+    """Changes to a spec, in order: --set, then --unset, then the options that each set one key."""
 
     sets: Sequence[str] = ()
     unsets: Sequence[str] = ()
     options: tuple[tuple[str, str, Any], ...] = ()  # (flag, path, value), e.g. ("--seed", "seed", 3)
 
     def apply(self, document: source.Document, registry: Registry | None = None) -> source.Document:
-        """The document with every change made in order. SpecError lists each that cannot be.
+        """Return the document with every change made, in order. SpecError lists each change that cannot be made.
 
-        With a registry `evaluate+=` appends to the metrics that the dynamics names, where the document has none.
+        With a registry, `evaluate+=` appends to the default metrics of the dynamics if the document lists no metrics.
         """
         found: list[Problem] = []
         for change in self._each(registry):
@@ -60,7 +60,7 @@ def _set(document: source.Document, text: str, name: str, registry: Registry | N
 
 
 def _metrics_by_default(document: source.Document, registry: Registry) -> list[str]:
-    """What is measured where a spec does not say; none where its dynamics is not known."""
+    """Return the default metrics of the document's dynamics; none if the dynamics is unknown."""
     body = document.data.get("dynamics")
     name = body.get("type") if isinstance(body, dict) else body
     found = registry.look_up(Dynamics.kind, name, Dynamics)[0] if isinstance(name, str) else None

@@ -1,6 +1,6 @@
 """The spec: plain data with places -> a frozen `Spec` of validated components, or every mistake at once.
 
-This page is the envelope alone: sections and what they hold. The keys of a component are the component's own.
+This file defines the sections of a spec and what each holds. A component defines its own keys.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from driftspec.spec.suggestions import Part
 
 
 class Section(BaseModel):
-    """A part of the spec that is no component."""
+    """A section of the spec that is not a component."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
@@ -57,62 +57,60 @@ class Section(BaseModel):
 class Runtime(Section):
     """Where and in which precision a run computes."""
 
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="cpu, cuda or cuda:1")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="cpu, mps, cuda or cuda:1")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and batches")
-    threads: int = Field(1, ge=1, description="torch's threads; one is the fastest for small matrices")
+    threads: int = Field(1, ge=1, description="number of torch threads; one is the fastest for small matrices")
 
 
 class EarlyStopping(Section):
     """Training ends when the validation loss, with fixed noise, has not improved for `patience` checks."""
 
     patience: int = Field(10, ge=1, description="checks without improvement before training ends")
-    every: int = Field(100, ge=1, description="steps from one check to the next")
-    min_delta: float = Field(0.0, ge=0, description="what counts as an improvement")
+    every: int = Field(100, ge=1, description="optimiser steps between two checks")
+    min_delta: float = Field(0.0, ge=0, description="the smallest change that counts as an improvement")
 
 
 class Train(Section):
-    """How parameters are fitted."""
+    """How the parameters are trained."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(
-        256, ge=1, description="rows a step; left to its default, all training rows where they are fewer"
-    )
-    optimizer: Optimizer = default("adam", "how parameters are moved")
+    batch_size: int = Field(256, ge=1, description="rows per step; if not given, at most the number of training rows")
+    optimizer: Optimizer = default("adam", "how the parameters are updated")
     schedule: Schedule = default("constant", "how the learning rate changes with the step")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: as it comes")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: no limit")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the averaged weights that are evaluated; null: none"
+        None, gt=0, lt=1, description="decay of the moving average of the weights, which is evaluated; null: no average"
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="ends training when the validation loss no longer improves; null: after all steps"
+        None, description="ends training when the validation loss no longer improves; null: training takes all steps"
     )
-    monitor: Metric | None = Field(None, description="a metric in place of the validation loss")
-    checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next")
-    log_every: int = Field(10, ge=1, description="steps from one record to the next")
+    monitor: Metric | None = Field(None, description="a metric that is measured in place of the validation loss")
+    checkpoint_every: int = Field(200, ge=1, description="optimiser steps between two checkpoints")
+    log_every: int = Field(10, ge=1, description="optimiser steps between two records in train.jsonl")
 
 
 class Sample(Section):
-    """What is drawn."""
+    """How many samples are drawn."""
 
-    count: int = Field(10000, ge=1, description="samples in all, over every chain")
+    count: int = Field(10000, ge=1, description="number of samples, over all chains together")
 
 
 class Sweep(Section):
-    """Many runs from one spec. A grid's points are every combination; of a list and a grid, each with each."""
+    """Many runs from one spec: every combination of a grid's values, each point of a list, or each pair of the two."""
 
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = Field(
-        None, min_length=1, description="for each dotted key, as --set takes it, its values; the last key changes first"
+        None, min_length=1, description="a list of values for each dotted key, as in --set; the last key varies fastest"
     )
     list: tuple[dict[str, Any], ...] | None = Field(
         None,
-        description="points one by one, each a mapping of dotted keys to values",
+        description="single points, each a mapping of dotted keys to values",
         json_schema_extra={"minItems": 1},
     )
 
     @field_validator("list")
     @classmethod
     def _not_empty(cls, points: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
-        if points == ():  # Pydantic's own min_length counts a point that is no mapping as none
+        if points == ():  # Pydantic's own min_length does not count a point that is not a mapping
             raise PydanticCustomError("too_short", "", {"actual_length": 0, "min_length": 1})
         return points
 
@@ -124,36 +122,40 @@ class Sweep(Section):
 
 
 class Spec(Section):
-    """One run."""
+    """The spec of one run."""
 
-    version: Literal[1] = Field(description="of the spec's format")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="names the folder below runs/")
-    seed: int = Field(0, ge=0, lt=2**63, description="the root of every random stream")
+    version: Literal[1] = Field(description="the version of the spec format")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="the name of the run and of its folder below runs/"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="the seed of every random stream")
     runtime: Runtime = Field(default_factory=Runtime, description="device, precision, threads")
-    # First among the components, for the others take over what it says.
-    solver: Solver | None = Field(None, description="for the estimator, sampler and metrics that name none")
-    data: Data | None = Field(None, description="which distribution")
-    dynamics: Dynamics = Field(description="which ODE or SDE")
-    estimator: Estimator | None = Field(None, description="what is optimised")
-    sampler: Sampler | None = Field(None, description="how samples are drawn; null: as the dynamics says")
-    train: Train | None = Field(None, description="how parameters are fitted")
-    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: what the dynamics says")
-    sample: Sample | None = Field(None, description="what is drawn")
-    trackers: tuple[Tracker, ...] | None = Field(None, description="who is told how the run goes; it changes no result")
-    sweep: Sweep | None = Field(None, description="many runs from one spec: run-spec sweep")
+    # Before the other components, because each of them may take over this solver.
+    solver: Solver | None = Field(None, description="the solver for estimators, samplers and metrics without one")
+    data: Data | None = Field(None, description="the distribution of the data")
+    dynamics: Dynamics = Field(description="the ODE or SDE of the model")
+    estimator: Estimator | None = Field(None, description="the loss that training minimises")
+    sampler: Sampler | None = Field(None, description="how samples are drawn; null: the dynamics' default")
+    train: Train | None = Field(None, description="how the parameters are trained")
+    evaluate: tuple[Metric, ...] | None = Field(None, description="what is measured; null: the dynamics' default")
+    sample: Sample | None = Field(None, description="how many samples are drawn")
+    trackers: tuple[Tracker, ...] | None = Field(
+        None, description="loggers that receive the events of the run; they change no result"
+    )
+    sweep: Sweep | None = Field(None, description="many runs from one spec, started by run-spec sweep")
 
     _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
 
     @property
     def scorers(self) -> tuple[Metric, ...]:
-        """The metrics that know log p: the spec's own, then those its dynamics names; the first answers for the run."""
+        """The metrics that compute log p: the spec's own, then the dynamics' default ones. A run uses the first."""
         own = [metric for metric in self.evaluate or () if "log_prob" in metric.offers()]
         return (*own, *self._default_scorers)
 
     @field_validator("version", mode="before")
     @classmethod
     def _whole(cls, version: Any) -> Any:
-        if isinstance(version, (bool, float)):  # of which Pydantic takes true and 1.0 for 1
+        if isinstance(version, (bool, float)):  # Pydantic would accept true and 1.0 as 1
             raise PydanticCustomError("literal_error", "", {"expected": "1"})
         return version
 
@@ -162,23 +164,23 @@ class Spec(Section):
     def _take_over(cls, body: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Solver | None:
         solver: Solver | None = handler(body)
         if solver is not None and info.context is not None:
-            # As written: each component that takes it over fills in its own defaults.
+            # As written, without defaults: those are filled in where a component takes the solver over.
             info.context["shared"] = {"solver": body}
         return solver
 
     def resolved(self) -> dict[str, Any]:
-        """Every default filled in; running it gives the same run."""
+        """Return the spec as plain data with every default filled in; running that gives the same run."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
 
     def setting(self) -> Setting:
-        """Return what a component of this spec can see of the others."""
+        """Return the parts of this spec that its components may read when they check themselves."""
         return Setting(
             self.dynamics, self.data, self.sampler, self.sample.count if self.sample else None, self.estimator,
             self.train.steps if self.train else None, self.train.optimizer if self.train else None, self.runtime.dtype,
         )  # fmt: skip
 
     def components(self) -> dict[source.KeyPath, Component]:
-        """Every component that has a use, with its path, outer before inner."""
+        """Return every component that is used, with its path, outer components before inner ones."""
         found: dict[source.KeyPath, Component] = {}
 
         def visit(value: object, path: source.KeyPath, unused: frozenset[str]) -> None:
@@ -198,21 +200,21 @@ class Spec(Section):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A spec, the text it came from and where everything in it stands."""
+    """A spec, the text it was read from, and the document with the place of every value."""
 
     spec: Spec
     document: source.Document
     text: bytes
-    root: Path  # the folder relative paths start from
-    values: Mapping[str, Any] = field(default_factory=dict)  # what makes it a point of a sweep, by dotted key
-    points: tuple[Loaded, ...] = ()  # of a sweep, whose `spec` is its first point's and whose `document` is the whole
+    root: Path  # the folder from which relative paths start
+    values: Mapping[str, Any] = field(default_factory=dict)  # the values of this point of a sweep, by dotted key
+    points: tuple[Loaded, ...] = ()  # of a sweep; its `spec` is that of the first point
 
 
 def read(path: str | Path, registry: Registry, changes: Changes = NONE, allow_outside: bool = False) -> Loaded:
-    """The spec in a file, its base merged in and the command line's changes made. SpecError lists every mistake.
+    """Return the spec in a file, merged over its base, with the changes made. SpecError lists every mistake.
 
-    Links followed, both files lie in the folder of `path`, in the current directory, or below one of them, unless
-    `allow_outside`: a stranger's spec makes no message quote another file.
+    Both files, links followed, must be in the folder of `path`, in the current directory, or below one of them, unless
+    `allow_outside`. So a spec from a stranger cannot make a message quote another file.
     """
     path = Path(path)
     document, text = extends.read(path, {*Spec.model_fields, "extends"}, allow_outside)
@@ -220,7 +222,7 @@ def read(path: str | Path, registry: Registry, changes: Changes = NONE, allow_ou
 
 
 def from_text(text: str, name: str, root: Path, registry: Registry, changes: Changes = NONE) -> Loaded:
-    """The spec in a text, which messages call by `name`, as `read` makes it of a file in the folder `root`."""
+    """Return the spec in a text, as `read` does for a file in the folder `root`. Messages call the text `name`."""
     return _changed(source.parse(text, name), registry, text.encode(), root, changes, allow_outside=False)
 
 
@@ -233,7 +235,7 @@ def _changed(
 
 
 def loaded(document: source.Document, registry: Registry, text: bytes, root: Path) -> Loaded:
-    """The spec in a document; of a sweep every point, and each mistake once however many points have it."""
+    """Return the spec in a document, with every point of its sweep. A mistake of several points is listed once."""
     if document.data.get("sweep") is None:
         return Loaded(validate(document, registry), document, text, root)
     points: list[Loaded] = []
@@ -251,7 +253,10 @@ def loaded(document: source.Document, registry: Registry, text: bytes, root: Pat
 
 
 def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
-    """What is wrong with a sweep as such, and beside it with the spec around it, save what its points may yet give."""
+    """Return the mistakes in the section 'sweep' and, if there are any, also those in the other sections.
+
+    A missing key of another section is not listed, because the points may give it.
+    """
     try:
         TypeAdapter(dict[str, Sweep]).validate_json(json.dumps({"sweep": document.data["sweep"]}))
         found = sweep.conflicts(document)
@@ -266,19 +271,19 @@ def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
 
 
 def _error(found: Iterable[Problem]) -> SpecError | PluginError:
-    """In order of place; a PluginError if each is a plugin's."""
+    """Return the exception for these problems, in order of place: PluginError if every error is a plugin's."""
     return refusal(in_order(found))
 
 
 def _extended(document: source.Document, folder: Path, allow_outside: bool = False) -> source.Document:
-    """The base with the document over it."""
+    """Return the base that the document names, with the document over it."""
     return extends.extended(document, folder, {*Spec.model_fields, "extends"}, allow_outside)
 
 
 def validate(document: source.Document, registry: Registry) -> Spec:
-    """The envelope and every component in it, in one pass; then what the dynamics names by default.
+    """Return the spec in a document, with every component in it validated and the defaults of the dynamics filled in.
 
-    SpecError lists every mistake; PluginError if each of them is a plugin's.
+    SpecError lists every mistake; it is a PluginError if every mistake is a plugin's.
     """
     context: dict[str, Any] = {"registry": registry}
     try:
@@ -299,12 +304,12 @@ def validate(document: source.Document, registry: Registry) -> Spec:
 
 
 def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
-    """The metrics that the dynamics names, with what the spec says for all: its solver."""
+    """Return the default metrics of the dynamics, with the solver of the spec."""
     return tuple(_by_name(Metric, name, context) for name in spec.dynamics.default_metrics)
 
 
 def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
-    """The metrics that know log p of those the dynamics names; none where a plugin they come from is not there."""
+    """Return the default metrics of the dynamics that compute log p; none if the plugin of one is missing."""
     with contextlib.suppress(ValidationError):
         return tuple(metric for metric in _default_metrics(spec, context) if "log_prob" in metric.offers())
     return ()
@@ -313,7 +318,10 @@ def _default_scorers(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
 def _parts(
     data: Any, model: type[BaseModel], registry: Registry, path: source.KeyPath = ()
 ) -> Iterator[tuple[source.KeyPath, Part]]:
-    """Each part that the spec has, or has by default, outer before inner, as far as types are known."""
+    """Yield each part of the spec with its path, outer parts before inner ones: those given and those by default.
+
+    A component whose type is unknown is left out.
+    """
     yield path, Part(model)
     for name, info in model.model_fields.items():
         body = data.get(name, info.default) if isinstance(data, dict) else info.default

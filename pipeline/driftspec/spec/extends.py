@@ -1,8 +1,7 @@
-"""The files that a spec is read from: its own and its base's, which `extends` names.
+"""Reads the files of a spec: its own file, and that of the base that `extends` names.
 
-A stranger's spec may name any file, and may be a link to one. So both files lie in the spec's folder, in the current
-directory or below one of them, unless that is allowed otherwise; and of a file that is not a spec no message quotes a
-word.
+A spec from a stranger may name any file, or be a link to one. So both files must be in the spec's folder, in the
+current directory or below one of them, unless --allow-outside is given. No message quotes a file that is not a spec.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ OUTSIDE = "leads out of the spec's folder and of the current directory; allow it
 
 
 def read(path: Path, keys: Collection[str], allow_outside: bool = False) -> tuple[source.Document, bytes]:
-    """The document in a file, and its text. `keys` are those of a spec."""
+    """Return the document in a file, and the text of the file. `keys` are the keys of a spec."""
     outside = _leads_outside(path, path.parent)
     if outside and not allow_outside:
         raise SpecError(Problem("Y001", f"is a link that {OUTSIDE}", Place(str(path))))
@@ -30,7 +29,7 @@ def read(path: Path, keys: Collection[str], allow_outside: bool = False) -> tupl
 def extended(
     document: source.Document, folder: Path, keys: Collection[str], allow_outside: bool = False
 ) -> source.Document:
-    """The base that a document names, relative to a folder, with the document over it."""
+    """Return the base that a document names, relative to a folder, with the document over it. SpecError Y013."""
     name, place = document.data["extends"], document.place(("extends",))
 
     def refused(text: str) -> SpecError:
@@ -46,7 +45,7 @@ def extended(
         raise refused(f"the base {shown(name)} {error.problems[0].message}") from None
     base = _discreetly_parsed(text, str(folder / name), keys)
     if not _resembles_a_spec(base.data, keys):
-        raise refused(f"the base {shown(name)} is not a spec: its keys are not those of one")
+        raise refused(f"the base {shown(name)} is not a spec: most of its keys are unknown")
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
         raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))
@@ -56,12 +55,12 @@ def extended(
 def _leads_outside(path: Path, folder: Path) -> bool:
     try:
         return not regular.is_inside(path, folder, Path.cwd())
-    except (OSError, ValueError):  # which reading it says: no file has this name
+    except (OSError, ValueError):  # no file has this name: reading it raises the error
         return False
 
 
 def _discreetly_parsed(text: bytes, name: str, keys: Collection[str]) -> source.Document:
-    """The document in a text. If the text is not a spec, the message about what is wrong quotes no word of it."""
+    """Return the document in a text. If the text is not a spec, the messages of the SpecError do not quote it."""
     try:
         return source.parse(text, name)
     except SpecError as error:
@@ -71,7 +70,7 @@ def _discreetly_parsed(text: bytes, name: str, keys: Collection[str]) -> source.
 
 
 def _resembles_a_spec(given: Iterable[str], keys: Collection[str]) -> bool:
-    """Whether more than half of these are keys of a spec."""
+    """Return whether more than half of the given keys are keys of a spec."""
     there = set(given)
     return len(there) < 2 * len(there & {*keys})
 

@@ -1,6 +1,6 @@
-"""What fits what: the capabilities of components, and everything in a spec that does not go together.
+"""Checks that the components and values of a spec fit together, by the capabilities that components offer and need.
 
-Both are asked of validated components alone: no tensor is made and no data are read.
+The checks read validated components only: they make no tensor and read no data.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from driftspec.spec.envelope import Loaded, Spec, Train
 from driftspec.spec.wording import place_of
 
 ADJECTIVES = frozenset({"smooth", "trainable"})
-"""Capabilities that say how a component is, not what it has to give."""
+"""Capabilities that describe a component; each of the others is something that it provides."""
 
 
 TIMELESS = "timeless"
-"""What a need may be spared by beside capabilities: that both ends of a dynamics' time are one."""
+"""A value of `Need.unless` that is not a capability: the dynamics' start time and end time are equal."""
 
 TRAINED = frozenset({"velocity", "score", "energy", "log_prob"})
-"""Capabilities that a dynamics with something to train has from what it trains."""
+"""Capabilities that a trainable dynamics gets by training."""
 
 STALE = 0.05
-"""A share of the initial weights in their average that is worth a word."""
+"""A warning is given if the initial weights are more than this share of the averaged weights."""
 
 
 def met(need: Need, other: Component | None) -> bool:
-    """Whether this component, if there is one, offers what is needed, or is such that there is no need."""
+    """Return whether a component offers what is needed, or makes it unnecessary. False if there is no component."""
     if other is None:
         return False
     timeless = isinstance(other, Dynamics) and len({*other.times()}) == 1
@@ -44,15 +44,15 @@ def met(need: Need, other: Component | None) -> bool:
 
 
 def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
-    """Everything that these stages use and that does not fit together, in order of place; of a sweep at any point.
+    """Return what does not fit together in the parts of a spec that these stages use, in order of place.
 
-    No tensor is made.
+    For a sweep, return the problems of all points. No tensor is made.
     """
     if loaded.points:
         return in_order(dict.fromkeys(problem for point in loaded.points for problem in check(point, stages)))
     spec, document = loaded.spec, loaded.document
     sections = list(_sections(spec))
-    # With a section missing, what stands around a component is not known yet.
+    # If a section is missing, components cannot check the sections around them yet.
     parts = [
         _metrics(spec, stages),
         _needs(spec, document, stages),
@@ -65,7 +65,7 @@ def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
 
 
 def used(spec: Spec, stages: Collection[str]) -> dict[KeyPath, Component]:
-    """The components that these stages use, with their paths."""
+    """Return the components that these stages use, with their paths."""
     draws = "sample" in stages or any(metric.reads_draws() for metric in measured(spec, stages))
     asked = {"train": "train" in stages, "estimator": "train" in stages, "evaluate": "evaluate" in stages}
     asked["sampler"] = draws
@@ -73,12 +73,12 @@ def used(spec: Spec, stages: Collection[str]) -> dict[KeyPath, Component]:
 
 
 def measured(spec: Spec, stages: Collection[str]) -> tuple[Metric, ...]:
-    """The metrics that these stages measure."""
+    """Return the metrics that these stages measure."""
     return spec.evaluate or () if "evaluate" in stages else ()
 
 
 def unread(loaded: Loaded, files: Files) -> list[Problem]:
-    """A data file that is not where the spec says, as a warning: checking reads no data, running does."""
+    """Return a warning if the data file is missing or not allowed. It is looked for, but not read."""
     data = loaded.spec.data
     if data is None or (name := data.file()) is None:
         return []
@@ -91,20 +91,21 @@ def unread(loaded: Loaded, files: Files) -> list[Problem]:
 
 
 def errors(problems: Sequence[Problem]) -> list[Problem]:
-    """Those that a spec cannot run with; the others are warnings."""
+    """Return the problems that prevent a run; the others are warnings."""
     return [problem for problem in problems if problem.severity == "error"]
 
 
 def missing_libraries(spec: Spec, document: Document, stages: Collection[str] = STAGES) -> list[Problem]:
-    """Libraries that the components in these stages need and that are not installed here."""
+    """Return a problem for each library that the components of these stages need and that is not installed."""
     return [problem_at(document, *one) for one in _libraries(spec, stages)]
 
 
 Found = Iterator[tuple[str, str, KeyPath] | tuple[str, str, KeyPath, str]]
-"""Code, message, where (the value's place, or where it is absent that of the section's key); a severity below error."""
+"""(code, message, path) or (code, message, path, severity). The severity is "error" if it is not given."""
 
 
 def problem_at(document: Document | None, code: str, message: str, path: KeyPath, severity: str = "error") -> Problem:
+    """Return the problem at the place of `path`, or of the section around it; without a document, with no place."""
     if document is None:
         return Problem(code, message, severity=severity)
     place = place_of(document, path)
@@ -112,7 +113,7 @@ def problem_at(document: Document | None, code: str, message: str, path: KeyPath
 
 
 def _sections(spec: Spec) -> Found:
-    """Sections that go together."""
+    """Yield the sections that are missing although other sections need them."""
     if spec.estimator is None and spec.train is not None:
         yield "X302", "section 'train' needs an 'estimator' beside it: the two come together", ("train", "estimator")
     if spec.estimator is not None and spec.train is None:
@@ -122,7 +123,7 @@ def _sections(spec: Spec) -> Found:
 
 
 def _libraries(spec: Spec, stages: Collection[str]) -> Found:
-    """What must be installed, and is looked for without an import."""
+    """Yield libraries that are not installed. They are looked for without importing them."""
     for path, component in used(spec, stages).items():
         for module, wanted in component.libraries.items():
             if find_spec(module) is None:
@@ -134,7 +135,7 @@ def _lacks_data(spec: Spec) -> bool:
 
 
 def _metrics(spec: Spec, stages: Collection[str]) -> Found:
-    """Metrics told apart by name, and samples enough for each."""
+    """Yield metrics that have the same name, read more samples than are drawn, or cannot monitor training."""
     keys: set[str] = set()
     drawless: list[tuple[KeyPath, Metric]] = []
     for index, metric in enumerate(measured(spec, stages)):
@@ -160,22 +161,22 @@ def _metrics(spec: Spec, stages: Collection[str]) -> Found:
 
 
 def unable_to_monitor(metric: Metric) -> str:
-    """The message for a metric of draws that is to watch training."""
+    """Return the message for a metric that monitors training, but reads samples that are drawn afterwards."""
     return f"{metric.label} cannot monitor training: it reads the run's samples, drawn afterwards"
 
 
 def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
-    """Each need that nobody meets, once: of a component its first, and with it every component that has the same."""
+    """Yield each need that is not met, with all components that have it: the first error of each, and its warnings."""
     there: dict[str, Component | None] = {
         "dynamics": spec.dynamics, "data": spec.data or spec.dynamics.target_law(),
         "sampler": spec.sampler, "estimator": spec.estimator,
     }  # fmt: skip
-    said = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
+    reported = {"data": _lacks_data(spec), "estimator": spec.train is not None and spec.estimator is None}
     unmet: dict[tuple[str, tuple[str, ...], str], list[tuple[KeyPath, Component, Need]]] = {}
     for path, component in used(spec, stages).items():
-        lends = isinstance(component, Trace) and len(path) > 1  # its divergence alone: what it trains with has no use
+        lends = isinstance(component, Trace) and len(path) > 1  # it only computes a divergence here, and trains nothing
         for need in () if lends else component.needs():
-            if not met(need, there.get(need.kind)) and not said.get(need.kind):
+            if not met(need, there.get(need.kind)) and not reported.get(need.kind):
                 same = unmet.setdefault((need.kind, need.any_of, need.severity), [])
                 if not any(path[: len(outer)] == outer for outer, _, _ in same):
                     same.append((path, component, need))
@@ -199,12 +200,12 @@ def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
 
 
 def _same(others: Sequence[Component]) -> str:
-    """ "; the same for metric 'nll', metric 'ksd'"."""
+    """Return "; the same for metric 'nll', metric 'ksd'", or "" if there are no others."""
     return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
 
 
 def wanted(need: Need) -> str:
-    """ "a noise_kernel", "an energy or a score", "a smooth dynamics", and why."""
+    """Return a need in words, and why: "a noise_kernel", "an energy or a score", "a smooth dynamics"."""
     words = []
     for name in need.any_of:
         article = "" if name.endswith("s") or need.kind == "data" else "an " if name[0] in "aeiou" else "a "
@@ -213,7 +214,7 @@ def wanted(need: Need) -> str:
 
 
 def _given(kind: str, other: Component | None, need: Need, document: Document) -> str:
-    """What there is in its place, and where."""
+    """Return what the spec has instead, and where."""
     if other is None:
         return f"the spec has no {kind}"
     place = f" ({place_of(document, (kind,))})" if (kind,) in document.marks else ""
@@ -224,24 +225,25 @@ def _given(kind: str, other: Component | None, need: Need, document: Document) -
 
 
 def laws(spec: Spec, dim: int | None = None, stages: Collection[str] = STAGES) -> Found:
-    """Distributions over one space: of `dim` dimensions once the data are read, else of the first one's."""
-    said = "the data have"
-    for path, law in used(spec, stages).items():
-        if isinstance(law, Data) and law.dim() not in (None, dim):
+    """Yield distributions whose dimension differs from `dim`, the data's, or if it is None, from the first one's."""
+    expected = "the data have"
+    for path, one in used(spec, stages).items():
+        if isinstance(one, Data) and one.dim() not in (None, dim):
             if dim is not None:
-                yield "X301", f"{'.'.join(map(str, path))}: {law.label} has {law.dim()} dimensions, {said} {dim}", path
+                where = ".".join(map(str, path))
+                yield "X301", f"{where}: {one.label} has {one.dim()} dimensions, {expected} {dim}", path
             else:
-                dim, said = law.dim(), f"{law.label} has"
+                dim, expected = one.dim(), f"{one.label} has"
 
 
 def _own(spec: Spec, document: Document, stages: Collection[str]) -> Found:
-    """What components themselves find wrong with what stands around them."""
+    """Yield the problems that a component finds in the components and values around it."""
     around = spec.setting()
     components = used(spec, stages)
     for path, component in components.items():
         if isinstance(component, Solver) and path not in document.marks:
-            continue  # a solver that stands elsewhere, or by default, is told of there or not at all
-        inner = component is not spec.sampler and isinstance(component, Sampler)  # its chains are its owner's
+            continue  # a solver taken over is checked at its own place; a default is not checked
+        inner = component is not spec.sampler and isinstance(component, Sampler)  # its owner sets the chains
         owner = components.get(path[:-1])
         double = isinstance(owner, Metric) and path[-1] in owner.in_float64
         here = replace(around, count=None if inner else around.count, dtype="float64" if double else around.dtype)
@@ -251,9 +253,9 @@ def _own(spec: Spec, document: Document, stages: Collection[str]) -> Found:
 
 
 def _train(spec: Spec, stages: Collection[str]) -> Found:
-    """Numbers that cannot work with the rest."""
+    """Yield values of `runtime`, `data.split` and `train` that conflict with the rest of the spec."""
     if spec.runtime.device == "mps" and spec.runtime.dtype == "float64":
-        yield "X303", "'dtype' in runtime is 'float64': 'mps' computes in float32 alone", ("runtime", "dtype")
+        yield "X303", "'dtype' in runtime is 'float64': 'mps' computes only in float32", ("runtime", "dtype")
     split = spec.data.split if spec.data is not None else (1.0, 0.0, 0.0)
     if abs(sum(split) - 1) > 1e-9 or min(split) < 0 or split[0] == 0:
         text = f"'split' in data is {list(split)}: it takes fractions for training (more than 0), validation and test"
@@ -270,33 +272,33 @@ def _train(spec: Spec, stages: Collection[str]) -> Found:
         yield from _lengths(spec.train) if "train" in stages else ()
     elif spec.estimator is None and "trainable" in capabilities(spec.dynamics) and _learned(spec, stages):
         text = f"{spec.dynamics.label} has something to train, and the spec trains nothing"
-        yield "X302", f"{text}: what is asked of it comes from the weights it begins with", ("dynamics",), "warning"
+        yield "X302", f"{text}: all results come from its initial weights", ("dynamics",), "warning"
 
 
 def _learned(spec: Spec, stages: Collection[str]) -> bool:
-    """Whether anything asks the dynamics for what training gives it; a drift or a kernel of noise may be known."""
+    """Return whether a component needs what the dynamics has only after training, unlike a drift or noise kernel."""
     needs = (need for component in used(spec, stages).values() for need in component.needs())
     return any(need.kind == "dynamics" and TRAINED & {*need.any_of} for need in needs)
 
 
 def _lengths(train: Train) -> Found:
-    """Numbers of steps that the number of steps in all makes pointless."""
+    """Yield keys of `train` whose values do not suit its number of steps."""
     steps, stopping = train.steps, train.early_stopping
-    said = f"'early_stopping' in train cannot end {steps} steps of training sooner"
+    text = f"'early_stopping' in train cannot end {steps} steps of training sooner"
     if stopping is not None and stopping.patience * stopping.every >= steps:
-        text = f"{said}: it waits {stopping.patience} checks, one every {stopping.every} steps"
+        text = f"{text}: it waits {stopping.patience} checks, one every {stopping.every} steps"
         yield "X303", text, ("train", "early_stopping"), "warning"
     elif train.monitor and not train.monitor.wanted() and not stopping and train.checkpoint_every > steps:
-        text = f"'monitor' in train is asked every {train.checkpoint_every} steps (checkpoint_every): in {steps}, never"
+        text = f"'monitor' in train is never measured: checkpoint_every is {train.checkpoint_every}, steps is {steps}"
         yield "X303", text, ("train", "monitor"), "warning"
     if train.ema is not None and train.ema**steps > STALE:
-        share = f"{train.ema**steps:.0%} of the average are still the weights that training began with"
+        share = f"{train.ema**steps:.0%} of the average are still the initial weights"
         yield "X303", f"'ema' in train is {train.ema:g}: after {steps} steps {share}", ("train", "ema"), "warning"
 
 
 def enough_rows(spec: Spec, train: int, validation: int) -> Found:
-    """Rows enough for training, known at once where the data are drawn, and after reading where they are a file."""
-    if spec.train is not None and spec.train.batch_size > train and _says_batch_size(spec.train):
+    """Yield a problem if the training rows or validation rows are too few for the section `train`."""
+    if spec.train is not None and spec.train.batch_size > train and _gives_batch_size(spec.train):
         text = (
             f"'batch_size' in train is {spec.train.batch_size}: it must be at most the number of training rows, {train}"
         )
@@ -307,13 +309,14 @@ def enough_rows(spec: Spec, train: int, validation: int) -> Found:
 
 
 def fitted_to(spec: Spec, rows: int) -> Spec:
-    """The spec with a batch of all its training rows, where they are fewer than the batch that it has by default."""
-    if spec.train is None or spec.train.batch_size <= rows or _says_batch_size(spec.train):
+    """Return the spec with its batch size reduced to `rows`, all training rows, if it is a default and larger."""
+    if spec.train is None or spec.train.batch_size <= rows or _gives_batch_size(spec.train):
         return spec
     return spec.model_copy(update={"train": spec.train.model_copy(update={"batch_size": rows})})
 
 
-def _says_batch_size(train: Train) -> bool:
+def _gives_batch_size(train: Train) -> bool:
+    """Return whether the spec gives the batch size, which is otherwise a default."""
     return "batch_size" in train.model_fields_set
 
 

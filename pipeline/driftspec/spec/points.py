@@ -1,9 +1,9 @@
-"""The points of a sweep: many documents from one, each with some of its values replaced.
+"""The points of a sweep: many documents made from one, each with some of its values replaced.
 
-    sweep: {grid: {train.optimizer.lr: [1e-3, 1e-2], seed: [0, 1, 2]}}      six points, the last key changes first
-    sweep: {list: [{train.steps: 10, seed: 1}, {train.steps: 20}]}          two; beside a grid, each with all of it
+    sweep: {grid: {train.optimizer.lr: [1e-3, 1e-2], seed: [0, 1, 2]}}      six points, the last key varies fastest
+    sweep: {list: [{train.steps: 10, seed: 1}, {train.steps: 20}]}          two points; a grid is combined with each
 
-Keys are dotted paths as `--set` takes them. A value keeps its place in the text, and so does what is wrong with it.
+Keys are dotted paths as `--set` takes them. A value keeps its place in the text, where its mistakes are reported.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from driftspec.errors import Place, Problem, SpecError
 from driftspec.source.document import Document, Node, assign, document_of, dotted, tree_of, unset
 
 POINTS = 1_000
-"""The most that one sweep may have."""
+"""The largest number of points of one sweep."""
 FIXED = ("version", "extends", "sweep")
-"""What is the same at every point."""
+"""Keys that have the same value at every point and cannot be swept."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One value for one key; `key` stands at `here`."""
+    """One value for one key; `here` is the place of the key."""
 
     key: str
     here: Place
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of choices, and the document they are made in."""
+    """One combination of choices, and the document that they change."""
 
     base: Document
     choices: tuple[Choice, ...]
@@ -48,7 +48,7 @@ class Point:
         return {choice.key: choice.value().data for choice in self.choices}
 
     def document(self) -> Document:
-        """The document with every choice made in order. SpecError lists each that cannot be."""
+        """Return the document with every choice made, in order. SpecError lists each choice that cannot be made."""
         document, found = self.base, list[Problem]()
         for choice in self.choices:
             try:
@@ -61,7 +61,7 @@ class Point:
 
 
 def points(document: Document) -> Iterator[Point]:
-    """Every point of a well-formed sweep, a list's points outermost."""
+    """Yield every point of a well-formed sweep: for each point of the list, every combination of the grid."""
     rows, columns = _choices(document)
     base = unset(document, "sweep", "sweep")
     for row in rows:
@@ -70,23 +70,23 @@ def points(document: Document) -> Iterator[Point]:
 
 
 def conflicts(document: Document) -> list[Problem]:
-    """What is wrong with the points of a well-formed sweep before any is looked at."""
+    """Return what is wrong with the number of points and the keys of a well-formed sweep."""
     rows, columns = _choices(document)
     count, place = len(rows) * math.prod(map(len, columns)), document.place(("sweep",), key=True)
     if count > POINTS:
         return [_problem(document, f"the sweep has {count:,} points: at most {POINTS:,} are allowed", place)]
     found: dict[Problem, None] = {}
-    told = [(dotted(path), marks.value) for path, marks in document.marks.items() if path and not marks.value.line]
+    overrides = [(dotted(path), marks.value) for path, marks in document.marks.items() if path and not marks.value.line]
     for row in rows:
         keys = [*row, *(column[0] for column in columns)]
         for index, choice in enumerate(keys):
-            for text, where in _clashes(choice, keys[:index], told):
+            for text, where in _clashes(choice, keys[:index], overrides):
                 found[_problem(document, text, where)] = None
     return list(found)
 
 
 def alike(document: Document, resolved: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Points that are one run, by their resolved specs: each said where it differs from the first of them."""
+    """Return a problem for each point that is the same run as an earlier one: their resolved specs are equal."""
     first: dict[str, tuple[int, Point]] = {}
     found: dict[Place, Problem] = {}
     for number, (point, spec) in enumerate(zip(points(document), resolved, strict=True), 1):
@@ -100,7 +100,7 @@ def alike(document: Document, resolved: Sequence[Mapping[str, Any]]) -> list[Pro
 
 
 def _choices(document: Document) -> tuple[list[list[Choice]], list[list[Choice]]]:
-    """A list's points (one without any choice where there is no list), and for each key of the grid its choices."""
+    """Return the choices of each point of the list ([[]] without a list), and the choices for each key of the grid."""
     body: dict[str, Node] = tree_of(document).value["sweep"].value
     rows, grid = (body[name].value if name in body else None for name in ("list", "grid"))
     listed = [[_choice(key, node, node.key) for key, node in row.value.items()] for row in rows or ()]
@@ -112,21 +112,22 @@ def _choice(key: str, node: Node, here: Place | None) -> Choice:
 
 
 def _clashes(
-    choice: Choice, earlier: Sequence[Choice], told: Sequence[tuple[str, Place]]
+    choice: Choice, earlier: Sequence[Choice], overrides: Sequence[tuple[str, Place]]
 ) -> Iterator[tuple[str, Place]]:
-    """A key that may not be swept, that undoes one before it, or that undoes what the command line says."""
+    """Yield what is wrong with a key: it cannot be swept, or it replaces an earlier key or one of the command line."""
     key = choice.key
     if key.partition(".")[0] in FIXED:
         yield f"'{key}' cannot be swept: it is the same at every point", choice.here
     for other in earlier:
         if _covers(key, other.key):
             yield f"'{key}' replaces '{other.key}', given before it ({other.here}): leave one out", choice.here
-    for name, place in told:
+    for name, place in overrides:
         if _covers(key, name):
             yield f"'{name}' is swept ({choice.here}): set sweep.grid.{key} instead", place
 
 
 def _covers(key: str, other: str) -> bool:
+    """Return whether `key` is `other` or a section around it."""
     return other == key or other.startswith(f"{key}.")
 
 

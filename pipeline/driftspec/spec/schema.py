@@ -1,11 +1,11 @@
 """The JSON Schema (draft-07) of a spec, with the components that are installed here.
 
-A place for a component is one definition: a bare name, or a mapping whose `type` says by `if` and `then` which keys go
-with it, so that an editor tells of one component and not of all. Each definition stands there twice where that makes a
-difference: whole, and as a part of a spec that extends another, whose missing keys are the base's.
+A place for a component has one definition: a bare name, or a mapping whose `type` selects by `if` and `then` the keys
+that are allowed, so that an editor describes one component and not all. A definition that depends on `extends` is
+written twice: `whole`, and `part` for a spec that extends another and may leave out keys that its base has.
 
-The schema knows keys, types and bounds. It never refuses what `validate` takes; what two values say together, and what
-components ask of each other, `validate` alone can tell.
+The schema states keys, types and bounds. It accepts every spec that `validate` accepts. Only `validate` checks two
+values against each other, and what one component needs of another.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from driftspec.spec.schema_keys import SHOWN, Keys, Schema, summary
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 HEADING: Schema = {"$schema": DIALECT, "title": "A spec of driftspec", "$comment": "Written by run-spec schema."}
-BASE = "a spec to start from: what stands here comes on top; relative to this file, one level"
+BASE = "the base of this spec, a path relative to this file: this spec is merged over it; a base has no base"
 TOGETHER = ("estimator", "train")
-PART = "+part"  # no name of a component holds a plus, a colon or an @
+PART = "+part"  # the name of a component has no plus, colon or @
 
 
 def schema(registry: Registry) -> tuple[Schema, list[Problem]]:
-    """The schema, and what is wrong with each component that cannot be loaded and is left out."""
+    """Return the schema, and a problem for each component that cannot be loaded and is left out."""
     writer = _Writer(registry)
     envelope = writer.keys(Spec, "spec")
     whole, parts = envelope.properties(part=False), envelope.properties(part=True)
@@ -40,7 +40,7 @@ def schema(registry: Registry) -> tuple[Schema, list[Problem]]:
     alike = {name: one for name, one in whole.items() if one == parts[name]}
 
     def others(properties: Schema) -> Schema:
-        """The keys that are not alike in a whole and a part, without what is shown of them."""
+        """Return the keys that differ between a whole and a part, without what `shown` has already."""
         return {
             name: {key: value for key, value in one.items() if shown[name].get(key) != value}
             for name, one in properties.items()
@@ -65,51 +65,51 @@ def schema(registry: Registry) -> tuple[Schema, list[Problem]]:
 
 
 def text(made: Schema) -> str:
-    """The schema as a file: the same bytes for the same components."""
+    """Return the schema as the text of a file: the same bytes for the same components."""
     return json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Where two schemas differ, as paths such as /definitions/data.moons/properties."""
+    """Yield the paths at which two schemas differ, such as /definitions/data.moons/properties."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
             if key in old and key in new:
                 yield from differences(old[key], new[key], f"{path}/{key}")
             else:
-                yield f"{path}/{key} ({'no longer there' if key in old else 'new'})"
+                yield f"{path}/{key} ({'removed' if key in old else 'new'})"
     elif json.dumps(old) != json.dumps(new):
         yield path or "/"
 
 
 def _together(there: str, needed: str) -> Schema:
-    """Where the one section stands, so does the other."""
+    """Return the rule that a spec with the section `there` has the section `needed` too."""
     filled = {"not": {"type": "null"}}
-    stands = {"required": [there], "properties": {there: filled}}
-    return {"if": stands, "then": {"required": [needed], "properties": {needed: filled}}}
+    given = {"required": [there], "properties": {there: filled}}
+    return {"if": given, "then": {"required": [needed], "properties": {needed: filled}}}
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A component that may stand in some place."""
+    """A component that is allowed in some place."""
 
     name: str
     distribution: str
-    alone: bool  # nobody else provides the name
+    alone: bool  # whether no other distribution provides the name
     component: type[Component]
 
     @property
     def pattern(self) -> str:
-        """What tells it from the place's other components, in whatever way it is spelt."""
+        """A pattern that matches every spelling of this component's name, and of no other in the same place."""
         return f"^{'([^/]+/)?' if self.alone else f'{_any_case(self.distribution)}/'}{_literal(self.name)}$"
 
     def required(self, base: type[Component]) -> list[str]:
-        """Keys without a default; a solver may be that of the whole spec."""
+        """Return the keys without a default, except `solver`, which may be that of the whole spec."""
         keys = {name for name, field in self.component.model_fields.items() if field.is_required()}
         return sorted(keys - base.unused_nested - {"solver"})
 
 
 class _Writer:
-    """Definitions, each made when first referred to."""
+    """Makes the definitions of the schema, each at the first reference to it."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -125,9 +125,9 @@ class _Writer:
         return Keys.of(model, self.place, section)
 
     def refer(self, name: str, make: Callable[[bool], Schema], part: bool) -> Schema:
-        """To a definition; to that of a part only where it differs from the whole."""
+        """Return a reference to the definition `name`, made by `make(part)`. A part equal to the whole has none."""
         if name not in self.definitions:
-            self.definitions[name] = {}  # it may refer to itself
+            self.definitions[name] = {}  # reserved, because `make` may refer to this name
             self.definitions[name] = make(False)
         differs = f"{name}{PART}"
         if part and differs not in self.definitions.keys() | self.alike:
@@ -139,9 +139,9 @@ class _Writer:
         return _reference(differs if part and differs in self.definitions else name)
 
     def place(self, base: type[Component], part: bool, null: bool) -> Schema:
-        """Where a component of `base` may stand, or null if it may."""
+        """Return the schema of a place for a component of class `base`; `null` is whether null is allowed too."""
         name = base.kind if base is KINDS[base.kind] else f"{base.kind}:{base.__name__}"
-        if self.places.setdefault(name, base) is not base:  # two plugins' classes of one name
+        if self.places.setdefault(name, base) is not base:  # two plugins have classes of the same name
             name = f"{base.kind}:{base.__module__}.{base.__qualname__}"
         choices = list(self._choices(base))
 
@@ -162,11 +162,11 @@ class _Writer:
         others = ["object", *(["null"] if null else [])]
 
         def whole(part: bool) -> Schema:
-            # The choice says no more than the type and the names, and editors complete what stands in a choice.
+            # `anyOf` has only types and names, because editors offer what is in it as completions.
             made = {"anyOf": [*bare(part), {"type": others}], "allOf": [self.refer(f"{name}+keys", keys, part)]}
             return {"title": base.kind, "description": summary(base), **made}
 
-        # The types are here and not in the definition: an editor looks here for what to write after the key.
+        # The types are here and not in the definition: an editor reads here what to write after the key.
         types = [*others, *(["string"] if bare(part) else [])]
         return {"type": types, "allOf": [self.refer(f"{name}+null" if null else name, whole, part)]}
 
@@ -183,7 +183,7 @@ class _Writer:
                     yield _Choice(name, provider.distribution, alone, found)
 
     def _component(self, choice: _Choice, base: type[Component], place: str, part: bool) -> Schema:
-        """The keys of one component where a `base` stands, `type` among them."""
+        """Return the schema of a component's keys, `type` among them, in a place for class `base`."""
         owner = f"{place}.{choice.name}{'' if choice.alone else f'@{choice.distribution}'}"
         known, required = self.keys(choice.component, owner), choice.required(base)
 
@@ -201,7 +201,7 @@ class _Writer:
 
 
 def _spaced(name: str) -> str:
-    """EarlyStopping -> early stopping."""
+    """Return "early stopping" for "EarlyStopping"."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
 
 
@@ -210,7 +210,7 @@ def _reference(name: str) -> Schema:
 
 
 def _names(choices: Sequence[_Choice]) -> list[Schema]:
-    """The names of these components; DISTRIBUTION/NAME too, after the plain ones."""
+    """Return schemas for the names of these components: the plain names, then DISTRIBUTION/NAME."""
     plain = [choice.name for choice in choices if choice.alone]
     sources: dict[str, list[str]] = {}
     for choice in choices:
@@ -230,7 +230,7 @@ def _has_type(choice: _Choice) -> Schema:
 
 
 def _any_case(distribution: str) -> str:
-    """A distribution's name as package indexes compare it: letters of either case, any of - _ and . alike."""
+    """Return a pattern for a distribution's name: in upper or lower case, with -, _ and . equal."""
     parts = re.split("[-_.]+", distribution)
     cased = ("".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else _literal(c) for c in part) for part in parts)
     return "[-_.]+".join(cased)

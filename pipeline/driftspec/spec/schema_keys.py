@@ -1,4 +1,4 @@
-"""A model's keys as Pydantic tells them, in the words of draft-07, with references to what may stand in each."""
+"""The keys of a Pydantic model as a JSON Schema (draft-07), with references to the components they may hold."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from driftspec.source.scalars import on_one_line
 Schema = dict[str, Any]
 
 LEFT_OUT = ("title", "uniqueItems", "$defs", "default", "required", "properties", "prefixItems", "items")
-"""Words of Pydantic's schemas that have another place here, or none. A set takes a list with repetitions."""
+"""Keywords of Pydantic's schemas that are left out or written elsewhere. A set takes a list with repeated items."""
 
 SHOWN = ("title", "description", "default")
-"""What an editor shows of a key."""
+"""Keywords that an editor shows for a key."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """A model's keys. `place` refers to where a component may stand, `section` to a plain model inside this one.
+    """A model's keys. `place` makes the schema of a place for a component, `section` that of an inner plain model.
 
-    A part of a spec that extends another may leave out what the base has; items of a list are whole, for lists are
-    replaced and not merged.
+    A `part` of a spec that extends another may leave out keys that the base has. Items of a list must be whole,
+    because lists are replaced and not merged.
     """
 
     made: Schema
@@ -44,7 +44,7 @@ class Keys:
         return list(self.made.get("required", []))
 
     def properties(self, part: bool) -> Schema:
-        """The schema of each key."""
+        """Return the schema of each key."""
         return self._properties(self.made, part)
 
     def _properties(self, given: Schema, part: bool) -> Schema:
@@ -52,15 +52,15 @@ class Keys:
         return {name: self._property(name, one, name in required, part) for name, one in keys.items()}
 
     def _property(self, name: str, given: Schema, required: bool, part: bool) -> Schema:
-        """A key: what an editor shows of it, and what it takes.
+        """Return the schema of a key: what an editor shows of it, and what it takes.
 
-        Of all that matches, yaml-language-server shows what it meets first: the innermost, and in an `allOf` the first.
-        So what is shown of the key comes first there too, before what is shown of the component in it.
+        Of several schemas that match, yaml-language-server shows the innermost, and in an `allOf` the first one. So the
+        title and description of the key come first there too, before those of the component.
         """
         made = self._converted(given, part)
         if "allOf" not in made:
             return {**made, **_shown(name, given, required)}
-        if given.get("default", ...) is None:  # an editor would write null where a component or a section is meant
+        if given.get("default", ...) is None:  # else an editor would insert null for a component or a section
             given = {key: one for key, one in given.items() if key != "default"}
         shown = _shown(name, given, required)
         return {**made, **shown, "allOf": [{key: shown[key] for key in ("title", "description")}, *made["allOf"]]}
@@ -83,7 +83,7 @@ class Keys:
         return _nullable(made | self._items(given))
 
     def _inner(self, name: str, part: bool, null: bool) -> Schema:
-        """A plain model inside this one, or an enumeration. What type it has is said here, for it may be null too."""
+        """Return the schema of an inner plain model or enumeration. Its type is stated here, and may include null."""
         inner = self.made["$defs"][name]
 
         def made(part: bool) -> Schema:
@@ -96,7 +96,7 @@ class Keys:
         return {"type": types, "allOf": [self.section(name, made)(part)]}
 
     def _items(self, given: Schema) -> Schema:
-        """Draft-07 has one word for the items that are told one by one, and another for those that follow them."""
+        """Return the schema of list items. Draft-07 has one keyword for items listed one by one, one for the rest."""
         rest = {"items": self._converted(given["items"], False)} if "items" in given else {}
         if "prefixItems" not in given:
             return rest
@@ -104,7 +104,7 @@ class Keys:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles. A key whose type JSON cannot express takes any value."""
+    """Pydantic's generator, without titles. A key whose type JSON Schema cannot express takes any value."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -113,23 +113,23 @@ class _Generator(GenerateJsonSchema):
         return {}
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """A default that JSON cannot hold is left out."""
+        """Do nothing: a default that JSON cannot hold is left out without a warning."""
 
 
 def _shown(name: str, given: Schema, required: bool) -> Schema:
-    """Title, description and default of a key; the default is in the description too, where editors show it."""
+    """Return title, description and default of a key. The description repeats the default, for editors to show."""
     default = {"default": given["default"]} if "default" in given else {}
     last = "Required" if required else f"Default: {on_one_line(given['default'])}" if default else "Optional"
     return {"title": name, "description": f"{given.get('description', name)}\n{last}", **default}
 
 
 def summary(model: type[BaseModel]) -> str:
-    """The first paragraph of what a model says of itself."""
+    """Return the first paragraph of a model's docstring."""
     return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
 
 
 def _or_null(given: Schema) -> tuple[Schema, bool]:
-    """What takes null too, and whether it does: a choice of two hides what is wrong with the one that was meant."""
+    """Return a schema without its alternative null, and whether it had that. Editors explain an `anyOf` badly."""
     match given.get("anyOf"):
         case [one, {"type": "null"}]:
             return one, True

@@ -1,6 +1,6 @@
 """Specs to start from: the folder `specs` of every package whose distribution provides components.
 
-The built-in ones come through this door like anyone's. Nothing is imported, and no component is looked at.
+The built-in specs are found in the same way. No plugin is imported and no component is loaded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from driftspec.source.document import leaves
 from driftspec.source.scalars import dump
 
 HEADER = "# yaml-language-server: $schema=./driftspec.schema.json\n"
-"""By it an editor with a YAML language server completes and checks a spec."""
+"""The comment by which an editor with a YAML language server completes and checks a spec."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def shipped(only_builtin: bool = False) -> dict[str, Path]:
-    """Every spec by its name; where several distributions ship one of that name, the others' by dist/name."""
+    """Return every shipped spec by its name. If several distributions ship a name, it is dist/name for all but ours."""
     found: dict[str, dict[str, Path]] = {}
     for point in metadata.entry_points(group=GROUP):
         distribution = point.dist.name if point.dist is not None else point.name
@@ -44,7 +44,7 @@ def _files(package: str) -> Iterator[Path]:
 
 
 def begin(file: Path, name: str, folder: Path) -> list[Path]:
-    """Write a shipped spec as NAME.yaml, and beside it the files it reads. What is there already is never replaced."""
+    """Write a shipped spec as NAME.yaml, and beside it the files it reads. No existing file is ever replaced."""
     if not NAME.fullmatch(name):
         text = "up to 100 letters, digits, '_', '.' and '-', the first a letter or digit"
         raise UsageError(f"{shown(name)} cannot name a spec: {text}")
@@ -56,13 +56,13 @@ def begin(file: Path, name: str, folder: Path) -> list[Path]:
     for path in there:
         if path.name == f"{name}.yaml" or not path.is_file() or path.read_bytes() != copies[path]:
             raise _taken(path)
-    for path in [path for path in reversed(copies) if path not in there]:  # the spec last, when all it reads is there
+    for path in [path for path in reversed(copies) if path not in there]:  # the spec last, after the files it reads
         _write(path, copies[path])
     return list(copies)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A new file, whole or not at all."""
+    """Write a new file completely, or leave no file."""
     try:
         with path.open("xb") as opened:
             opened.write(content)
@@ -78,12 +78,12 @@ def _taken(path: Path) -> UsageError:
 
 
 def _renamed(text: str, name: str) -> str:
-    """The text with another name; every comment and all else as it is."""
+    """Return the text with another `name`; comments and everything else are unchanged."""
     return HEADER + re.sub(r"(?m)^name:[^#\n]*?(?=( *#.*)?$)", lambda _: f"name: {dump(name).strip()}", text, count=1)
 
 
 def _read_by(file: Path, deep: bool = True) -> Iterator[Path]:
-    """The base that a spec extends, the data it names, and what the base names; a base has no base."""
+    """Yield the files that a spec reads: its base, its data files, and the data files of the base."""
     for _, value in leaves(source.read(file).data):
         if isinstance(value, str) and Path(value).suffix and Path(value).name == value:
             other = file.parent / value

@@ -1,4 +1,4 @@
-"""What was meant by a key or a value that is not allowed: what others call it comes before how it is spelt."""
+"""Suggests what a key or value that is not allowed means: by words of other libraries first, then by spelling."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from driftspec.registry.elsewhere import Words, note_of, word_of
 from driftspec.source import KeyPath, dump
 
 SLIP = 0.8
-"""How alike two words are that differ by a letter or two."""
+"""Two words that differ by a letter or two have at least this similarity of spelling."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a spec: the class that describes it, and the keys that it takes beside those of its class."""
+    """A part of a spec: the class that describes it, and further keys that it takes."""
 
     model: type[BaseModel]
     more: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Part:
         return (*self.model.model_fields, *self.more)
 
     def for_a_plain_value(self, given: object) -> str:
-        """What to write instead of `true`, or of a value that its first key takes; empty where neither will do."""
+        """Return what to write instead of `true`, or of a value for the first key; "" if that would be wrong too."""
         body = {} if given is True else {next(iter(self.model.model_fields)): given}
         try:
             self.model.model_validate_json(json.dumps(body))
@@ -40,18 +40,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """The parts of a spec, and the words of other libraries."""
+    """Finds suggestions among the parts of a spec and the words of other libraries."""
 
     parts: Mapping[KeyPath, Part]
     words: Words
 
     def value(self, given: object, choices: Collection[str]) -> str:
-        """The nearest of the choices, as it ends a message."""
+        """Return the nearest of the choices as the end of a message, or ""."""
         hint = self.words.hint(str(given), choices)
         return hint if hint is not None else nearest(given, choices) if isinstance(given, str) else ""
 
     def missing(self, key: str, missing: Collection[str], others: Collection[str]) -> str:
-        """Which of the missing keys an unknown one stands for; empty for none, or where another key is nearer."""
+        """Return the missing key that an unknown key probably means; "" if there is none or another key is nearer."""
         entry = self.words.meant(key, missing) or self.words.meant(key, others)
         meant = word_of(entry) if entry else spelt_like(key, [*missing, *others], SLIP)
         if meant or entry == "":
@@ -59,9 +59,9 @@ class Suggestions:
         return spelt_like(key, missing)
 
     def key(self, key: str, here: KeyPath, missing: str, names: Sequence[str], beside: Collection[str]) -> str:
-        """What an unknown key means, as it ends a message: one of `names` in its part, or one of another part.
+        """Return the key that an unknown key probably means, as the end of a message: of `names`, or of another part.
 
-        `missing` is the missing key that it stands for; what is `beside` it already was not meant.
+        `missing` is the missing key that it means, if that is known. Keys `beside` it are given already.
         """
         absent = [name for name in names if name not in beside]
         hint = self.words.hint(key, [missing] if missing else absent)
@@ -74,7 +74,7 @@ class Suggestions:
         return "" if hint == "" else nearest(key, absent) or nearest(key, names)
 
     def _home(self, key: str, here: KeyPath) -> str:
-        """Where a key of that name belongs, or else one that others call so: the nearest part around, or inside."""
+        """Return the outer or inner part to which a key of that name or meaning belongs, as the end of a message."""
         around = [path for path in self.parts if path[: len(here)] == here or here[: len(path)] == path]
         around.sort(key=lambda path: abs(len(path) - len(here)))
         if (home := next((path for path in around if key in self.parts[path].keys), None)) is not None:

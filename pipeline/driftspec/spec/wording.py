@@ -1,4 +1,4 @@
-"""Pydantic's errors in the words of a spec: where, what was given, what is allowed, the nearest valid name."""
+"""Pydantic's errors as messages about a spec: where, what was given, what is allowed, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ WORDS = {
     "component_type": ("S121", "{name}{where} should name {component}, not {given}{allowed}"),
     "other": ("S115", "{name}{where} is {given}: {message}"),
 }
-"""Kinds of error, with their code and what is said of them."""
+"""The code and the message of each kind of error."""
 
 TYPES = {
     "string": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "none_required": "null",
     "tuple": "a list", "list": "a list", "set": "a list", "dict": "a mapping", "model": "a mapping",
     "model_attributes": "a mapping",
 }  # fmt: skip
-"""What a key of each type takes."""
+"""The words of messages for each type of value."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -58,7 +58,7 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class _Mistake:
-    """One of Pydantic's errors."""
+    """One error of Pydantic: its path, its kind, the value given, and Pydantic's context and message."""
 
     path: KeyPath
     kind: str
@@ -68,13 +68,13 @@ class _Mistake:
 
     @property
     def wanted(self) -> str:
-        """What the key takes, where the type is what is wrong."""
+        """The type of value that the key takes, if the type is wrong; otherwise ""."""
         stem = self.kind.partition("_")[0] if self.kind.startswith(("int_", "float_", "bool_")) else self.kind
         return str(self.context.get("wanted") or TYPES.get(stem.removesuffix("_type"), ""))
 
     def text(self, suggest: Suggestions, beside: Collection[str]) -> tuple[str, str]:
-        """Code and message; `beside` are the keys that stand in the same part of the spec."""
-        if self.kind in CODES:  # by the registry, in its own words
+        """Return code and message. `beside` are the keys given in the same part of the spec."""
+        if self.kind in CODES:  # an error of the registry, with its message
             return self.kind, self.message
         at = next((i for i in reversed(range(len(self.path))) if isinstance(self.path[i], str)), 0)
         name, inside = (".".join(map(str, part)) for part in (self.path[at:], self.path[:at]))
@@ -89,7 +89,7 @@ class _Mistake:
         return code, words.format_map(values)
 
     def _allowed(self, name: str, suggest: Suggestions, beside: Collection[str]) -> str:
-        """The nearest of what is allowed, and all of it; for a key, of which there may be many, one of the two."""
+        """Return the nearest allowed value and all allowed values; for a key, only one of the two, to be short."""
         if pattern := self.context.get("pattern"):
             words = PATTERNS.get(pattern, f"text like {pattern}")
             initial = re.escape(str(self.given)[:1].lower()) or "-"
@@ -102,21 +102,21 @@ class _Mistake:
             return f"{near}; allowed: {expected}"
         unknown, here = self.kind == "extra_forbidden", self.path[:-1]
         names = self.context.get("allowed") or (suggest.parts[here].keys if unknown and here in suggest.parts else ())
-        if unknown and (told := suggest.key(name, here, self.context.get("stands_for", ""), names, beside)):
-            return told
+        if unknown and (meant := suggest.key(name, here, self.context.get("stands_for", ""), names, beside)):
+            return meant
         others = self.context.get("others")
         also = f" ('{name}' is a key of {' and of '.join(others[:3])})" if others else ""
         return f"; allowed: {', '.join(names)}{also}" if names else ""
 
     def _hint(self, suggest: Suggestions) -> str:
-        """What to write instead of a value of the wrong type, where that is known."""
+        """Return what to write instead of a value of the wrong type, if that is known."""
         if self.wanted == "a mapping" and self.path in suggest.parts and isinstance(self.given, (bool, int, float)):
             return suggest.parts[self.path].for_a_plain_value(self.given)
         return _hint(self.wanted, self.given)
 
 
 def problems(error: ValidationError, document: Document, parts: Mapping[KeyPath, Part], words: Words) -> list[Problem]:
-    """Every mistake once, up to 100, in order of place. `words` are those of other libraries."""
+    """Return every mistake once, at most 100, in order of place. `words` are those of other libraries."""
     placed, suggest = [], Suggestions(parts, words)
     for one in _apart(error, document, suggest):
         at_key = one.kind in ("missing", "extra_forbidden", "unused_key")
@@ -130,7 +130,7 @@ def problems(error: ValidationError, document: Document, parts: Mapping[KeyPath,
 
 
 def place_of(document: Document, path: KeyPath, *, key: bool = False) -> Place:
-    """The place of the value at `path`, or of its key; for an absent path, of the key of the section that lacks it."""
+    """Return the place of the value at `path`, or of its key; for an absent path, of the key of its section."""
     known = path
     while known not in document.marks:
         known = known[:-1]
@@ -138,7 +138,7 @@ def place_of(document: Document, path: KeyPath, *, key: bool = False) -> Place:
 
 
 def _apart(error: ValidationError, document: Document, suggest: Suggestions) -> list[_Mistake]:
-    """One for each mistake: without the missing keys that were misspelt, and the branches of a union made one."""
+    """Return each mistake once: no missing key that is only misspelt, and one mistake for all types of a union."""
     errors = error.errors(include_url=False)
     mistakes = [_Mistake(tuple(e["loc"]), e["type"], e["input"], e.get("ctx", {}), e["msg"]) for e in errors]
     mistakes = list(_paired(mistakes, suggest))
@@ -155,13 +155,13 @@ def _apart(error: ValidationError, document: Document, suggest: Suggestions) -> 
         found.setdefault((path, kind), []).append(one)
     inner = {path[:depth] for path, _ in found for depth in range(len(path))}
     for path, kind in list(found):
-        if kind == "too_short" and path in inner:  # Pydantic counts the items that are right
+        if kind == "too_short" and path in inner:  # Pydantic counts only the items that are valid
             del found[path, kind]
     return [_joined(path, kind, group) for (path, kind), group in found.items()]
 
 
 def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mistake]:
-    """The mistakes; of an unknown key that stands for a missing one, with the name of that."""
+    """Yield the mistakes; an unknown key that means a missing one gets its name as `stands_for`."""
     lacking: dict[KeyPath, list[str]] = {}
     for one in mistakes:
         if one.kind == "missing":
@@ -169,7 +169,7 @@ def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mis
     looked_at = 0
     for one in mistakes:
         missing = lacking.get(one.path[:-1], [])
-        if one.kind == "extra_forbidden" and missing and looked_at < MISTAKES:  # of more nothing is said
+        if one.kind == "extra_forbidden" and missing and looked_at < MISTAKES:  # more than these are not reported
             looked_at += 1
             part = suggest.parts.get(one.path[:-1])
             known = one.context.get("allowed") or (part.keys if part else ())
@@ -180,20 +180,21 @@ def _paired(mistakes: Sequence[_Mistake], suggest: Suggestions) -> Iterator[_Mis
 
 
 def _keys_at(document: Document, path: KeyPath) -> Collection[str]:
+    """Return the keys of the mapping at `path`; none if there is no mapping."""
     value = document.data
     for part in path:
         try:
             value = value[part]
-        except (KeyError, IndexError, TypeError):  # a default's, or a union's branch
+        except (KeyError, IndexError, TypeError):  # the path is inside a default, or has a type of a union
             return ()
     return value if isinstance(value, dict) else ()
 
 
 def _known(value: Any, path: KeyPath, given: Any) -> KeyPath:
-    """The path; or, where it goes on with the branches of a union, whose names Pydantic adds, its known part."""
+    """Return the path without the names of a union's types, which Pydantic adds to its end."""
     for depth, part in enumerate(path):
         if isinstance(value, dict) and part not in value:
-            return path[:depth] if value == given else path  # else the value is a default's
+            return path[:depth] if value == given else path  # else the value is inside a default
         try:
             value = value[part]
         except (TypeError, IndexError):
@@ -202,20 +203,21 @@ def _known(value: Any, path: KeyPath, given: Any) -> KeyPath:
 
 
 def _joined(path: KeyPath, kind: str, group: list[_Mistake]) -> _Mistake:
+    """Return one mistake for all mistakes of one path and kind."""
     first = group[0]
     if kind == "length" and "length" not in first.context:
         context = {"length": 1 + max(int(one.path[-1]) for one in group), "actual_length": len(first.given)}
         return _Mistake(path, kind, first.given, context, first.message)
     if kind == "union":
         wanted = {one.wanted or one.context.get("expected"): one for one in group}
-        if None in wanted:  # of the right type for a branch, and refused there
+        if None in wanted:  # of the right type for one member of the union, but refused by it
             return replace(wanted[None], path=path)
         return replace(first, path=path, context={"wanted": " or ".join(map(str, wanted))})
     return first
 
 
 def _hint(wanted: str, given: object) -> str:
-    """What to write instead, where that is known."""
+    """Return what to write instead, if that is known; otherwise ""."""
     if isinstance(given, str) and wanted == "true or false":
         return ": write true or false"
     if isinstance(given, str) and wanted in ("a number", "a whole number"):
