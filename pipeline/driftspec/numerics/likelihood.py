@@ -103,7 +103,7 @@ def differentiable_log_prob(
 ) -> Tensor:
     """Return log p(x) (B,) with a graph, from one solve of N = `steps`; the default solver is that of the trace.
 
-    If the solution of a point is not finite, a solver with N steps gives NaN for that point, and others raise.
+    If the solution of a point is not finite, a solver with N steps gives NaN for it; other solvers raise SolveFailed.
     """
     return _differentiable(model, x, trace, solver or trace.solver, steps)[0]
 
@@ -241,7 +241,7 @@ class Penalised:
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return Rademacher vectors (B, d)."""
+    """Return Rademacher vectors (B, d): each component is 1 or -1 with probability ½."""
     return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
 
 

@@ -143,7 +143,7 @@ class Likelihood(Metric):
         )
 
     def _by_energy(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
-        """Return log p = -E - log Z of rows x (n, d), which are u in model units."""
+        """Return log p(x) = -E(u) - log Z (n,) of rows x (n, d) in data units, which are u (n, d) in model units."""
         import torch
 
         model = evaluation.model.double()

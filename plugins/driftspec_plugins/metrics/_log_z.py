@@ -262,9 +262,9 @@ def tail_index(log_w: Tensor) -> float | None:
 def _anneal(
     log_g: LogDensity, d: int, chains: int, betas: Tensor, steps: list[float] | None, streams: Streams
 ) -> tuple[Tensor, list[float], float]:
-    """Return log w (chains,), the step size at each of the K β, and the mean acceptance rate, for `betas` (K + 1,).
+    """Return log w (chains,) of annealed chains, the K step sizes, and the mean acceptance rate; `betas` is (K + 1,).
 
-    The step sizes are adapted if `steps` is None.
+    The step sizes are `steps`, or are adapted if it is None.
     """
     import torch
 

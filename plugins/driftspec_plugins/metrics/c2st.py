@@ -86,7 +86,9 @@ def accuracy(
 
 
 def standard_error(hits: Tensor, draws: int, parts: int) -> float:
-    """Return the standard error of the mean of hits (rows,): first those of `draws` draws in `parts` parts, then data.
+    """Return the standard error of the mean of hits (rows,), 1 for a row that is classified correctly, else 0.
+
+    The first `draws` rows are draws in `parts` independent parts; the others are data rows.
 
     With q the share of draws among the rows, Var = 2 (q² Var(mean over draws) + (1 - q)² Var(mean over data)).
     """

@@ -177,7 +177,7 @@ class FokkerPlanck(Metric):
         return numbers, [number * step for number in numbers]
 
     def _grid(self, seen: Array) -> Grid:
-        """Return the grid for particles (K, N, d)."""
+        """Return the grid in `box`, or in 1.5 times the range of the particles (K, N, d)."""
         from driftspec_plugins.metrics._fokker_planck import Grid
 
         d = seen.shape[-1]

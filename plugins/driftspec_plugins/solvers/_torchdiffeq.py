@@ -57,7 +57,7 @@ class System:
     def solve(self, x: Tensor, integrate: Callable[[Tensor], Tensor]) -> Solution:
         """Return the solution at t1 from x (B, d) at t0; `integrate` solves the system from y (B, d+m).
 
-        If t0 = t1, the solution is y, and its gradient with respect to the times is correct.
+        If t0 = t1, the solution is y; its derivative is -dy/dt with respect to t0 and dy/dt with respect to t1.
         """
         import torch
 
