@@ -85,7 +85,7 @@ class Likelihood(Metric):
         for _, text in self.log_z.unfit(around):
             yield "log_z", text
         if self.t_data is not None and around.dynamics.ending_at(self.t_data) is None:
-            yield "t_data", f"the t_data of {around.dynamics.label} cannot be changed"
+            yield "t_data", f"{around.dynamics.label} has no t_data of its own: its times are fixed"
         if "energy" not in around.dynamics.offers() and self.trace.probe_count() == 1:
             text = f"with one probe of {self.trace.label} log p of a point is random and has no standard error"
             yield "trace.probes", f"{text}: take 2 or more, or an exact trace"

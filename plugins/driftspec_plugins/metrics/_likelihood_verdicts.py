@@ -70,8 +70,9 @@ def _prior(details: Mapping[str, Any]) -> Iterator[Verdict]:
     if ends is None or ends["prior_mismatch"] - 3 * ends["prior_mismatch_stderr"] <= FAR:
         return
     gap, largest = short(ends["prior_mismatch"]), short(ends["prior_mismatch_max"])
-    reason = f"the density at t = {ends['t_prior']:g} is {gap} nats from the prior in the mean, {largest} at one point"
-    yield Verdict("prior", "far_from_p_t", f"{reason}: add more noise by then, or widen the prior", "warning")
+    far = f"{gap} nats from the prior in the mean, {largest} at a single point"
+    reason = f"the density at t = {ends['t_prior']:g} is {far}: add more noise by then, or widen the prior"
+    yield Verdict("prior", "far_from_p_t", reason, "warning")
 
 
 def below_zero(details: Mapping[str, Any]) -> tuple[Verdict, ...]:

@@ -72,7 +72,7 @@ class Estimate:
         if ess >= FEW and (k is None or k <= HEAVY):
             return ()
         tail = "" if k is None else f" and the tail index {k:.2f} (their variance is infinite above {HEAVY})"
-        reason = f"the effective number of the {self.details['chains']} chains' weights is {ess:.0f}{tail}"
+        reason = f"the effective number of the weights of {self.details['chains']} annealed chains is {ess:.0f}{tail}"
         reason += ": the standard error of log Z may be too small; take more temperatures"
         bad = ess < FEW or (k is not None and k > HEAVIER)
         return (Verdict("weights", "heavy_tailed", reason, "bad" if bad else "warning"),)
