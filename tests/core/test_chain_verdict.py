@@ -57,9 +57,9 @@ def test_chains_whose_draws_are_worth_too_few_are_not_converged(monkeypatch: pyt
     assert min(bulk(x), tail(x)) < 400
     monkeypatch.setattr(chain_verdict, "R_HAT", 1.1)
     found = verdict(x)
-    assert found.outcome == "not_converged" and found.reason.endswith(f"of {x.size}: it takes 400")
+    assert found.outcome == "not_converged" and found.reason.endswith(f"of {x.size}: at least 400 are needed")
     monkeypatch.setattr(chain_verdict, "R_HAT", 9.0)
-    assert verdict(autoregressive(4, 30, 0.9, np.random.default_rng(1))).reason.endswith("of 120: it takes 60")
+    assert verdict(autoregressive(4, 30, 0.9, np.random.default_rng(1))).reason.endswith("120: at least 60 are needed")
     short = verdict(autoregressive(4, 30, 0.0, np.random.default_rng(1)))
     assert short.outcome == "converged"  # half of 120 draws are enough
 
@@ -103,8 +103,9 @@ def test_one_draw_a_chain_is_judged_by_what_changed_since_half_of_the_steps() ->
         assert f"from step 50 to step 100 {named} over 400 chains went from" in found.reason
     near = verdict((half + 0.3 * last)[:, None] / math.sqrt(1.09), half)
     assert (near.outcome, near.severity) == ("unknown", "unknown") and "stays near where it was" in near.reason
-    assert verdict(last[:40, None], half[:40]).reason == "40 chains of 1 draw are too few to tell: it takes 50"
-    assert verdict(last[:1, None], half[:1]).reason == "one chain of 1 draw is too short to tell"
+    few = "40 chains of 1 draw are too few for a verdict: at least 50 are needed"
+    assert verdict(last[:40, None], half[:40]).reason == few
+    assert verdict(last[:1, None], half[:1]).reason == "one chain of 1 draw is too short for a verdict"
     flipped = half[:, :1] * rng.choice([-1, 1], (400, 1))  # each keeps its distance from 0, and forgets its sign
     assert verdict(flipped[:, None], half[:, :1]).outcome == "unknown"
 

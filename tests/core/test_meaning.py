@@ -72,8 +72,8 @@ def test_a_first_number_of_steps_beyond_the_last() -> None:
 def test_a_likelihood_by_one_probe_has_no_error_bar() -> None:
     text = edited(("[nll]", "[{type: nll, trace: {type: hutchinson, probes: 1}}]"))
     message = (
-        "X303] metric 'nll': one probe of estimator 'hutchinson' gives a point no standard error, and other probes "
-        "another log p: take 2 or more, or an exact trace"
+        "X303] metric 'nll': with one probe of estimator 'hutchinson' log p of a point is random and has no standard "
+        "error: take 2 or more, or an exact trace"
     )
     assert said(text) == wrong("13:58", message)
     assert said(edited(("[nll]", "[{type: nll, trace: hutchinson}]"))) == wrong("13:24", message)

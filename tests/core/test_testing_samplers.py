@@ -263,8 +263,8 @@ class AcceptsAll(Stroll):
 
     type = "accepts_all"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        return Moved(x + 0.5 * chance.normal)
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        return Moved(x + 0.5 * noise.normal)
 
 
 class HalfRatio(Stroll):
@@ -272,9 +272,9 @@ class HalfRatio(Stroll):
 
     type = "half_ratio"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        y = x + 0.5 * chance.normal
-        taken = chance.uniform.log() < (model.log_density(y) - model.log_density(x)) / 2
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        y = x + 0.5 * noise.normal
+        taken = noise.uniform.log() < (model.log_density(y) - model.log_density(x)) / 2
         return Moved(torch.where(taken[:, None], y, x))
 
 
@@ -283,7 +283,7 @@ class Stays(Stroll):
 
     type = "stays"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
         return Moved(x)
 
 
@@ -292,8 +292,8 @@ class Pulls(Stroll):
 
     type = "pulls"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        moved = super().advance(model, x, state, chance, warming)
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        moved = super().advance(model, x, state, noise, warming)
         return replace(moved, x=moved.x + 0.01 * (x.mean(0) - x))
 
 
@@ -302,8 +302,8 @@ class Strays(Stroll):
 
     type = "strays"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        return super().advance(model, x, state, Noise(torch.randn_like(x), chance.uniform), warming)
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        return super().advance(model, x, state, Noise(torch.randn_like(x), noise.uniform), warming)
 
 
 class Widening(Stroll):
@@ -311,8 +311,8 @@ class Widening(Stroll):
 
     type = "widening"
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        moved = super().advance(model, x, state, chance, warming)
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        moved = super().advance(model, x, state, noise, warming)
         return replace(moved, x=moved.x.double())
 
 
@@ -324,8 +324,8 @@ class Mutes(Stroll):
     def begin(self, model: Any, x: Tensor, asked: int) -> Any:
         return None
 
-    def advance(self, model: Any, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        moved = super().advance(model, x, state, chance, warming)
+    def advance(self, model: Any, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        moved = super().advance(model, x, state, noise, warming)
         return replace(moved, x=moved.x.nan_to_num())
 
 

@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from driftspec_plugins.metrics import _baselines
-from driftspec_plugins.metrics._baselines import compare, told
+from driftspec_plugins.metrics._baselines import compare, summary
 from driftspec_plugins.metrics._likelihood import Scored
 
 
@@ -91,7 +91,7 @@ def test_a_best_one_at_the_edge_of_what_was_tried_says_so() -> None:
     """Of rows that stand there twice the likelihood of ever narrower kernels rises without end."""
     twice = points(60, 2, seed=1).repeat(6, 1)
     found = one("kde", twice, points(40, 2, seed=2))
-    assert found["edge"].endswith("the least that was tried") and f", at {found['edge']})" in told({"kde": found})
+    assert found["edge"].endswith("the least that was tried") and f", at {found['edge']})" in summary({"kde": found})
     train, test = clusters(300, 0)[0], clusters(50, 1)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_baselines, "WORK", 2 * 300 * 4 * (1 + 2 + 3 + 5))
@@ -120,7 +120,7 @@ def test_a_baseline_that_cannot_be_fitted_is_null_with_its_reason(name: Any, mon
     still = torch.cat([points(50, 1), torch.ones(50, 1)], 1).double()
     found = one(name, still, still)
     assert found["value"] is None and found["reason"] == "column 2 is constant in the training rows"
-    assert told({name: found}) == f"no {name} (column 2 is constant in the training rows)"
+    assert summary({name: found}) == f"no {name} (column 2 is constant in the training rows)"
     found = one(name, points(5, 2), points(5, 2))
     assert found["reason"] == "5 training rows are too few to choose by"
 
@@ -136,13 +136,13 @@ def test_how_many_rows_they_were_fitted_to_is_said_where_it_is_not_all() -> None
     train, test = points(6000, 1, seed=1), points(50, 1, seed=2)
     found = compare(["gaussian"], train, scored(test), 0)
     assert found["gaussian"]["fitted_on"] == 5000 and found["gaussian"]["training_rows"] == 6000
-    assert told(found).endswith(", fitted to 5000 of 6000 training rows")
-    assert "fitted to" not in told(compare(["gaussian"], train[:4000], scored(test), 0))
+    assert summary(found).endswith(", fitted to 5000 of 6000 training rows")
+    assert "fitted to" not in summary(compare(["gaussian"], train[:4000], scored(test), 0))
 
 
 def test_one_reason_for_all_is_told_once() -> None:
     found = compare(_baselines.ALL, points(5, 2), scored(points(5, 2)), 0)
-    assert told(found) == "no baselines (5 training rows are too few to choose by)"
+    assert summary(found) == "no baselines (5 training rows are too few to choose by)"
 
 
 @pytest.mark.slow

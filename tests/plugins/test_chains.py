@@ -117,7 +117,7 @@ def test_only_of_a_normal_target_langevin_predicts_moments() -> None:
     banana, bound = Data.make("banana"), Data.make({"type": "gaussian", "mean": [0.0]})
     assert [langevin.predicts(banana), langevin.predicts(bound)] == [False, True]
     assert mala.predicts(banana) and torch.equal(mala.predicted(banana)[1], banana.moments()[1])
-    with pytest.raises(RunFailed, match="a normal target alone"):
+    with pytest.raises(RunFailed, match="a normal target only"):
         langevin.predicted(banana)
 
 
@@ -367,8 +367,8 @@ def langevin(step: float, **body: Any) -> dict[str, Any]:
         (NORMAL, 400, langevin(0.5, steps=100, start=AWAY), "converged", "over 400 chains agree"),
         (NORMAL, 400, langevin(1e-6, steps=20), "unknown", "each chain stays near where it was"),
         (NORMAL, 400, langevin(0.5, steps=0), "not_converged", "400 of 400 chains are still at their start"),
-        (NORMAL, 400, langevin(0.5, steps=9, temperature=0.0), "unknown", "climb to modes"),
-        (NORMAL, 20, langevin(0.5, steps=9), "unknown", "20 chains of 1 draw are too few to tell"),
+        (NORMAL, 400, langevin(0.5, steps=9, temperature=0.0), "unknown", "each chain goes to a mode"),
+        (NORMAL, 20, langevin(0.5, steps=9), "unknown", "20 chains of 1 draw are too few for a verdict"),
         (MODES, 400, langevin(0.2, steps=60), "unknown", "the correlation of x1 is"),
         (MODES, 400, langevin(0.2, chains=8, burn_in=60), "not_converged", "(x1) of 8 chains"),
     ],
@@ -392,7 +392,7 @@ def test_chains_whose_proposals_are_no_numbers_are_not_converged() -> None:
 
 def test_annealing_states_no_law() -> None:
     (found,) = Sampler.make({"type": "annealed_langevin", "step": 1e-4})._verdicts()
-    assert (found.outcome, found.severity) == ("unknown", "unknown") and "before it is reached" in found.reason
+    assert (found.outcome, found.severity) == ("unknown", "unknown") and "until its chains converge" in found.reason
 
 
 def test_where_a_metric_aims_at_a_finite_time_no_convergence_is_asked() -> None:
@@ -530,7 +530,7 @@ def test_a_step_that_diverges_on_a_normal_target_is_named_before_running() -> No
     assert small_spec.said(SPEC) == []
     assert small_spec.said(SPEC, "sampler.step=1.99") == []  # the smallest variance is 0.5
     (problem,) = small_spec.said(SPEC, "sampler.step=2.0")
-    assert "error[X303] sampler 'langevin': 'step' is 2: on a normal law of smallest variance 0.5" in problem
+    assert "error[X303] sampler 'langevin': 'step' is 2: on a normal distribution of smallest variance 0.5" in problem
     assert small_spec.said(SPEC, "sampler={type: mala, step: 50.0}") == []
     body = "dynamics.target={type: gaussian, mean: [0, 0], std: [0.1, 3]}"
     (problem,) = small_spec.said(SPEC, body)

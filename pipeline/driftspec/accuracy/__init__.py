@@ -1,1 +1,1 @@
-"""How far a computed result can be trusted: the error of a solve, of a gradient, of chains, point by point."""
+"""The numerical error of a result: of an ODE solve, of a gradient, of chains."""

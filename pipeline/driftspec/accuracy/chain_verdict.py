@@ -1,16 +1,18 @@
 """The verdict on a run's chains: converged, not converged, or unknown, and why.
 
-Where chains make several draws, they converged if split R-hat is at most 1.01, and bulk and tail ESS at least 400, or
-half of the draws if that is less: of every coordinate, and of log p where the chains know it. Chains may be so short
-that independent draws exceed 1.01 by chance: then the limit is what they exceed with probability ALPHA.
+Chains that make several draws converged if split R-hat is at most 1.01, and bulk and tail ESS are at least 400, or half
+of the number of draws if that is less. This holds for every coordinate, and for log p if the sampler computes it. For
+short chains even independent draws often exceed 1.01; the limit is then the R-hat that they exceed with probability
+ALPHA.
 
-Where each makes one draw, or many chains make fewer than 20, the means and variances over chains at half of the steps
-are compared with those at the end: of many short chains R-hat is large however well all of them together cover the law
-(Margossian et al., *Nested R-hat: Assessing the convergence of MCMC when running many short chains*, 2024). The
-differences chain by chain are independent, and symmetric once the law stays. So each has a Student t, and ALPHA/k for
-each of k comparisons keeps the chance of a false alarm below ALPHA. With the correlation ρ between half and end, what
-remains of the start at the end is ρ/(1 - ρ) times what changed since half. Up to ρ = 1/2 that is less than what is
-seen; beyond, agreement proves nothing, and the verdict is `unknown`.
+If each chain makes one draw, or if many chains make fewer than 20, the means and variances over the chains after half
+of the steps are compared with those at the end. R-hat cannot be used here: it is large for short chains, even if all
+chains together cover the distribution (Margossian et al., *Nested R-hat: Assessing the convergence of MCMC when running
+many short chains*, 2024). The differences of separate chains are independent, and symmetric if the distribution does
+not change any more. So each comparison is a t test, and a level of ALPHA/k for each of k tests keeps the probability of
+a false alarm below ALPHA. Let ρ be the correlation between half and end. Then the part of the start that remains at the
+end is ρ/(1 - ρ) times the change since half. For ρ ≤ 1/2 it is smaller than that change, which the test sees; for
+larger ρ the test proves nothing, and the verdict is `unknown`.
 """
 
 from __future__ import annotations
@@ -31,45 +33,49 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 R_HAT = 1.01
-"""The largest R-hat of chains that converged, but for chance."""
+"""The largest R-hat of chains that converged, if they are not very short."""
 ENOUGH = 400
-"""The effective draws that converged chains have, or half of their draws if that is less."""
+"""The effective sample size of chains that converged is at least this, or half of the number of draws."""
 ALPHA = 5e-4
-"""The chance that chains which converged are called bad, by each of the two comparisons."""
+"""The probability that chains which converged get the verdict `not_converged`, for each of the two methods."""
 CHAINS = 50
-"""Chains of one draw below which agreement at half and end says little."""
+"""The smallest number of one-draw chains whose means and variances are a sufficient test."""
 REMEMBERED = 0.5
-"""The largest correlation between half and end of chains that have forgotten where they were."""
+"""The largest correlation between half and end for which that test is sufficient."""
 LEFT = 0.01
-"""The share of chains that may still be at their start."""
+"""The largest share of chains that may still be at their start."""
 NUMBERS, AT_MOST = 40_000, 2_000_000
-"""Draws that the verdict reads of one quantity, and of all together."""
+"""The largest number of draws that the verdict reads, for one quantity and for all together."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the verdict reads of chains. Quantities are the d coordinates and, where the chains know it, log p."""
+    """The input of the verdict. The q quantities are the d coordinates and, if the sampler computes it, log p."""
 
-    start: Array  # (chains, d), where they began
-    half: Array  # (chains, q), at half of the steps before their first draw
-    last: Array  # (chains, q), their last draw
-    draws: Array  # (some chains, some of their draws, q)
-    count: int  # of all draws
+    start: Array  # (chains, d), the first states
+    half: Array  # (chains, q), after half of the steps before the first draw
+    last: Array  # (chains, q), the last draws
+    draws: Array  # (some of the chains, some of their draws, q)
+    count: int  # the number of all draws
     names: tuple[str, ...]  # of the q quantities
-    steps: tuple[int, int]  # made at half, and at the last draw
-    counts: Mapping[str, float]  # what the sampler counted, over all chains
-    epsilon: Array  # (q,), the relative rounding of each quantity
+    steps: tuple[int, int]  # the step numbers of `half` and `last`
+    counts: Mapping[str, float]  # the sampler's counts, summed over chains
+    epsilon: Array  # (q,), the relative rounding error of each quantity
 
 
 def seen(
     start: Tensor, kept: Sequence[Tensor], log_p: Tensor | None, steps: tuple[int, int], counts: Mapping[str, float]
 ) -> Seen:
-    """From where chains began (chains, d), and stood at half and at each draw, with log p (chains, 1 + draws) there."""
+    """Return the input of the verdict.
+
+    `start` (chains, d) are the first states; `kept` are the states (chains, d) after half of the steps and at each
+    draw; `log_p` (chains, 1 + draws) belongs to `kept`; `steps` are the step numbers of half and of the last draw.
+    """
     import numpy as np
     import torch
 
     def at(which: Sequence[int], chains: slice = slice(None)) -> Array:
-        """(chains, len(which), q)."""
+        """Return the quantities (chains, len(which), q) at some of the kept states."""
         values = torch.stack([kept[index][chains] for index in which], 1).double()
         if log_p is not None:
             values = torch.cat([values, log_p[chains, list(which), None].to(values)], -1)
@@ -85,18 +91,18 @@ def seen(
 
 
 def _enough(chains: int, draws: int, quantities: int) -> tuple[slice, slice]:
-    """Which chains and which of their draws are read: evenly spaced ones, and no more than a verdict needs."""
+    """Return which chains the verdict reads, the first ones, and which of their draws, evenly spaced."""
     most = min(NUMBERS, AT_MOST // quantities)
     kept = max(1, min(chains, most // SHORT))
     return slice(kept), slice(None, None, max(1, min(draws // SHORT, math.ceil(kept * draws / most))))
 
 
 def judge(seen: Seen) -> Verdict:
-    """Whether the chains converged: `converged`, `not_converged` or `unknown`, and why."""
+    """Return the verdict on the chains: `converged`, `not_converged` or `unknown`, with the reason."""
     if reason := _stuck(seen):
         return _bad(reason)
     if _at_rest(seen):
-        return unknown(f"the chains came to rest: nothing moved {_span(seen)}, so they are no draws of a law")
+        return unknown(f"the chains came to rest: nothing moved {_span(seen)}, so they are no draws of a distribution")
     chains, draws = len(seen.last), seen.draws.shape[1]
     found = _diagnosed(seen) if draws >= SHORT or (draws >= FEWEST and chains < CHAINS) else None
     return found if found is not None else _compared(seen)
@@ -107,7 +113,7 @@ def _bad(reason: str) -> Verdict:
 
 
 def unknown(reason: str) -> Verdict:
-    """The verdict of what nothing here can tell."""
+    """Return the verdict `unknown` with this reason."""
     return Verdict("chains", "unknown", reason, "unknown")
 
 
@@ -116,7 +122,7 @@ def _span(seen: Seen) -> str:
 
 
 def _stuck(seen: Seen) -> str | None:
-    """Why the chains are not on their way at all."""
+    """Return the reason if no proposal was accepted or too many chains are still at their start, else None."""
     proposed, broken = seen.counts.get("proposed", 0), seen.counts.get("non_finite_proposals", 0)
     if proposed and not seen.counts.get("accepted"):
         why = f"; {broken:.0f} proposals were not finite" if broken else ""
@@ -127,13 +133,14 @@ def _stuck(seen: Seen) -> str | None:
 
 
 def _at_rest(seen: Seen) -> bool:
+    """Return whether no quantity changed from half to end by more than rounding."""
     import numpy as np
 
     return bool((np.abs(seen.last - seen.half) <= seen.epsilon * _extent(seen)).all())
 
 
 def _extent(seen: Seen) -> Array:
-    """The largest size (q,) that each quantity had: it is rounded to epsilon times that."""
+    """Return the largest absolute value (q,) of each quantity; its rounding error is epsilon times that."""
     import numpy as np
 
     extent: Array = np.abs(np.stack([seen.half, seen.last])).max((0, 1))
@@ -143,7 +150,7 @@ def _extent(seen: Seen) -> Array:
 
 
 def _diagnosed(seen: Seen) -> Verdict | None:
-    """By R-hat, and by ESS where chains are long enough. None where they are too short and nothing is wrong so far."""
+    """Return the verdict by R-hat and ESS; None if the chains are too short for ESS and R-hat is within its limit."""
     chains, each, quantities = seen.draws.shape
     hats: dict[str, float] = {}
     sizes: dict[str, float] = {}
@@ -158,19 +165,22 @@ def _diagnosed(seen: Seen) -> Verdict | None:
         if each >= SHORT:
             sizes |= {f"bulk, {name}": size(ranked), f"tail, {name}": tail(x)}
     worst, limit = max(hats, key=hats.__getitem__), _r_hat_limit(chains, each, quantities)
-    told = f"R-hat {hats[worst]:.3f} ({worst}) of {len(seen.last)} chain{'s' * (len(seen.last) > 1)}"
+    text = f"R-hat {hats[worst]:.3f} ({worst}) of {len(seen.last)} chain{'s' * (len(seen.last) > 1)}"
     if sizes:
         least, enough = min(sizes, key=sizes.__getitem__), min(ENOUGH, seen.count / 2)
-        told += f", {sizes[least]:.0f} effective draws ({least}) of {seen.count}"
+        text += f", {sizes[least]:.0f} effective draws ({least}) of {seen.count}"
         if hats[worst] <= limit and sizes[least] < enough:
-            return _bad(f"{told}: it takes {enough:.0f}")
+            return _bad(f"{text}: at least {enough:.0f} are needed")
     if hats[worst] > limit:
-        return _bad(f"{told}: R-hat is above {limit:.2f}")
-    return Verdict("chains", "converged", told, "good") if sizes else None
+        return _bad(f"{text}: R-hat is above {limit:.2f}")
+    return Verdict("chains", "converged", text, "good") if sizes else None
 
 
 def _r_hat_limit(chains: int, draws: int, quantities: int) -> float:
-    """1.01, or where chains are so short that independent draws exceed it by chance: the quantile of F for these."""
+    """Return 1.01, or for short chains the R-hat that independent draws exceed with probability ALPHA (an F quantile).
+
+    ALPHA is divided among the quantities.
+    """
     from scipy.special import fdtri
 
     halves, n = 2 * chains, draws // 2
@@ -179,10 +189,10 @@ def _r_hat_limit(chains: int, draws: int, quantities: int) -> float:
 
 
 def _compared(seen: Seen) -> Verdict:
-    """By the means and variances over chains, at half of the steps against the last draws."""
+    """Return the verdict by the means and variances over chains: those at half of the steps against the last draws."""
     chains, draws = len(seen.last), seen.count // len(seen.last)
     if chains < 2:
-        return unknown(f"one chain of {_draws(draws)} is too short to tell")
+        return unknown(f"one chain of {_draws(draws)} is too short for a verdict")
     labels, before, after, rounding = _pairs(seen)
     z, limit = _changes(before, after, rounding)
     worst = int(abs(z).argmax())
@@ -190,14 +200,14 @@ def _compared(seen: Seen) -> Verdict:
         text = f"{_span(seen)} {labels[worst]} over {chains} chains went from {before[:, worst].mean():.4g}"
         return _bad(f"{text} to {after[:, worst].mean():.4g}: z = {z[worst]:+.1f}, by chance at most {limit:.1f}")
     if chains < CHAINS:
-        return unknown(f"{chains} chains of {_draws(draws)} are too few to tell: it takes {CHAINS}")
-    told = f"{_span(seen)} the means and variances over {chains} chains agree (largest |z| {abs(z[worst]):.1f})"
+        return unknown(f"{chains} chains of {_draws(draws)} are too few for a verdict: at least {CHAINS} are needed")
+    agree = f"{_span(seen)} the means and variances over {chains} chains agree (largest |z| {abs(z[worst]):.1f})"
     kept = _correlations(before, after, rounding)
     most = int(kept.argmax())
     if kept[most] > REMEMBERED:
         text = f"the correlation of {seen.names[most % len(seen.names)]} is {kept[most]:.2f}"
-        return unknown(f"{told}, but each chain stays near where it was: {text}")
-    return Verdict("chains", "converged", f"{told}, and chains forget where they were", "good")
+        return unknown(f"{agree}, but each chain stays near where it was: {text}")
+    return Verdict("chains", "converged", f"{agree}, and chains forget where they were", "good")
 
 
 def _draws(count: int) -> str:
@@ -205,9 +215,9 @@ def _draws(count: int) -> str:
 
 
 def _pairs(seen: Seen) -> tuple[list[str], Array, Array, Array]:
-    """What is averaged over chains, before and after (chains, 2q): q values, q squared distances to their mean.
+    """Return the names of 2q statistics, their terms (chains, 2q) at half and at the end, and their rounding (2q,).
 
-    With their names and their rounding (2q,).
+    A statistic is a mean over chains: of a quantity, or of its squared distance to that mean.
     """
     import numpy as np
 
@@ -219,7 +229,7 @@ def _pairs(seen: Seen) -> tuple[list[str], Array, Array, Array]:
 
 
 def _changes(before: Array, after: Array, rounding: Array) -> tuple[Array, float]:
-    """z of each mean change, and the largest |z| that chance gives."""
+    """Return z (2q,) of each change of a mean, and the largest |z| that is expected without a change."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -230,7 +240,7 @@ def _changes(before: Array, after: Array, rounding: Array) -> tuple[Array, float
 
 
 def _correlations(before: Array, after: Array, rounding: Array) -> Array:
-    """Over chains, of each column; 0 where one varies by no more than rounding."""
+    """Return the correlation over chains of each column (2q,); 0 where a column varies by no more than rounding."""
     import numpy as np
 
     a, b = before - before.mean(0), after - after.mean(0)

@@ -1,16 +1,17 @@
-"""How far chains have converged: R-hat, effective sample sizes, and standard errors of means.
+"""Convergence of chains: R-hat, effective sample sizes (ESS), and standard errors of means.
 
     R-hat = √(V/W),   V = (1 - 1/N) W + var(chain means),   W = mean variance within a chain
     ESS   = M N / τ,   τ = -1 + 2 Σ_t (ρ_2t + ρ_2t+1),   ρ_t = 1 - (W - mean autocovariance at lag t)/V
 
-Chains are split in halves first: M chains of N draws. The sum of τ is cut where a pair ρ_2t + ρ_2t+1 turns negative,
-and its pairs are made to fall (Geyer 1992). `bulk` reads the draws' normal scores, Φ⁻¹((rank - 3/8)/(n + 1/4)), which
-have moments for every law; `tail` the indicators of the 5 % and 95 % quantiles; R-hat is the larger one of the scores'
-and of those of the distances to the median. Vehtari, Gelman, Simpson, Carpenter, Bürkner, *Rank-Normalization, Folding,
-and Localization: An Improved R-hat for Assessing Convergence of MCMC*, 2021. As in ArviZ, to rounding.
+Chains are first split in halves; this gives M chains of N draws. The sum in τ ends where a pair ρ_2t + ρ_2t+1 is
+negative, and a pair larger than the one before it is replaced by that one (Geyer 1992). `bulk` is the ESS of the normal
+scores Φ⁻¹((rank - 3/8)/(n + 1/4)) of the draws, which have moments for every distribution; `tail` is the smaller ESS of
+the indicators x ≤ q of the 5 % and 95 % quantiles q. R-hat is the larger of two: that of the normal scores, and that of
+the scores of |x - median|. Vehtari, Gelman, Simpson, Carpenter, Bürkner, *Rank-Normalization, Folding, and
+Localization: An Improved R-hat for Assessing Convergence of MCMC*, 2021. The values equal those of ArviZ to rounding.
 
-Halves of a few draws show too little of the autocorrelation: of chains of 10 draws the ESS is 1.5 to 2.4 times too
-large, of 20 up to 1.6 times. Chains of fewer than 20 draws have no ESS here.
+A short chain shows too little of its autocorrelation: with 10 draws the ESS is 1.5 to 2.4 times too large, with 20
+draws up to 1.6 times. The ESS is not given for chains of fewer than 20 draws.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 FEWEST = 4
-"""Draws of a chain below which its halves have no variance."""
+"""The smallest number of draws of a chain for R-hat: each half needs 2 for a variance."""
 SHORT = 20
-"""Draws of a chain below which it has no effective sample size."""
+"""The smallest number of draws of a chain for an effective sample size."""
 MANY = 16
-"""Chains whose means show by their spread how well the mean of all is known."""
+"""From this number of chains on, the standard error of a mean comes from the means of the chains."""
 
 
 def split(x: Array) -> Array:
-    """Halves of chains (2M, N/2) for x (M, N); the middle draw of an odd number is left out."""
+    """Return the halves (2M, N/2) of chains x (M, N), without the middle draw if N is odd."""
     import numpy as np
 
     half = x.shape[1] // 2
@@ -41,19 +42,19 @@ def split(x: Array) -> Array:
 
 
 def scores(x: Array) -> Array:
-    """Normal scores of the ranks, ties at their mean."""
+    """Return the normal scores Φ⁻¹((rank - 3/8)/(n + 1/4)) of x (M, N), in its shape; equal values share their mean."""
     from scipy.special import ndtri
 
     return ndtri((_ranks(x) - 0.375) / (x.size + 0.25))
 
 
 def _ranks(x: Array) -> Array:
-    """1, 2, ... from the smallest on; equal values share the mean of theirs. Without scipy.stats, slow to import."""
+    """Return the ranks of x from 1 up; equal values get the mean of their ranks. scipy.stats is slow to import."""
     import numpy as np
 
     order = x.ravel().argsort()
     ordered = x.ravel()[order]
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # of each run of equal values
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # of each group of equal values
     after = np.append(first[1:], x.size)
     ranks = np.empty(x.size)
     ranks[order] = np.repeat((first + 1 + after) / 2, after - first)
@@ -61,7 +62,7 @@ def _ranks(x: Array) -> Array:
 
 
 def size(x: Array) -> float:
-    """ESS of the mean of x (M, N), as it stands; of draws that are all alike their number."""
+    """Return the ESS of the mean of x (M, N), without splitting; M N if all values are equal."""
     import numpy as np
 
     m, n = x.shape
@@ -74,61 +75,63 @@ def size(x: Array) -> float:
     total = covariance[0] + (x.mean(1).var(ddof=1) if m > 1 else 0.0)
     rho = 1 - (within - covariance) / total
     rho[0] = 1.0
-    pairs = rho[: 2 * max(1, (n - 1) // 2)].reshape(-1, 2).sum(1)  # the last lags rest on a draw or two
+    pairs = rho[: 2 * max(1, (n - 1) // 2)].reshape(-1, 2).sum(1)  # without the last lags, which have few draws
     last = int(np.argmax(pairs <= 0)) if (pairs <= 0).any() else len(pairs) - 1
-    half = float(rho[2 * last])  # of the pair where the sum is cut its even lag, once
+    half = float(rho[2 * last])  # the even lag of the pair at which the sum ends counts once
     tau = -1 + 2 * np.minimum.accumulate(pairs[:last]).sum() + (half if half > 0 or pairs[last] >= 0 else 0.0)
     return x.size / max(tau, 1 / math.log10(x.size))
 
 
 def bulk(x: Array) -> float:
-    """Bulk ESS of x (M, N)."""
+    """Return the bulk ESS of x (M, N)."""
     return size(scores(split(x)))
 
 
 def tail(x: Array) -> float:
-    """The smaller ESS of the 5 % and the 95 % quantile."""
+    """Return the tail ESS of x (M, N): the smaller ESS of the 5 % and the 95 % quantile."""
     import numpy as np
 
     return min(size(split((x <= limit).astype(float))) for limit in np.quantile(x, (0.05, 0.95)))
 
 
 def split_r_hat(x: Array) -> float | None:
-    """Rank-normalised R-hat of x (M, N); None where nothing varies within the chains."""
+    """Return the rank-normalised split R-hat of x (M, N); None if every half chain is constant."""
     halves = split(x)
     return larger_r_hat(scores(halves), folded(halves))
 
 
 def folded(halves: Array) -> Array:
-    """Scores of the distances to the median."""
+    """Return the normal scores of |x - median|, for halves of chains x (2M, N/2)."""
     import numpy as np
 
     return scores(np.abs(halves - np.median(halves)))
 
 
 def larger_r_hat(*scored: Array) -> float | None:
+    """Return the largest R-hat of several arrays of scores (2M, N/2); None if one is constant in every row."""
     found = [_r_hat(one) for one in scored]
     return None if None in found else max(one for one in found if one is not None)
 
 
 def _r_hat(x: Array) -> float | None:
+    """Return √(V/W) of x (M, N)."""
     n = x.shape[1]
-    if still(x):  # whose variances may be rounding alone
+    if still(x):  # the variances would be rounding errors
         return None
     within, between = float(x.var(1, ddof=1).mean()), n * float(x.mean(1).var(ddof=1))
     return math.sqrt((between / within + n - 1) / n)
 
 
 def still(x: Array) -> bool:
-    """Whether nothing moves within chains x (M, N) that make several draws each."""
+    """Return whether every chain of x (M, N) is constant, for N > 1."""
     return x.shape[1] > 1 and bool((x == x[:, :1]).all())
 
 
 def mean_error(x: Array) -> float | None:
-    """Standard error of the mean of x (M, N); None where one chain is too short to show it.
+    """Return the standard error of the mean of x (M, N); None for one short chain.
 
-    Of many or of short chains by the spread of their M means, s/√M, which needs no autocorrelation. It is widened by
-    Student's t, so that ± 1.96 of it holds 95 %. Of a few long chains it is s/√ESS.
+    For a few long chains it is s/√ESS. For many or short chains it is s/√M with s the deviation of the M means, times
+    t/1.96 with t the quantile of Student's t, so that ± 1.96 standard errors cover 95 %.
     """
     from scipy.special import stdtrit
 

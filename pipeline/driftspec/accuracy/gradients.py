@@ -1,12 +1,12 @@
-"""Whether the gradient of a loss can be trusted, where solvers take it by solving the state back in time.
+"""The error of a gradient that a solver computes by the adjoint equation, with the state solved back in time.
 
-    m = max |x_back(t0) - x(t0)| / (atol + rtol |x(t0)|)        how far the state solved back misses its start
-    r = ‖g - g_steps‖ / ‖g_steps‖                               how far the gradient is from backpropagation's
+    m = max |x_back(t0) - x(t0)| / (atol + rtol |x(t0)|)        error of the state after the backward solve
+    r = ‖g - g_steps‖ / ‖g_steps‖                               difference to the gradient by backpropagation
 
-Where the flow contracts fast, rounding grows on the way back: m is large, and the gradient may be wrong by any factor
-with no other sign. But m does not decide: the gradient may still be right, for a large m in a direction that the loss
-hardly sees. So past `TRIGGER`, and again in each new power of ten of m, the gradient of the loss on the worst rows is
-taken both ways, and r decides: above `INACCURATE` there is a warning, above `UNRELIABLE` the run ends.
+If the flow contracts fast, rounding errors grow in the backward solve. Then m is large, and the gradient may be wrong
+by any factor without another symptom. A large m does not prove that: the error may lie in a direction that hardly
+changes the loss. So when m exceeds `TRIGGER`, and again in each new power of ten of m, the gradient of the loss on the
+worst rows is computed by both methods. If r is above `INACCURATE` there is a warning; above `UNRELIABLE` the run ends.
 
 A. Gholami, K. Keutzer, G. Biros, *ANODE: Unconditionally Accurate Memory-Efficient Gradients for Neural ODEs*, 2019.
 """
@@ -27,11 +27,11 @@ from driftspec.components import Loss, Model, Solution, Solver, Verdict
 from driftspec.errors import SolveFailed
 
 TRIGGER = 100.0
-"""Tolerances by which the state solved back may miss its start before the gradients are compared."""
+"""The gradients are compared if m is above this."""
 ROWS = 16
-"""Rows of the batch on which they are compared, at most: those that miss their start by most."""
+"""The largest number of rows of the batch on which they are compared: those with the largest m."""
 INACCURATE, UNRELIABLE = 1e-3, 0.1
-"""Relative differences of the gradients above which there is a warning, and above which the run ends."""
+"""There is a warning if r is above the first, and the run ends if r is above the second."""
 
 DECADE = "missed_start_decade"
 """The key of an estimator's state that holds the largest power of ten of m at which the gradients were compared."""
@@ -45,28 +45,28 @@ def watched(
     rows: Tensor,
     again: Callable[[Solver, Tensor], Tensor],
 ) -> Loss:
-    """The loss with what its backward pass will tell: counts, m, and a verdict where r is large.
+    """Return the loss with the results of its backward pass: counts, m, and a verdict if r is large.
 
-    `paths` are the solves behind it, by `solver`, row i of each belonging to row i of `rows` (B, ...).
-    `again(solver, rows)` is the loss () of some of the rows by another solver. The state, a mapping, gets `DECADE`.
+    `paths` are the solves of the loss by `solver`; row i of each belongs to row i of `rows` (B, ...). `again(solver,
+    rows)` returns the loss () of some rows with another solver. `loss.state` is a mapping, to which `DECADE` is added.
     """
     seen = _Watched(loss.state, paths, model, solver, rows, again)
     return replace(loss, stats=seen.stats, verdicts=seen.verdicts, final_state=seen.state)
 
 
 def flat(loss: Tensor, model: Model) -> Tensor:
-    """∂L/∂θ as one vector."""
+    """Return ∂L/∂θ of the loss L () as one vector (P,), P the number of parameters."""
     gradients = torch.autograd.grad(loss, model.parameters(), materialize_grads=True)
     return torch.cat([g.flatten() for g in gradients])
 
 
 def relative(found: Tensor, right: Tensor) -> float:
-    """r = ‖found - right‖ / ‖right‖."""
+    """Return r = ‖found - right‖ / ‖right‖ of two gradients (P,)."""
     return float((found - right).norm() / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
 
 
 def stats(paths: Sequence[Solution]) -> dict[str, int]:
-    """What several solves counted, together, as far as it is known by now."""
+    """Return the sums of the solves' counts; those of a backward pass are complete after that pass."""
     total: Counter[str] = Counter()
     for path in paths:
         total.update(path.stats)
@@ -75,7 +75,7 @@ def stats(paths: Sequence[Solution]) -> dict[str, int]:
 
 @dataclass(eq=False)
 class _Watched:
-    """One loss; its methods are to be called once the backward pass is done."""
+    """A loss; its methods are called after the backward pass."""
 
     before: Mapping[str, Any]
     paths: Sequence[Solution]
@@ -85,28 +85,30 @@ class _Watched:
     again: Callable[[Solver, Tensor], Tensor]
 
     def missed(self) -> Tensor | None:
-        """m of each row (B,), the worst of its solves; None where nothing was solved back."""
+        """Return m of each row (B,), the largest over the solves; None if no state was solved back."""
         each = [missed for path in self.paths if (missed := path.missed_start()) is not None]
         return torch.stack(each).amax(0) if each else None
 
     def stats(self) -> dict[str, float]:
+        """Return the counts of the solves, and the largest m as `missed_start`."""
         missed = self.missed()
         return {**stats(self.paths), **({} if missed is None else {"missed_start": float(missed.max())})}
 
     @functools.cached_property
     def decade(self) -> int | None:
-        """The power of ten of m, where it is to be compared: beyond the trigger, and beyond all before."""
+        """The power of ten of m if the gradients must be compared; None if m is too small or was compared before."""
         missed = self.missed()
         if missed is None or not float(missed.max()) > TRIGGER:
             return None
-        decade = math.floor(math.log10(min(float(missed.max()), 1e99)))  # m is infinite where the way back overflowed
+        decade = math.floor(math.log10(min(float(missed.max()), 1e99)))  # m is inf if the backward solve overflowed
         return decade if decade > self.before.get(DECADE, -math.inf) else None
 
     def state(self) -> Mapping[str, Any]:
+        """Return the estimator's state after this step."""
         return self.before if self.decade is None else {**self.before, DECADE: self.decade}
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """A warning, or nothing. SolveFailed where the gradient is wrong."""
+        """Return a warning if r is large, or nothing. Raise SolveFailed if the gradient is wrong."""
         missed = self.missed()
         if missed is None or self.decade is None:
             return ()

@@ -1,4 +1,4 @@
-"""Answers point by point: what a bad point costs is its own answer, and gradients are found when they are asked for."""
+"""Values at points one by one: a bad point does not affect the others, and gradients are computed only when needed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from driftspec.errors import RunFailed, SolveFailed
 
 PATIENCE = 64
-"""Solves that may fail before a call gives up; the points at fault in a batch are searched for by halves."""
+"""The largest number of solves that may fail in one call. Bad points in a batch are found by bisection."""
 
 Answer = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Points (B, d) -> an answer (B, ...) and its error (B,)."""
+"""Points (B, d) -> a value (B, ...) and its error (B,)."""
 
 
 def each(answer: Answer, points: Tensor, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-    """Answers (B, *shape) float64 at points (B, d), errors (B,); NaN and inf where a point or its solve is not finite.
+    """Return values (B, *shape) and errors (B,) at points (B, d), float64; NaN and inf if a point or its solve is bad.
 
-    SolveFailed where so many solves fail that it is not a matter of single points.
+    Raise SolveFailed if more than PATIENCE solves fail.
     """
     value = torch.full((len(points), *shape), torch.nan, dtype=torch.float64)
     error = torch.full((len(points),), torch.inf, dtype=torch.float64)
@@ -28,26 +28,29 @@ def each(answer: Answer, points: Tensor, shape: tuple[int, ...] = ()) -> tuple[T
     waiting, failed = [torch.arange(len(points))], 0
     while waiting:
         rows = waiting.pop()
-        asked = good[rows]
-        if not bool(asked.any()):
+        kept = good[rows]
+        if not bool(kept.any()):
             continue
-        # Another point in the place of a bad one: the rest keep their places, by which random probes are drawn.
-        stand_in = points[rows[asked][0]]
+        # A good point replaces each bad one, so that the others keep their row numbers, and so their random probes.
+        replacement = points[rows[kept][0]]
         try:
-            found, off = answer(torch.where(asked[:, None], points[rows], stand_in))
+            found, off = answer(torch.where(kept[:, None], points[rows], replacement))
         except SolveFailed as failure:
             failed += 1
             if failed > PATIENCE:
                 raise
             waiting += _again(rows, good, failure.rows)
         else:
-            value[rows[asked]], error[rows[asked]] = found.double().cpu()[asked], off.double().cpu()[asked]
+            value[rows[kept]], error[rows[kept]] = found.double().cpu()[kept], off.double().cpu()[kept]
     error[value.isnan().flatten(1).any(1) if shape else value.isnan()] = torch.inf
     return value, error
 
 
 def _again(rows: Tensor, good: Tensor, bad: Sequence[int]) -> list[Tensor]:
-    """What to try after a failed solve: the rows again, without those known to be bad in `good`; else both halves."""
+    """Return the batches of rows to solve after a failed solve, and mark the bad rows in `good`.
+
+    If the bad rows are known, it is the same batch without them, else the two halves of the batch.
+    """
     if bad:
         good[rows[list(bad)]] = False
         return [rows]
@@ -58,7 +61,7 @@ def _again(rows: Tensor, good: Tensor, bad: Sequence[int]) -> list[Tensor]:
 
 
 def differentiable(x: Tensor, value: Tensor, gradient: Callable[[], Tensor]) -> Tensor:
-    """`value` (B,) as a function of x (B, d) whose gradient (B, d) is computed in the backward pass; once."""
+    """Return `value` (B,) as a function of x (B, d); the backward pass calls `gradient` for its gradient (B, d)."""
     result: Tensor = _Value.apply(x, value, gradient)  # type: ignore[no-untyped-call]
     return result
 
@@ -72,7 +75,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
-            raise RunFailed("first derivatives alone are known here: leave create_graph out")
+            raise RunFailed("only first derivatives are known here: leave create_graph out")
         return (weight[:, None] * ctx.gradient().to(weight)).to(ctx.like), None, None
 
 

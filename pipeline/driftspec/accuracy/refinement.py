@@ -1,9 +1,9 @@
 """The numerical error of an ODE solve, point by point: by N and 2N steps, or by a solver and a finer one.
 
-    error(N) = |result(N) - result(2N)|        N is doubled for each point until its own difference is allowed
+    error(N) = |result(N) - result(2N)|        N is doubled for each point until this is within the tolerance
 
-Points are solved in blocks of one fixed size, so that no point's value depends on another. Rounding, which no number
-of steps removes, is estimated beside that difference.
+Points are solved in blocks of one fixed size, so that the value of a point does not depend on the other points. The
+rounding error, which more steps do not reduce, is estimated separately.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ if TYPE_CHECKING:
     from driftspec.components import Gradient, Rates, VectorField
 
 BLOCK = 256
-"""Rows solved together. Always whole, padded by repetition: the same shapes give a row the same bits in any company."""
+"""The number of rows in one solve. The last block is padded, so that all have one shape and a row has the same bits in
+any of them."""
 
 
 BY_CHANCE = 64
-"""How much smaller than the difference before it a difference may be, to be believed.
+"""The error is at least the previous difference divided by this.
 
-Doubling N divides a difference by 16 for a method of order 4: one that falls to less than a quarter of that may agree
-by chance, as 1 point in 3,000 does where N is small.
+Doubling N divides the difference by 16 for a method of order 4. If it falls to less than a quarter of that, the two
+results may agree by accident, as 1 point in 3,000 does for a small N.
 """
 
 
 SMALL = 2.0**-10
-"""The size of a state, model units, below which an absolute tolerance, made for a size of 1, may hide all of it."""
+"""If a state is smaller than this, in model units, absolute tolerances are scaled by its size."""
 
 
 @dataclass(frozen=True)
 class Solved:
-    """Row by row: the result, its errors, and what it took.
+    """The result of a solve with its errors, one for each row.
 
-    `error` is the difference to the next finer solve. `rounding` is ε/2 √E s: each of E evaluations rounds what is
-    summed, of size s, by up to half the dtype's ε, and errors of random sign grow as √E (Higham, *Accuracy and
-    Stability of Numerical Algorithms*, 2002, sections 2.2 and 2.8). A row whose error is below its rounding has
-    converged: more steps would make it no better.
+    `error` is the difference to the next finer solve. `rounding` is ε/2 √E s: each of E evaluations rounds a sum of
+    size s by up to half of the dtype's ε, and errors of random sign grow as √E (Higham, *Accuracy and Stability of
+    Numerical Algorithms*, 2002, sections 2.2 and 2.8). A row converged if its error is within the tolerance or below
+    its rounding.
     """
 
     value: Tensor  # (B, k)
@@ -56,14 +57,15 @@ class Solved:
 
     @property
     def not_converged(self) -> int:
+        """The number of rows that did not converge."""
         return int((~self.converged).sum())
 
 
 @dataclass(frozen=True)
 class Resolving:
-    """A solver with its absolute tolerances in units u of the state: it solves dy/dt = f(t, u y)/u for y = x/u.
+    """A solver that solves dy/dt = f(t, u y)/u for y = x/u, so that its absolute tolerances are in units of u.
 
-    u is a power of two, so that the change of units rounds nothing.
+    u is a power of two, so that the change of units adds no rounding error.
     """
 
     solver: Solver
@@ -78,13 +80,15 @@ class Resolving:
         rates: Rates | None = None,
         steps: int | None = None,
     ) -> Solution:
+        """Return x(t1) (B, d) and ∫ r dt (B, m) of dx/dt = f from x (B, d) at t0, as `Solver.solve` does."""
+
         def scaled(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             value, integrands = rates(t, u * y)  # type: ignore[misc]
             return value / u, integrands
 
         u = self.unit
-        asked = None if rates is None else scaled
-        path = self.solver.solve(lambda t, y: f(t, u * y) / u, x / u, t0, t1, asked, steps)
+        scaled_rates = None if rates is None else scaled
+        path = self.solver.solve(lambda t, y: f(t, u * y) / u, x / u, t0, t1, scaled_rates, steps)
         return replace(path, state=u * path.state)
 
     def start_steps(self) -> int | None:
@@ -99,11 +103,11 @@ Integrator = Solver | Resolving
 
 
 def resolving(solver: Solver, size: float) -> Integrator:
-    """The solver, its absolute tolerances in units of the state where that is as small as `size`, below SMALL.
+    """Return the solver, with its absolute tolerances in units of the state if `size`, that of the state, is < SMALL.
 
-    A solver that chooses its own steps sees no error in a state below its absolute tolerance, and neither does a finer
-    one: from data of size e^-40 both take a few long steps, and agree to all digits. One of N steps has no such
-    tolerance, and is left as it is.
+    A solver that chooses its own steps ignores errors below its absolute tolerance, and so does a finer one. For states
+    of size e^-40 both take a few long steps and agree, although both are wrong. A solver with N steps has no such
+    tolerance and is returned unchanged.
     """
     if solver.start_steps() is not None or size >= SMALL:
         return solver
@@ -111,14 +115,14 @@ def resolving(solver: Solver, size: float) -> Integrator:
 
 
 def smallest(x: Tensor) -> float:
-    """The size of the smallest row of x (B, d) that is not zero; inf where there is none."""
+    """Return the smallest of max_i |x_i| over the rows of x (B, d) that are not zero; inf if there are none."""
     sizes = x.abs().amax(1)
     sizes = sizes[(sizes > 0) & sizes.isfinite()]
     return float(sizes.min()) if len(sizes) else math.inf
 
 
 Solve = Callable[[Integrator, Tensor, int | None], tuple[Tensor, int]]
-"""(solver, rows, steps) -> the value of these rows (n, k), and the evaluations it took."""
+"""(solver, row numbers (n,), steps) -> the values (n, k) of these rows, and the number of evaluations."""
 
 
 def refined(
@@ -130,10 +134,11 @@ def refined(
     summed: Callable[[Tensor, Tensor], Tensor] = lambda value, rows: value.new_zeros(len(rows)),
     size: float = math.inf,
 ) -> Solved:
-    """Every row by N and 2N steps, doubled until its own difference is small; or by a solver and a finer one.
+    """Return the values of n rows with N and 2N steps, N doubled for each row until both agree.
 
-    `summed` gives the size (n,) of what was summed to a value (n, k) of certain rows; `size` is that of the smallest
-    state that is given.
+    A solver that chooses its own steps is compared with a finer one instead. Without `compare` the error is inf.
+    `compared` are the columns of a value that are compared. `summed(value (n, k), rows (n,))` returns the size s (n,)
+    of the sums behind a value, for the rounding. `size` is the smallest size of the states at the start.
     """
     steps, rows = solver.start_steps(), torch.arange(n)
     value, evaluations = solve(solver, rows, steps)
@@ -151,14 +156,14 @@ def refined(
             else _doubled(solve, solver, steps, found, compared, rounding)
         )
     bad = (~found.value.isfinite().all(1)).nonzero().flatten().tolist()
-    if bad:  # a solver that chooses its steps gives up a whole block for one of its points
+    if bad:  # if a solver chooses its own steps, one bad point makes a whole block NaN
         text = f"the ODE solve of {len(bad)} of {n} points ended with status non_finite"
         raise SolveFailed(text, "non_finite", rows=() if steps is None and n > 1 else bad)
     return found
 
 
 def _against_finer(solve: Solve, solver: Solver, found: Solved, compared: slice, size: float) -> Solved:
-    """With the difference to a finer solver for the error; inf where that one cannot reach the end."""
+    """Return `found` with the difference to a finer solver as its error; inf if the finer one fails."""
     finer = solver.finer()
     if finer is None:
         return found
@@ -180,7 +185,7 @@ def _doubled(
     compared: slice,
     rounding: Callable[[Tensor, Tensor, int], Tensor],
 ) -> Solved:
-    """With twice the steps, and twice those for each row whose last two differences do not show that it converged."""
+    """Return `found` with each row solved in 2N, 4N, ... steps until it converges or N reaches its limit."""
     value, error, rounded, converged = found.value, found.error, found.rounding, found.converged
     rows, evaluations = torch.arange(len(value)), found.evaluations
     half, more = solve(solver, rows, max(1, steps // 2))
@@ -202,18 +207,21 @@ def _doubled(
 
 
 def _apart(one: Tensor, other: Tensor, compared: slice) -> Tensor:
-    """|one - other| of the columns that are compared; inf for NaN."""
+    """Return |one - other| of the columns that are compared, with inf for NaN."""
     return (one - other)[:, compared].abs().nan_to_num(nan=torch.inf)
 
 
 def by_blocks(solve: Callable[[Tensor], Solution], rows: Tensor, block: int = BLOCK) -> list[Solution]:
-    """Solve rows in whole blocks, the last one padded with copies of its last row, and cut the padding off."""
+    """Return the solutions of `rows` (n,), row numbers, one for each block of rows.
+
+    The last block is padded with copies of its last row; the solutions are without the padding.
+    """
     paths = []
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         whole = torch.cat([part, part[-1:].expand(block - len(part))])
         path = solve(whole)
-        if path.status not in ("ok", "non_finite"):  # a non-finite row may still be another N's good row
+        if path.status not in ("ok", "non_finite"):  # a row that is not finite may be finite with another N
             path.require()
         paths.append(Solution(path.state[: len(part)], path.integrals[: len(part)], path.evaluations * len(part)))
     return paths

@@ -1,1 +1,1 @@
-"""The mathematics that methods share. Each file opens with its equation."""
+"""The mathematics that several methods share. Each file opens with its equation."""

@@ -1,10 +1,11 @@
-"""Markov chains: the loop, in one place; a method is one step.
+"""Markov chains: this file has the loop over steps, and a sampler defines one step.
 
     x_{n+1} = step(x_n, ε_n, u_n),   ε_n ~ N(0, I),  u_n ~ U[0, 1)
 
-Every chain has its own noise, a function of (seed, chain, step): noise is drawn in whole blocks of 256 chains, a
-generator a block, some steps ahead, and cut; the chains are padded to a multiple of 16, below which a matrix product
-rounds a row by its company. So a chain is the same alone and among others, and asking for more chains keeps the first.
+The noise of a chain is a function of (seed, chain, step). It is drawn for whole blocks of 256 chains, with one random
+generator for each block, and for several steps at once. The number of chains is padded to a multiple of 16, because a
+matrix product of fewer rows rounds a row differently if the other rows change. So a chain does not depend on the
+other chains, and a run with more chains repeats the chains of a run with fewer.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
     from driftspec.streams import Streams
 
 AHEAD = 16
-"""Steps whose noise is drawn at once."""
+"""The number of steps whose noise is drawn together."""
 ROWS = 16
-"""Chains are padded to a multiple of this."""
+"""The number of chains is padded to a multiple of this."""
 STEPS = 1000
-"""Steps before the first draw, where the spec does not say."""
+"""The default number of steps before the first draw."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """One step's chance: ε (chains, d) standard normal and u (chains,) uniform on [0, 1).
+    """The random numbers of one step: ε (chains, d), standard normal, and u (chains,), uniform on [0, 1).
 
-    `second` is another u, for a method that sets `two_uniforms`.
+    `second` is another u (chains,), for a sampler that sets `two_uniforms`.
     """
 
     normal: Tensor
@@ -47,7 +48,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Moved:
-    """Where a step leads, the chains' own state (e.g. step sizes), and counters (chains,) that add up over steps."""
+    """The result of one step: x' (chains, d), the sampler's state (e.g. step sizes), and counts (chains,).
+
+    The loop sums the counts over the steps.
+    """
 
     x: Tensor
     state: Any = None
@@ -55,17 +59,17 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What the loop leaves: where the chains stood when they were kept, their log p then, counters, the last state."""
+class Recorded:
+    """The result of the loop: the chains' states and log p after certain steps, sums of counts, and rates."""
 
-    kept: list[Tensor]  # of (chains, d)
-    log_p: list[Tensor]  # of (chains,); empty where the state does not know it
-    counts: Mapping[str, Tensor]  # of (chains,)
-    rates: Mapping[str, Tensor]  # of (chains,)
+    kept: list[Tensor]  # states (chains, d)
+    log_p: list[Tensor]  # log p (chains,) of each state; empty if the sampler does not compute it
+    counts: Mapping[str, Tensor]  # name -> (chains,)
+    rates: Mapping[str, Tensor]  # name -> (chains,)
     steps: int
 
     def draws(self, which: slice = slice(None), verdicts: tuple[Verdict, ...] = ()) -> Draws:
-        """What was kept, as draws."""
+        """Return the kept states as draws."""
         import torch
 
         stats = {name: float(value.double().sum()) for name, value in self.counts.items()}
@@ -75,7 +79,7 @@ class Walk:
 
 
 def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> Iterator[Noise]:
-    """The noise of step 1, 2, ... for `chains` of the dimensions, dtype and device of `like`."""
+    """Yield the noise of step 1, 2, ...: ε (chains, d) and u (chains,), with the d, dtype and device of `like`."""
     import torch
 
     block, d = Sampler.BLOCK, like.shape[1]
@@ -99,14 +103,16 @@ def noise(streams: Streams, chains: int, like: Tensor, second: bool = False) -> 
 
 
 NO_ROWS = "chains begin at training rows, and there are no data"
+"""The message for `start: data` in a spec without data."""
 
 
 def starts(
     model: Model, start: Distribution | Literal["data", "prior"] | None, chains: int, streams: Streams
 ) -> Tensor:
-    """Return where chains begin (n, d), n at least `chains`, in whole blocks that have a generator each.
+    """Return the first states of the chains (n, d), model units; n is `chains`, rounded up to whole blocks.
 
-    `start` is a distribution, `data` (training rows) or `prior`; None stands for what `beginning` returns.
+    `start` is a distribution, `data` (training rows) or `prior`; None: what `beginning` returns. Each block has a
+    random generator of its own.
     """
     import torch
 
@@ -128,15 +134,15 @@ def starts(
 
 
 def in_chains(model: Model, first: Tensor) -> Model:
-    """Return the model as chains that begin at `first` (n, d) read it: one number of steps for all solves.
+    """Return the model with one number of solver steps for log p, for chains that begin at `first` (n, d).
 
-    It is found at the first block's starts, whatever the number of chains: no chain depends on how many there are.
+    That number is found at the starts of the first block only, so that it does not depend on the number of chains.
     """
     return model.at_pilot(first[: Sampler.BLOCK])
 
 
 def with_error(model: Model, draws: Draws) -> Draws:
-    """The draws with the error of the log p that moved the chains, where it came from solves."""
+    """Return the draws with the numerical error of the log p that the chains used, if an ODE solve computed it."""
     if not model.solved:
         return draws
     from driftspec.numerics import density
@@ -145,48 +151,50 @@ def with_error(model: Model, draws: Draws) -> Draws:
 
 
 def padded(chains: int) -> int:
-    """How many chains run for this many asked for."""
+    """Return the number of chains, rounded up to a multiple of ROWS."""
     return -(-chains // ROWS) * ROWS
 
 
-def _law(body: Any, info: ValidationInfo) -> Any:
-    """`data` and `prior` as they are; everything else is a law, by its name or its keys."""
+def _start(body: Any, info: ValidationInfo) -> Any:
+    """Return `data` and `prior` unchanged; any other value is the name or the keys of a distribution."""
     return body if body in ("data", "prior") else TypeAdapter(Distribution).validate_python(body, context=info.context)
 
 
-Start = Annotated[Distribution | Literal["data", "prior"], BeforeValidator(_law)]
-"""As a key's type: where chains begin."""
+Start = Annotated[Distribution | Literal["data", "prior"], BeforeValidator(_start)]
+"""The type of the key `start`: where chains begin."""
 
 
 class ChainSampler(Sampler):
-    """Chains of steps from a start. With `chains` left open each sample is the end of a chain of its own."""
+    """A sampler that runs Markov chains. Without `chains`, each sample is the last state of a separate chain."""
 
     unused_nested = frozenset({"chains", "burn_in", "thin", "start"})
     two_uniforms: ClassVar[bool] = False
-    """A step takes a second uniform number, `chance.second`."""
+    """Whether a step needs a second uniform number for each chain, `noise.second`."""
 
-    chains: int | None = Field(None, ge=1, description="chains side by side, several draws each; null: one a sample")
+    chains: int | None = Field(
+        None, ge=1, description="number of chains, which make several draws each; null: one chain for each sample"
+    )
     steps: int | None = Field(
-        None, ge=0, description="length of each chain, where every sample has its own (default 1000)"
+        None, ge=0, description="length of each chain if every sample has its own chain (default 1000)"
     )
     burn_in: int | None = Field(
-        None, ge=0, description="steps before a chain's first draw, where chains make several (default 1000)"
+        None, ge=0, description="steps before the first draw of a chain if `chains` is given (default 1000)"
     )
     thin: int = Field(1, ge=1, description="steps from one draw of a chain to the next")
     start: Start | None = Field(
         None,
-        description="where chains begin: a law, `data` (training rows) or `prior`; "
+        description="where chains begin: a distribution, `data` (training rows) or `prior`; "
         "null: the prior if there is one, else the data, else N(0, I)",
     )
 
     @model_validator(mode="after")
-    def _one_way_to_say_how_long(self) -> Self:
+    def _one_key_for_the_length(self) -> Self:
         if self.chains is None and self.burn_in is not None:
-            raise ValueError("burn_in goes with chains; with one draw a chain say steps")
+            raise ValueError("burn_in needs chains; without chains, give steps")
         if self.chains is not None and self.steps is not None:
-            raise ValueError("steps goes with one draw a chain; with chains say burn_in")
+            raise ValueError("steps is for one draw of each chain; with chains, give burn_in")
         if self.chains is None and self.thin > 1:
-            raise ValueError("thin goes with chains; with one draw a chain say steps")
+            raise ValueError("thin needs chains; without chains, each chain makes one draw")
         return self
 
     def offers(self) -> frozenset[str]:
@@ -207,61 +215,65 @@ class ChainSampler(Sampler):
             yield "start", f"chains begin at draws, and {self.start.label} cannot be drawn from"
 
     def _uneven(self, count: int) -> str:
-        """Why chains cannot share this number of draws; empty if they can."""
+        """Return why `count` draws cannot be divided among the chains; empty if they can."""
         uneven = self.chains is not None and count % self.chains
         return f"sample.count is {count}, no multiple of {self.chains} chains" if uneven else ""
 
     def before(self) -> int:
-        """Steps before a chain's first draw."""
+        """Return the number of steps before the first draw of a chain."""
         given = self.steps if self.chains is None else self.burn_in
         return STEPS if given is None else given
 
     def warm_up(self) -> int:
-        """Steps in which a step size may adapt: the burn-in, or half the length of chains that make one draw."""
+        """Return in how many steps the step size may adapt: the burn-in, or half of `steps`."""
         return self.before() if self.chains is not None else self.before() // 2
 
     def begin(self, model: Model, x: Tensor, asked: int) -> Any:
-        """The chains' own state before their first step; the first `asked` of them are no padding."""
+        """Return the sampler's state before the first step; the rows of x (chains, d) from `asked` on are padding."""
         return None
 
     @abstractmethod
-    def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        """One step of every chain, row by row; `warming` while a step size may adapt."""
+    def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        """Make one step of every chain from x (chains, d); while `warming`, the step size may adapt.
+
+        A row of the result depends on the same row of x, state and noise only.
+        """
 
     def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What is worth telling of each chain (chains,) beside the counts; of all it is told as a mean.
+        """Return statistics of each chain (chains,) beside the counts; the result reports their means over chains.
 
-        Of a method that proposes, the counts `accepted` and `proposed` tell the verdict whether anything was accepted.
+        If a sampler counts `accepted` and `proposed`, the verdict checks that some proposals were accepted.
         """
         return {}
 
     def log_p(self, state: Any) -> Tensor | None:
-        """log p (B,) where the chains stand, up to a constant, if their state knows it: the verdict reads it too."""
+        """Return log p (chains,) of the current states, up to a constant; None if the state does not hold it."""
         return None
 
     def no_law(self) -> str | None:
-        """Why its chains settle at no law of which they could be draws; None where they do."""
+        """Return why the chains have no stationary distribution; None if they have one."""
         return None
 
     def doubts(self, log_p: Tensor | None) -> tuple[Verdict, ...]:
-        """Verdicts of the method's own on its draws, given log p (chains, draws) if the state knows it."""
+        """Return the sampler's own verdicts on its draws; log_p is (chains, draws), or None if it is not known."""
         return ()
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
-        """`count` samples, each chain's `before()` steps after its start and then `thin` steps apart."""
+        """Return `count` draws; each chain makes its first after `before()` steps and the others every `thin` steps."""
         if uneven := self._uneven(count):
             raise RunFailed(f"{self.label}: {uneven}")
         chains, draws = self.layout(count)
         first = starts(model, self.start, chains, streams)
         x, model = first[: padded(chains)], in_chains(model, first)
         half, after = self.before() // 2, range(self.before(), self.before() + draws * self.thin, self.thin)
-        walk = self._run(model, x, chains, [half, *after], self.warm_up(), streams.under("chains"))
-        return with_error(model, walk.draws(slice(1, None), self._verdicts(walk, x[:chains], half)))
+        recorded = self._run(model, x, chains, [half, *after], self.warm_up(), streams.under("chains"))
+        return with_error(model, recorded.draws(slice(1, None), self._verdicts(recorded, x[:chains], half)))
 
     def length(self, model: Model) -> int | None:
         return self.before() if self.chains is None else None
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """Return the states (K, count, d) of the chains after each of the K step numbers in `after`, which rise."""
         import torch
 
         first = starts(model, self.start, count, streams)
@@ -269,25 +281,26 @@ class ChainSampler(Sampler):
         return torch.stack(self._run(model, x, count, after, self.warm_up(), streams.under("chains")).kept)
 
     def begins(self, around: Setting) -> Distribution | Literal["data", "prior"]:
-        """Where chains begin: `start`, or what an open one stands for."""
+        """Return where chains begin: `start`, or its default in this spec."""
         return beginning(self.start, prior="prior" in around.dynamics.offers(), data=around.data is not None)
 
     def settled(self, around: Setting) -> Self:
         start = self.begins(around)
-        law = around.dynamics.prior_law() if start == "prior" else None
-        return self.model_copy(update={"start": start if law is None else law})
+        prior = around.dynamics.prior_law() if start == "prior" else None
+        return self.model_copy(update={"start": start if prior is None else prior})
 
     def carry(self, model: Model, x: Tensor, streams: Streams) -> Draws:
-        """The chains that stand at x (n, d), `before()` steps on; no step adapts."""
+        """Return the states after `before()` steps from x (n, d), as draws; the step size does not adapt."""
         import torch
 
         model = in_chains(model, x)
         spare = x[:1].expand(padded(len(x)) - len(x), -1)
-        walk = self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains"))
-        return walk.draws()
+        return self._run(model, torch.cat([x, spare]), len(x), [self.before()], 0, streams.under("chains")).draws()
 
-    def _run(self, model: Model, x: Tensor, chains: int, after: Sequence[int], warm_up: int, streams: Streams) -> Walk:
-        """The loop, from x (chains and padding, d); kept is where they stand after these numbers of steps."""
+    def _run(
+        self, model: Model, x: Tensor, chains: int, after: Sequence[int], warm_up: int, streams: Streams
+    ) -> Recorded:
+        """Run the loop from x (chains and padding, d) and keep the states after each number of steps in `after`."""
         import torch
 
         counts: dict[str, Tensor] = {}
@@ -296,35 +309,35 @@ class ChainSampler(Sampler):
         number = 0
         with torch.no_grad():
             state = self.begin(model, x, chains)
-            for chance in noise(streams, len(x), x, self.two_uniforms):
+            for step_noise in noise(streams, len(x), x, self.two_uniforms):
                 while len(kept) < len(after) and number == after[len(kept)]:
                     kept.append(x[:chains])
                     log_p += [] if (known := self.log_p(state)) is None else [known[:chains]]
                 if len(kept) == len(after):
                     break
-                moved = self.advance(model, x, state, chance, warming=number < warm_up)
+                moved = self.advance(model, x, state, step_noise, warming=number < warm_up)
                 x, state, number = moved.x, moved.state, number + 1
                 for name, value in moved.counts.items():
                     counts[name] = counts[name] + value if name in counts else value
                 self.check(x[:chains], number)
         rates = {name: value[:chains] for name, value in self.rates(state, counts).items()}
-        return Walk(kept, log_p, {name: value[:chains] for name, value in counts.items()}, rates, number)
+        return Recorded(kept, log_p, {name: value[:chains] for name, value in counts.items()}, rates, number)
 
-    def _verdicts(self, walk: Walk, start: Tensor, half: int) -> tuple[Verdict, ...]:
-        """On the draws that a walk kept, after where the chains stood at half of the steps."""
+    def _verdicts(self, recorded: Recorded, start: Tensor, half: int) -> tuple[Verdict, ...]:
+        """Return the verdicts on the draws; the first recorded state is that after `half` steps, no draw."""
         import torch
 
         from driftspec.accuracy.chain_verdict import judge, seen, unknown
 
-        log_p = torch.stack(walk.log_p, 1) if walk.log_p else None
+        log_p = torch.stack(recorded.log_p, 1) if recorded.log_p else None
         doubts = self.doubts(None if log_p is None else log_p[:, 1:])
         if reason := self.no_law():
             return (unknown(reason), *doubts)
-        counts = {name: float(value.double().sum()) for name, value in walk.counts.items()}
-        return (judge(seen(start, walk.kept, log_p, (half, walk.steps), counts)), *doubts)
+        counts = {name: float(value.double().sum()) for name, value in recorded.counts.items()}
+        return (judge(seen(start, recorded.kept, log_p, (half, recorded.steps), counts)), *doubts)
 
     def check(self, x: Tensor, number: int) -> None:
-        """RunFailed `diverged` with the step after which a chain is no longer finite."""
+        """Raise RunFailed with status `diverged` if x (chains, d) is not finite after step `number`."""
         finite = x.isfinite().all(1)
         if not bool(finite.all()):
             bad = int((~finite).nonzero()[0])

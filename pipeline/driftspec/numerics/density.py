@@ -1,8 +1,9 @@
-"""log p of a flow and its gradient, as metrics and chains read them.
+"""log p of a flow and its gradient, for metrics and for chains.
 
-A point alone has a number of steps N of its own, as in `likelihood.log_prob`. Chains move by differences of log p and
-by its gradient, which must belong to one function: all chains and all their steps have one N, and the gradient is that
-of the log p which N steps give. N is found at pilot points, and compared with 2N where chains end.
+For a metric each point has its own number of solver steps N, as in `likelihood.log_prob`. Chains use differences of
+log p and its gradient, and both must belong to one function. So all chains use one N in all their steps, and the
+gradient is that of the log p which N steps compute. N is found at pilot points; at the last states of the chains the
+result is compared with that of 2N steps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from driftspec.streams import Streams
 
 
 def log_density(model: Model, x: Tensor) -> Tensor:
-    """log p(x) (B,): with a graph where gradients are recorded, and then in one N for all points."""
+    """Return log p(x) (B,), nats. If autograd records, it has a graph, and one N is used for all points."""
     solver, trace = solving(model)
     if model.pilot is None and not torch.is_grad_enabled():
         return likelihood.log_prob(model, x, solver, trace, Streams(0)).log_prob
@@ -31,7 +32,10 @@ def log_density(model: Model, x: Tensor) -> Tensor:
 
 
 def log_density_and_score(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x) (B,) and ∇log p(x) (B, d): by the pilot's N, or each point by its own; with a graph as above."""
+    """Return log p(x) (B,) and ∇log p(x) (B, d), with the pilot's N, or else an N for each point.
+
+    If autograd records, both have a graph, as in `log_density`.
+    """
     if torch.is_grad_enabled():
         return gradient(lambda y: log_density(model, y), x)
     if model.pilot is not None:
@@ -41,20 +45,20 @@ def log_density_and_score(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def score_and_error(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """∇log p(x) (B, d), each point by its own N, and a bound (B,) of its components' errors."""
+    """Return ∇log p(x) (B, d), with an N for each point, and a bound (B,) of the numerical error of a component."""
     solved = likelihood.log_prob_and_score(model, x, *solving(model))
     return solved.value[:, 1:], solved.error
 
 
 def solving(model: Model) -> tuple[Solver, Trace]:
-    """What log p follows from the velocity by. RunFailed where nothing names a trace."""
+    """Return the solver and the trace that compute log p from the velocity. Raise RunFailed if there is no trace."""
     if model.trace is None:
         raise RunFailed(f"{model.dynamics.label}: log p needs a trace, and neither the estimator nor a metric has one")
     return model.solver or model.trace.solver, model.trace
 
 
 def pilot_steps(model: Model) -> int | None:
-    """Return the number of steps that solves for log p take in chains, found when it is first needed."""
+    """Return the number of solver steps for log p in chains; it is found at the first call."""
     pilot = model.pilot
     if pilot is None:
         return None
@@ -64,9 +68,10 @@ def pilot_steps(model: Model) -> int | None:
 
 
 def enough_steps(model: Model, x: Tensor) -> int | None:
-    """The first of 2N, 4N, ... steps that change log p and its gradient by the tolerance at most at every x (B, d).
+    """Return the first of 2N, 4N, ... steps that agrees with half as many at every row of x (B, d).
 
-    N is what the solver begins with; None of a solver that chooses its own steps.
+    Two results agree if log p and asinh ∇log p differ by no more than the tolerance. N is the solver's first number of
+    steps. Return None for a solver that chooses its own steps.
     """
     solver, trace = solving(model)
     steps = solver.start_steps()
@@ -83,9 +88,9 @@ def enough_steps(model: Model, x: Tensor) -> int | None:
 
 
 def with_error(model: Model, draws: Draws) -> Draws:
-    """The draws of chains with the error of the log p that moved them, where that came from solves.
+    """Return the draws with the numerical error of the log p that the chains used, if an ODE solve computed it.
 
-    It is what twice the steps, or a finer solver, change in log p and its gradient at each chain's last draw.
+    The error is the difference of log p and its gradient to twice the steps, or to a finer solver, at the last draws.
     """
     if model.pilot is None or not model.pilot.needed or not draws.values.numel():
         return draws
@@ -97,7 +102,7 @@ def with_error(model: Model, draws: Draws) -> Draws:
 
 
 def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
-    """The largest error of log p and asinh ∇log p at x (B, d), None if it is not known; and whether all are allowed."""
+    """Return the largest error of log p and asinh ∇log p at x (B, d), or None, and whether all are allowed."""
     solver, trace = solving(model)
     steps = pilot_steps(model)
     finer = solver.finer() if steps is None else solver
@@ -106,26 +111,26 @@ def _against_finer(model: Model, x: Tensor) -> tuple[float | None, bool]:
     one = _compared(model, x, solver, trace, steps)
     try:
         other = _compared(model, x, finer, trace, steps and 2 * steps)
-    except SolveFailed:  # a finer solver may exceed its budget where the other one does not
+    except SolveFailed:  # the finer solver may exceed its budget of evaluations
         return None, False
     error = float((one - other).abs().nan_to_num(nan=torch.inf).max())
     return error, bool(_agree(solver, one, other).all())
 
 
 def _doubt(solver: Solver, steps: int | None, error: float | None) -> Verdict:
-    """That the chains moved by another density than the model's, or that nobody knows."""
+    """Return the verdict that the chains used an inaccurate log p, or that its error is not known."""
     by, cure = f"by {solver.label}", "lower the solver's tolerances"
     if steps is not None:
         by, cure = f"in {steps} steps", "raise the solver's max_steps, or make the field smoother"
     if error is None:
-        reason = f"log p {by} moved the chains, and nothing finer is there to compare it with"
+        reason = f"the chains used log p {by}, and there is no finer solver to compare it with"
         return Verdict("solver", "chain_density_unknown", reason, "unknown")
     found = f"log p and its gradient {by} are off by up to {error:.1e} where the chains end"
     return Verdict("solver", "chain_density_inaccurate", f"{found}, more than the solver allows: {cure}", "bad")
 
 
 def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> Tensor:
-    """log p and asinh ∇log p (B, 1 + d), in float64 where the device has it: differences are the solver's alone."""
+    """Return log p and asinh ∇log p (B, 1 + d), in float64 if the device has it, so that rounding is negligible."""
     if x.device.type != "mps":
         model, x = model.double(), x.double()
     with torch.no_grad():
@@ -134,12 +139,12 @@ def _compared(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int 
 
 
 def _agree(solver: Solver, one: Tensor, other: Tensor) -> Tensor:
-    """Whether two results differ by no more than the solver is allowed; not where either is no number."""
+    """Return where two results differ by no more than the solver's tolerance; False where one of them is NaN."""
     return (one - other).abs() <= solver.allowed(one)
 
 
 def _by_parts(model: Model, x: Tensor, solver: Solver, trace: Trace, steps: int | None) -> tuple[Tensor, Tensor]:
-    """log p (B,) and its gradient (B, d) without a graph; of many steps a few rows at a time."""
+    """Return log p (B,) and its gradient (B, d) without a graph; for many steps, in small batches."""
 
     def log_p(y: Tensor) -> Tensor:
         return likelihood.differentiable_log_prob(model, y, trace, solver, steps)

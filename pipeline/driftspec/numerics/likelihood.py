@@ -3,10 +3,10 @@
     log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt
     loss     = -E log p(x) + λ_K E ∫ ‖f‖² dt + λ_J E ∫ ‖∂f/∂x‖²_F dt
 
-z is the end at t_prior of the path that is x at t_data. R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud,
-*Neural Ordinary Differential Equations*, 2018; W. Grathwohl et al., *FFJORD*, 2019; C. Finlay et al., *How to Train
-Your Neural ODE: the World of Jacobian and Kinetic Regularization*, 2020. `components.estimator.Trace` estimates the
-trace; `refinement` chooses the number of steps.
+z is the solution at t_prior of the ODE that starts in x at t_data. R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D.
+Duvenaud, *Neural Ordinary Differential Equations*, 2018; W. Grathwohl et al., *FFJORD*, 2019; C. Finlay et al., *How to
+Train Your Neural ODE: the World of Jacobian and Kinetic Regularization*, 2020. `components.estimator.Trace` estimates
+the trace; `accuracy.refinement` chooses the number of steps.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ if TYPE_CHECKING:
     from driftspec.components import Rates
 
 HOPELESS = 100
-"""Tolerances by which training may miss its own for want of steps: a nat, by default."""
+"""Training stops if the solver error exceeds this many tolerances at `max_steps`: 1 nat with the default tolerance."""
 
 
 @dataclass(frozen=True)
 class LogProb:
-    """log p of each point in model units, the error its solver makes in it or in z, and the latent z it came from.
+    """log p of each point in nats, model units, with its numerical error.
 
-    The numerical error of log p is the sum of both: `error` of the solver, and `rounding` of the numbers' format.
+    The numerical error of log p is `error` + `rounding`: that of the solver and that of floating-point arithmetic.
     """
 
     log_prob: Tensor  # (B,)
-    error: Tensor  # (B,)
+    error: Tensor  # (B,), of log p and of z, whichever is larger
     rounding: Tensor  # (B,)
-    latent: Tensor  # (B, d)
+    latent: Tensor  # z (B, d)
     probe_stderr: Tensor | None  # (B,), None for an exact trace and for a single probe
     converged: Tensor  # (B,) bool
     evaluations: int
 
     @property
     def not_converged(self) -> int:
+        """The number of points that did not converge."""
         return int((~self.converged).sum())
 
 
 def log_prob(
     model: Model, x: Tensor, solver: Integrator, trace: Trace, streams: Streams, compare: bool = True
 ) -> LogProb:
-    """log p(x) (B,) for x (B, d). Point i has its own probes, a function of (streams, i): the same for N and 2N.
+    """Return log p(x) (B,) of x (B, d). Row i has its own probes, a function of (streams, i), the same for every N.
 
-    Without `compare` the solver runs once as it stands, and the error is left open (inf).
+    Without `compare`, the solver runs once and the error is inf.
 
-    What is summed, for its rounding, is |log p_prior(z)| + |∫ tr| + ‖x‖_∞ e^{∫ tr/d} ‖∇log p_prior(z)‖: the last term
-    is the state, the given one included, whose rounding the flow stretches by e^{∫ tr/d} = |det ∂z/∂x|^{1/d} on its
-    way to z, in the mean over directions.
+    Rounding is in proportion to |log p_prior(z)| + |∫ tr| + ‖x‖_∞ e^{∫ tr/d} ‖∇log p_prior(z)‖. The last term is for
+    the state: the flow multiplies a rounding error of x by e^{∫ tr/d} = |det ∂z/∂x|^{1/d}, the mean over directions.
     """
     t_prior, t_data = model.dynamics.times()
     prior = model.prior()
@@ -82,15 +82,15 @@ def log_prob(
         return torch.cat([log_p.mean(1, keepdim=True), z, log_p], 1), sum(p.evaluations for p in path)
 
     def summed(value: Tensor, rows: Tensor) -> Tensor:
-        at_prior, pull = pullback(lambda z: prior.log_prob(z)[:, None], value[:, state])
-        slope = torch.linalg.vector_norm(pull(torch.ones_like(at_prior)), dim=1)
+        at_prior, vjp = pullback(lambda z: prior.log_prob(z)[:, None], value[:, state])
+        slope = torch.linalg.vector_norm(vjp(torch.ones_like(at_prior)), dim=1)
         log_det = value[:, 0] - at_prior[:, 0]
         stretched = (x[rows].abs().amax(1).log() + log_det / model.dim + slope.log()).exp()
         return at_prior[:, 0].abs() + log_det.abs() + stretched
 
     state = slice(1, 1 + model.dim)
     with torch.no_grad():
-        # log p and z together: of thousands of points some agree in log p alone by chance, far from converged.
+        # log p and z are compared together: among thousands of points, log p alone agrees by accident for some.
         together = slice(0, 1 + model.dim)
         solved = refined(solve, len(x), solver, together, compare, summed, smallest(x))
     value, z, each = torch.split(solved.value, [1, model.dim, columns], 1)
@@ -101,9 +101,9 @@ def log_prob(
 def differentiable_log_prob(
     model: Model, x: Tensor, trace: Trace, solver: Solver | None = None, steps: int | None = None
 ) -> Tensor:
-    """log p(x) (B,) with a graph behind it, in one solve of N = `steps`; by default the trace's solver as it stands.
+    """Return log p(x) (B,) with a graph, from one solve of N = `steps`; the default solver is that of the trace.
 
-    Of a solver that takes a number of steps a point whose path is not finite is NaN; of others the solve fails.
+    If the solution of a point is not finite, a solver with N steps gives NaN for it; other solvers raise SolveFailed.
     """
     return _differentiable(model, x, trace, solver or trace.solver, steps)[0]
 
@@ -111,10 +111,11 @@ def differentiable_log_prob(
 def _differentiable(
     model: Model, x: Tensor, trace: Trace, solver: Integrator, steps: int | None
 ) -> tuple[Tensor, Solution]:
+    """Return log p(x) (B,) with a graph, and the solve."""
     t_prior, t_data = model.dynamics.times()
     if not trace.exact():
         raise RunFailed(f"{trace.label} has probes: a log p that is differentiated needs an exact trace")
-    through_steps = solver.differentiated("backprop") or solver  # here nothing looks whether a way back was right
+    through_steps = solver.differentiated("backprop") or solver  # nothing here checks an adjoint's gradient
     path = through_steps.solve(model.velocity, x, t_data, t_prior, _rates(model, trace, None), steps)
     if path.status != "non_finite" or solver.start_steps() is None:
         path.require("the log density")
@@ -122,15 +123,15 @@ def _differentiable(
 
 
 AT_ONCE = 128 * BLOCK
-"""Rows times steps whose graph is held at a time, 0.5 GB of three layers of 64 units in float64."""
+"""Rows times steps in one graph: 0.5 GB for three layers of 64 units in float64."""
 
 
 def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, compare: bool = True) -> Solved:
-    """log p(x) and behind it s = ∇log p(x), (B, 1 + d), float64 where the device has it, and a bound of their errors.
+    """Return log p(x) and s = ∇log p(x) in one tensor (B, 1 + d), float64 if the device has it, and an error bound.
 
-    s is the gradient of the log p that N steps give, by backpropagation. A point's N is doubled until its log p and
-    asinh(s) hold: of a component below 1 the difference counts as it is, above 1 in proportion to its size. From a
-    difference e in asinh(s) follows |Δs| ≤ √(1 + s²) (exp(e) - 1).
+    s is the gradient of the log p that N steps compute, by backpropagation. N is doubled for each point until log p
+    and asinh(s) change by less than the tolerance: this is an absolute difference of s for |s| < 1 and a relative one
+    for |s| > 1. A difference e of asinh(s) means |Δs| ≤ √(1 + s²) (exp(e) - 1).
     """
     if x.device.type != "mps":
         model, x = model.double(), x.double()
@@ -154,12 +155,15 @@ def log_prob_and_score(model: Model, x: Tensor, solver: Solver, trace: Trace, co
 
 
 def at_once(steps: int | None) -> int:
-    """Rows whose gradient is taken at a time, a multiple of 16 and a function of N alone."""
+    """Return the number of rows in one graph, a multiple of 16; it depends on N alone."""
     return BLOCK if steps is None else max(16, AT_ONCE // steps // 16 * 16)
 
 
 def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
-    """-mean log p over the batch (B, d); every `check_every` steps compared with a finer solve, which moves N."""
+    """Return the loss -mean log p over the batch (B, d), in nats, plus the penalties of the trace.
+
+    Every `check_every` training steps log p is compared with a finer solve, and N is adapted to the difference.
+    """
     steps = state["steps"]
 
     def solved(using: Solver, rows: Tensor, steps: int | None = steps) -> _Likelihood:
@@ -173,16 +177,16 @@ def negative_log_likelihood(trace: Trace, model: Model, batch: Tensor, state: An
             other = solved(finer, batch, None if steps is None else 2 * steps).log_p
         terms["solver_error"] = float((other - now.log_p.detach()).abs().mean())
         if isinstance(solver, FixedSteps):
-            _still_a_likelihood(solver, steps, terms["solver_error"])
+            _require_accuracy(solver, steps, terms["solver_error"])
             after = solver.adapt(steps, terms["solver_error"])
-            state = {**state, "steps": after, "rising": after > steps}  # a rise is looked at again in the next step
+            state = {**state, "steps": after, "rising": after > steps}  # a rise is checked again in the next step
     loss = Loss(now.loss, {**terms, **now.terms}, state, now.path.evaluations)
     return watched(loss, [now.path], model, solver, batch, lambda using, rows: solved(using, rows).loss)
 
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """log p (B,), the loss (), what it is made of where there is more than log p, and the solve."""
+    """log p (B,), the loss (), its terms if there are penalties, and the solve."""
 
     log_p: Tensor
     loss: Tensor
@@ -193,7 +197,7 @@ class _Likelihood:
 def _likelihood(
     trace: Trace, model: Model, rows: Tensor, streams: Streams, solver: Solver, steps: int | None
 ) -> _Likelihood:
-    """-mean log p of the rows (B, d) and the weighted penalties, with the probes of this step."""
+    """Return -mean log p of the rows (B, d) plus the weighted penalties, with the probes of this training step."""
     t_prior, t_data = model.dynamics.times()
     probe = None if trace.exact() else trace.probe(rows, streams.generator("probes"))
     rates = _rates(model, trace, probe)
@@ -204,7 +208,7 @@ def _likelihood(
     path = solver.solve(model.velocity, rows, t_data, t_prior, rates, steps, model.parameters())
     path.require("the log density")
     log_p = model.prior().log_prob(path.state) + path.integrals[:, 0]
-    # Of a time that runs backwards an integral has the sign of dt, a penalty has not.
+    # If time runs backwards, dt is negative and so is the integral; a penalty must be positive.
     means = path.integrals[:, 1:].mean(0) * (1 if t_prior > t_data else -1)
     loss, terms = -log_p.mean(), {}
     for weight, mean, name in zip(penalties.values(), means, penalties, strict=True):
@@ -216,7 +220,7 @@ def _likelihood(
 
 @dataclass(frozen=True)
 class Penalised:
-    """The rates of log p, and behind them ‖f‖² and ‖vᵀ ∂f/∂x‖² (B,): they choose no step of an adaptive solver."""
+    """The rates of log p, then ‖f‖² and ‖vᵀ ∂f/∂x‖² (B,), whose errors do not control an adaptive solver's steps."""
 
     model: Model
     rates: Rates
@@ -231,18 +235,18 @@ class Penalised:
             columns.append(value.square().sum(1, keepdim=True))
         if "jacobian" in self.names:
             v = self.sign.repeat(len(y) // len(self.sign), 1)
-            _, pull = pullback(lambda x: self.model.velocity(t, x), y)
-            columns.append(pull(v).square().sum(1, keepdim=True))
+            _, vjp = pullback(lambda x: self.model.velocity(t, x), y)
+            columns.append(vjp(v).square().sum(1, keepdim=True))
         return value, torch.cat(columns, 1)
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Rademacher vectors (B, d)."""
+    """Return Rademacher vectors (B, d): each component is 1 or -1 with probability ½."""
     return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
 
 
-def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
-    """Training on what its steps cannot resolve lowers a loss that is no likelihood: at the largest N it ends."""
+def _require_accuracy(solver: FixedSteps, steps: int, error: float) -> None:
+    """Raise SolveFailed if the error is too large at the largest N: the loss is then no likelihood."""
     if steps >= solver.max_steps and error > HOPELESS * solver.tolerance:
         text = f"with {steps} steps, the largest number allowed, the mean error is {error:.1e} nats"
         cure = "raise max_steps, or keep the field smoother by a lower lr"
@@ -250,7 +254,10 @@ def _still_a_likelihood(solver: FixedSteps, steps: int, error: float) -> None:
 
 
 def _rates(model: Model, trace: Trace, probe: Tensor | None, each: bool = False) -> Rates:
-    """(t, y) -> velocity and divergence; with `each`, one column a probe. Solvers stack whole copies of the batch."""
+    """Return the function (t, y) -> velocity (B, d) and divergence (B, 1); with `each`, one column for each probe.
+
+    y may hold several copies of the batch, one after another.
+    """
 
     def rates(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if probe is None:

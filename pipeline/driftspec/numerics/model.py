@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoundModel(Model):
-    """The model of a dynamics and the module that it built."""
+    """The model of a dynamics and of the module with its parameters."""
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return dx/dt (B, d): the dynamics' own, or the probability flow f - ½ g² s."""
         if "velocity" in self.own:
             return self.dynamics.velocity(self.module, t, x)
         return sde.probability_flow(self.drift(t, x), self.dynamics.diffusion(t), self.score(t, x))
 
     def score(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return s(x, t) (B, d): the dynamics' own, or ∇log p(x)."""
         if "score" in self.own:
             return self.dynamics.score(self.module, t, x)
         return self.log_density_and_score(x)[1]
 
     def log_density(self, x: Tensor) -> Tensor:
+        """Return log p(x) (B,): -E(x), the dynamics' own, or the result of an ODE solve."""
         if "energy" in self.own:
             return -self.dynamics.energy(self.module, x)
         if "log_prob" in self.own:
@@ -48,11 +51,12 @@ class BoundModel(Model):
         return density.log_density(self, x)
 
     def log_density_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(x) (B,) and ∇log p(x) (B, d)."""
         if self.solved:
             return density.log_density_and_score(self, x)
-        if self.parameters() or x.device.type == "mps":  # which has no float64
+        if self.parameters() or x.device.type == "mps":  # mps has no float64
             return gradient(self.log_density, x)
-        # A ratio of densities is a difference of two log p: near 1e8 float32 has no digits for it.
+        # Metropolis uses differences of log p: if log p is near 1e8, float32 rounds them away.
         value, slope = gradient(self._in_double.log_density, x.double())
         return value, slope.to(x)
 
@@ -61,22 +65,26 @@ class BoundModel(Model):
         return self.double()
 
     def score_and_error(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ∇log p(x) (B, d) at t_data and an error bound (B,), which is 0 if no ODE solve is needed."""
         if "score" not in self.own and self.solved:
             return density.score_and_error(self, x)
         with torch.no_grad():
             return self.score(x.new_tensor(self.t_data), x), x.new_zeros(len(x))
 
     def field(self, t: Tensor) -> VelocityAt:
+        """Return y -> f(t, y) for a fixed t () or (B,)."""
         known = self.dynamics.closed_divergence(self.module)
         return VelocityAt(self.velocity, t, None if known is None else functools.partial(known, t))
 
     def negative_log_likelihood(self, trace: Trace, batch: Tensor, state: Any, streams: Streams) -> Loss:
+        """Return the loss -mean log p over the batch (B, d), plus the penalties of `trace`."""
         return likelihood.negative_log_likelihood(trace, self, batch, state, streams)
 
     def double(self) -> Self:
         return replace(self, module=copy.deepcopy(self.module).double())
 
     def given(self, condition: Tensor) -> Self:
+        """Return the model conditioned on c (B, k), one row for each row of a batch."""
         return replace(self, module=Given(self.module, condition))
 
 

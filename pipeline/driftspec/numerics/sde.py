@@ -4,10 +4,10 @@
     probability flow   dx/dt = f - ½ g² s                                      the same p_t without noise
     reverse            dx = (g² s - f) dτ + g dw,  τ = t_prior - t             Anderson 1982
     kernel             x_t = α(t) x + σ(t) ε
-    simulation         steps of h = (t - t_data)/n, each row to its own time t
+    simulation         steps of h = (t - t_data)/n; each row has its own time t
 
-The error of a simulation is the root mean square distance to the paths that the same Wiener process drives in steps
-half as long; it falls with h, because g does not depend on x.
+The error of a simulation is the root mean square distance to a simulation with the same Wiener process and steps half
+as long. It is of order h, because g does not depend on x.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def euler_maruyama_step(x: Tensor, f: Tensor, h: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Return x + f h + noise (B, d), with noise = g √h ε; None leaves it out."""
+    """Return x + f h + noise (B, d), with noise = g √h ε, or x + f h if `noise` is None."""
     mean = x + h * f
     return mean if noise is None else mean + noise
 
@@ -36,12 +36,12 @@ def probability_flow(f: Tensor, g: Tensor, s: Tensor) -> Tensor:
 
 
 def reverse_drift(f: Tensor, g: Tensor, s: Tensor) -> Tensor:
-    """Return g² s - f (B, d): the drift of the SDE that runs from t_prior back to t_data, for g ()."""
+    """Return g² s - f (B, d), the drift of the SDE that runs from t_prior back to t_data, for f and s (B, d), g ()."""
     return (g * g).to(f) * s - f
 
 
 def noised(model: Model, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
-    """Return x_t (B, d) for x (B, d) and t (B,), of a dynamics that offers `noise_kernel`."""
+    """Return x_t = α(t) x + σ(t) ε (B, d) for x (B, d) and t (B,); the dynamics offers `noise_kernel`."""
     alpha, sigma = (value[:, None] for value in model.dynamics.kernel(t))
     return alpha * x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
@@ -49,7 +49,10 @@ def noised(model: Model, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
 def simulated(
     model: Model, x: Tensor, t: Tensor, steps: int, generator: Generator, compare: bool = False
 ) -> tuple[Tensor, float]:
-    """Return x_t (B, d) for x (B, d) and t (B,) in `steps` steps, and its error; NaN without `compare`."""
+    """Return x_t (B, d) from x (B, d) at t_data, t (B,), in `steps` Euler-Maruyama steps, and its error.
+
+    Without `compare` the error is NaN.
+    """
     rows, n = len(x), 2 * steps if compare else steps
     wiener = (
         torch.randn(rows, x.shape[1], generator=generator, dtype=torch.float64).to(x).div(math.sqrt(n))
@@ -69,7 +72,10 @@ def simulated(
 
 
 def _step(model: Model, x: Tensor, t: Tensor, number: int, of: int, increment: Tensor) -> Tensor:
-    """Return one of `of` steps from t_data to t; the increment is that of a Wiener process over a time of 1."""
+    """Return x (B, d) after step `number` of `of` equal steps from t_data to t (B,).
+
+    `increment` (B, d) is w((number + 1)/of) - w(number/of), w a Wiener process.
+    """
     span = t - model.t_data
     now = model.t_data + span * (number / of)
     g = model.dynamics.diffusion(now)[:, None] * span.abs().sqrt()[:, None]

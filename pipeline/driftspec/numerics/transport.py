@@ -17,7 +17,7 @@ from driftspec.components.model import Model
 
 
 def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> Solved:
-    """x (B, d) at t0 carried along dx/dt = velocity(t, x) to t1."""
+    """Return x(t1) (B, d), the solution of dx/dt = velocity(t, x) from x (B, d) at t0, with its error."""
 
     def summed(y: Tensor, rows: Tensor) -> Tensor:
         return torch.cat([x[rows], y], 1).abs().amax(1)
@@ -33,9 +33,9 @@ def transport(model: Model, x: Tensor, t0: float, t1: float, solver: Solver) -> 
 def states_at(
     model: Model, z: Tensor, times: Tensor, solver: Solver, params: Sequence[Tensor] = ()
 ) -> tuple[Tensor, list[Solution]]:
-    """z(t_k) (K, B, d) from z (B, d) at times[0] along the ODE, and the K-1 solves, from each time to the next.
+    """Return z(t_k) (K, B, d), the solution of the ODE from z (B, d) at times[0], and the K - 1 solves between times.
 
-    Gradients reach z, θ, the times, and what else the field closes over: `params`.
+    Gradients reach z, the model's parameters, the times (K,), and `params`, other tensors that the velocity depends on.
     """
     states, paths = [z], []
     for before, after in itertools.pairwise(times):
@@ -46,7 +46,7 @@ def states_at(
 
 
 def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
-    """z(t_k) at every one of K times, (B, K d), from z (B, d) at the first; each row's error is the largest of all."""
+    """Return z(t_k) at all K times (B, K d), from z (B, d) at the first; the error of a row is its largest."""
 
     def solve(using: Integrator, rows: Tensor, steps: int | None) -> tuple[Tensor, int]:
         def one(part: Tensor) -> Solution:
@@ -68,7 +68,7 @@ def along(model: Model, z: Tensor, times: Tensor, solver: Solver) -> Solved:
 
 
 def there_and_back(model: Model, x: Tensor, solver: Solver) -> Solved:
-    """x (B, d) carried from t_data to t_prior and back: what came back, and whether both ways were accurate."""
+    """Return x' (B, d), the result of solving from x (B, d) at t_data to t_prior and back, with the error of both."""
     t_prior, t_data = model.dynamics.times()
     there = transport(model, x, t_data, t_prior, solver)
     back = transport(model, there.value, t_prior, t_data, solver)
@@ -78,9 +78,9 @@ def there_and_back(model: Model, x: Tensor, solver: Solver) -> Solved:
 
 
 def return_error(model: Model, x: Tensor, solver: Solver) -> Tensor:
-    """‖x_back - x‖ (B,), x carried to the other end of time and back by the solver as it stands.
+    """Return ‖x' - x‖ (B,), where x' is the result of solving from x (B, d) to the other end of time and back.
 
-    From the first observation to the last where the data have times of their own, else from t_data to t_prior.
+    The ends are t_data and t_prior, or for trajectories the first and the last time of observation.
     """
     if model.times is not None:
         start, end = float(model.times[0]), float(model.times[-1])

@@ -48,9 +48,9 @@ class Walk(ChainSampler):
         if not bool(model.log_density(x)[:asked].isfinite().all()):
             raise RunFailed(f"{self.label}: chains begin where log p has no value", "bad_start", 0)
 
-    def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
-        y = x + 2 * STEP**0.5 * chance.normal
-        taken = chance.uniform.log() < model.log_density(y) - model.log_density(x)
+    def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        y = x + 2 * STEP**0.5 * noise.normal
+        taken = noise.uniform.log() < model.log_density(y) - model.log_density(x)
         ones = torch.ones(len(x), dtype=torch.long)
         counts = {} if warming else {"accepted": taken.long(), "proposed": ones}
         return Moved(torch.where(taken[:, None], y, x), None, counts)
@@ -77,9 +77,9 @@ class Steps(ChainSampler):
     def halved(self) -> Steps:
         return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
 
-    def advance(self, model: Model, x: Tensor, state: Any, chance: Noise, warming: bool) -> Moved:
+    def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
         slope = model.score(x.new_tensor(model.t_data), x)
-        return Moved(x + self.step / 2 * slope + self.step**0.5 * chance.normal)
+        return Moved(x + self.step / 2 * slope + self.step**0.5 * noise.normal)
 
 
 __all__ = ["Push", "Steps", "Walk"]

@@ -1,15 +1,15 @@
-"""Baselines: densities fitted to the training rows, for the likelihood of a model to be compared with.
+"""Baselines: simple densities fitted to the training rows, whose NLL is compared with that of the model.
 
-A Gaussian; a mixture of Gaussians with full covariances, fitted by expectation-maximisation (A. Dempster, N. Laird,
-D. Rubin, 1977); a kernel density with normal kernels of one width in all columns, each divided by its deviation first.
-How many components, and how wide, is chosen by the mean log-likelihood of held-out rows in three folds. Sizes are tried
-one after the other until two in a row are worse than the best, so that the choice is seldom the last one tried; where
-it is, `edge` says so, and a better baseline may exist. The model is compared row by row: its NLL less the baseline's,
-with the standard error of the paired difference.
+There are three: a Gaussian; a mixture of Gaussians with full covariances, fitted by expectation-maximisation (A.
+Dempster, N. Laird, D. Rubin, 1977); a kernel density with normal kernels of one width, after each column was divided by
+its deviation. The number of components and the width are chosen by the mean log-likelihood of held-out rows in three
+folds. Candidates are tried in order until two in a row are worse than the best. If the best is nevertheless the last
+one tried, `edge` states it, and a better baseline may exist. The comparison is the mean over rows of the model's NLL
+minus the baseline's, with the standard error of this paired difference.
 
-Work is bounded, not time, so that a result does not depend on the machine: 5,000 training rows, and mixtures until
-2 n d² times the sum of the components tried exceeds 1e9. On 5,000 rows of 15 columns the bound is 140 components; where
-41 are the best, all three take 11 s of CPU.
+The amount of work is limited, not the time, so that a result does not depend on the machine: 5,000 training rows, and
+2 n d² times the sum of all numbers of components tried is at most 1e9. For 5,000 rows of 15 columns that allows 140
+components; if 41 are the best, all three baselines take 11 s of CPU time.
 """
 
 from __future__ import annotations
@@ -34,23 +34,25 @@ Baseline = Literal["gaussian", "gaussian_mixture", "kde"]
 ALL: tuple[Baseline, ...] = ("gaussian", "gaussian_mixture", "kde")
 
 FITTED = 5000
-"""Training rows that baselines are fitted to: choosing a width for a kernel density takes the square of it."""
+"""The largest number of training rows for a fit. The cost of choosing a kernel's width grows with its square."""
 FOLDS, PATIENCE = 3, 2
 WORK = 1e9
-"""2 n d² times the components tried in all: floating-point operations of one iteration of every fit, about."""
+"""The limit of 2 n d² times the sum of components: about the operations of one iteration of all fits."""
 WIDER, WIDTHS = 1.25, 24
-"""Ratio of one width to the next, and how many are tried on either side of the first."""
+"""The ratio of one width to the next, and the number of widths that are tried on either side of the first."""
 
 
 def compare(wanted: Iterable[Baseline], train: Tensor, scored: Scored, seed: int) -> dict[str, dict[str, Any]]:
-    """Each baseline's test NLL (nats, data units), the model's less it, and how it was fitted; or null and the reason.
+    """Return for each baseline its test NLL, the model's NLL minus it (nats, data units), and details of its fit.
 
-    `train` (n, d) float64 are the training rows, of which the first are taken.
+    A baseline that cannot be fitted has null and a reason. `train` (n, d) float64 are the training rows; the first
+    FITTED are used.
     """
     return {name: _compared(name, train, scored, seed) for name in wanted}
 
 
 def _compared(name: Baseline, train: Tensor, scored: Scored, seed: int) -> dict[str, Any]:
+    """Return the entry of one baseline."""
     rows = train[:FITTED]
     mean, deviation = rows.mean(0), rows.std(0)
     still = (deviation <= 1e-12 * rows.abs().amax(0)).nonzero().flatten().tolist()
@@ -61,11 +63,11 @@ def _compared(name: Baseline, train: Tensor, scored: Scored, seed: int) -> dict[
         return {**none, "reason": f"column {still[0] + 1} is constant in the training rows"}
     fit, test = ((x - mean).div(deviation).numpy() for x in (rows, scored.x))
     try:
-        with warnings.catch_warnings():  # a fit that has not converged says so in `how`
+        with warnings.catch_warnings():  # `how` states whether the fit converged
             warnings.simplefilter("ignore")
             log_density, how = FITS[name](fit, seed)
             log_p = log_density(test)
-    except Exception as error:  # what goes wrong with a baseline must not cost the model its number
+    except Exception as error:  # a baseline that fails must not fail the metric
         return {**none, "reason": f"it cannot be fitted: {cause(error)}"}
     import torch
 
@@ -85,7 +87,7 @@ def _gaussian(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
 
 
 def _mixture(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
-    """As many components as held-out rows ask for."""
+    """Return a Gaussian mixture with the number of components that is best on held-out rows."""
     from sklearn.mixture import GaussianMixture
 
     def fitted(size: int, part: Array) -> Any:
@@ -102,7 +104,7 @@ def _mixture(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
 
 
 def _sizes(n: int, d: int) -> Iterator[int]:
-    """1, 2, 3, 5, 8, 12, ...: half as many again, within `WORK`, and no more than half the rows of a fold's fit."""
+    """Yield numbers of components 1, 2, 3, 5, 8, 12, ..., each 1.5 times the last, up to n/3 and within `WORK`."""
     size, tried = 1, 0
     while size == 1 or (size <= n // 3 and 2 * n * d * d * (tried + size) <= WORK):
         yield size
@@ -110,7 +112,7 @@ def _sizes(n: int, d: int) -> Iterator[int]:
 
 
 def _kernels(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
-    """Kernels as wide as held-out rows ask for, from Scott's width n^(-1/(d + 4)) both ways."""
+    """Return a kernel density with the width that is best on held-out rows, near Scott's width n^(-1/(d + 4))."""
     n, d = rows.shape
     distances = [(_squares(test, fit), len(test)) for fit, test in _folds(rows)]
 
@@ -137,14 +139,14 @@ def _kernels(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
 
 
 def _squares(x: Array, rows: Array) -> Array:
-    """‖x_i - row_j‖² (B, n)."""
+    """Return ‖x_i - row_j‖² (B, n)."""
     from scipy.spatial.distance import cdist
 
     return cdist(x, rows, "sqeuclidean")
 
 
 def _kernel_log_p(squares: Array, width: float, d: int) -> Array:
-    """log of the mean over rows of N(x; row, h² I), (B,), from ‖x_i - row_j‖² (B, n)."""
+    """Return log of the mean over rows of N(x; row, h² I) (B,), from ‖x_i - row_j‖² (B, n), h = `width`."""
     from scipy.special import logsumexp
 
     constant = math.log(squares.shape[1]) + d / 2 * math.log(2 * math.pi * width**2)
@@ -153,7 +155,7 @@ def _kernel_log_p(squares: Array, width: float, d: int) -> Array:
 
 
 def _folds(rows: Array) -> Iterator[tuple[Array, Array]]:
-    """(rows to fit, rows to score), each row scored once. The rows are in random order already."""
+    """Yield (rows to fit, rows to score); each row is scored once. The rows are already in random order."""
     import numpy as np
 
     for held in np.array_split(np.arange(len(rows)), FOLDS):
@@ -163,7 +165,7 @@ def _folds(rows: Array) -> Iterator[tuple[Array, Array]]:
 def _until_it_falls(
     candidates: Iterable[int], score: Callable[[int], float], best: float = -math.inf
 ) -> tuple[dict[int, float], bool]:
-    """The scores of candidates, in order, until `PATIENCE` in a row are below the best; whether they ended by that."""
+    """Return the scores of the candidates, in order, until `PATIENCE` in a row are below the best, and whether so."""
     scores: dict[int, float] = {}
     below = 0
     for candidate in candidates:
@@ -182,21 +184,22 @@ FITS: dict[Baseline, Callable[[Array, int], tuple[LogDensity, dict[str, Any]]]] 
 }
 
 
-def told(found: dict[str, dict[str, Any]]) -> str:
-    """Each baseline's NLL and the model's less it, in one line; and on how many rows they were fitted if not on all."""
+def summary(found: dict[str, dict[str, Any]]) -> str:
+    """Return one line: each baseline's NLL, the model's NLL minus it, and the rows of the fit if not all."""
     reasons = {one.get("reason") for one in found.values()}
     if len(found) > 1 and len(reasons) == 1 and None not in reasons:
         return f"no baselines ({reasons.pop()})"
-    parts = ", ".join(_told(name, one) for name, one in found.items())
+    parts = ", ".join(_part(name, one) for name, one in found.items())
     few = [one for one in found.values() if one.get("fitted_on", 0) < one.get("training_rows", 0)]
     return parts + (f", fitted to {few[0]['fitted_on']} of {few[0]['training_rows']} training rows" if few else "")
 
 
-def _told(name: str, one: dict[str, Any]) -> str:
+def _part(name: str, one: dict[str, Any]) -> str:
+    """Return the part of the line for one baseline."""
     if one["value"] is None:
         return f"no {name} ({one['reason']})"
     at_edge = f", at {one['edge']}" if one.get("edge") else ""
     return f"{name} {one['value']:.3f} (model {one['difference']:+.3f} ± {one['difference_stderr']:.3f}{at_edge})"
 
 
-__all__ = ["ALL", "Baseline", "compare", "told"]
+__all__ = ["ALL", "Baseline", "compare", "summary"]

@@ -1,4 +1,4 @@
-"""What the metrics of chains share: the quantities that reports speak of, and their names."""
+"""Functions for the metrics of chains: the reported quantities and their names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class OfQuantities(Metric):
-    """A metric over the quantities that reports speak of: the target's own, or the data's columns."""
+    """A metric of the reported quantities: those that the target defines, or the columns of the data."""
 
     of: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of the reported quantities, in constrained coordinates; null: all"
     )
 
     def quantities(self, evaluation: Evaluation) -> tuple[Tensor, tuple[str, ...]]:
-        """(chains, draws, m) float64, with names. RunFailed where a draw is not finite."""
+        """Return the quantities (chains, draws, m) float64, and their names. Raise RunFailed if one is not finite."""
         values, names = evaluation.reported(evaluation.chains())
         broken = int((~values.isfinite()).any(-1).sum())
         if broken:
@@ -35,7 +35,7 @@ class OfQuantities(Metric):
 
 
 def chosen(metric: Metric, of: Sequence[str] | None, names: Sequence[str]) -> list[int]:
-    """Positions of the quantities that a metric is of. RunFailed for a name that is not there."""
+    """Return the positions of the quantities named in `of`, all if it is None. Raise RunFailed for an unknown name."""
     for name in of or ():
         if name not in names:
             text = f"{metric.label}: of: no column '{name}'; one of {', '.join(names)}{nearest(name, names)}"
@@ -44,11 +44,11 @@ def chosen(metric: Metric, of: Sequence[str] | None, names: Sequence[str]) -> li
 
 
 def as_arrays(values: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Each quantity (chains, draws) by name."""
+    """Return each quantity of values (chains, draws, m) as an array (chains, draws) under its name."""
     return {name: values[..., index].numpy() for index, name in enumerate(names)}
 
 
 def unmoved(values: Tensor, names: Sequence[str]) -> str | None:
-    """Why nothing can be said of chains in which a quantity never moves; None where each does."""
+    """Return a reason if some quantity of values (chains, draws, m) is constant in every chain, else None."""
     held = [name for name, x in as_arrays(values, names).items() if still(x)]
     return f"nothing moves within the chains: {', '.join(held)}" if held else None

@@ -1,13 +1,14 @@
 """The equation of Kolmogorov, Fokker and Planck on a grid: ∂p/∂t = -∇·(f p) + ½ g² Δp for dx = f dt + g dw.
 
-Finite volumes in a box without flux through its walls: what leaves a cell enters its neighbour, so mass is conserved.
-Between the centres x_i and x_{i+1}, h apart, the flux of Scharfetter and Gummel is exact for constant f and flux:
+The method is finite volumes in a box without flux through its walls. What leaves a cell enters its neighbour, so mass
+is conserved. The flux of Scharfetter and Gummel between two centres x_i and x_{i+1} = x_i + h is exact if f and the
+flux are constant:
 
     J = (D/h) [B(-v) p_i - B(v) p_{i+1}],   B(v) = v/(e^v - 1),   D = ½ g²,   v = ∫ f dx / D  from x_i to x_{i+1}
 
-For f = -D ∇U it is v = U_i - U_{i+1}, and p_i ∝ exp(-U_i) stands still to rounding. Time goes by TR-BDF2, a trapezium
-up to γh and the backward differentiation formula from there, γ = 2 - √2: second order and L-stable. The steps are
-doubled until the density no longer depends on them. Both orders are two.
+For f = -D ∇U, v = U_i - U_{i+1}, and p_i ∝ exp(-U_i) is stationary up to rounding. The time step is TR-BDF2: the
+trapezoidal rule up to γh, then the backward differentiation formula, γ = 2 - √2; it is L-stable. The number of steps is
+doubled until the density no longer changes. The method is of order two in space and in time.
 
 D. Scharfetter, H. Gummel, *Large-signal analysis of a silicon Read diode oscillator*, 1969; R. Bank et al., *Transient
 simulation of silicon devices and circuits*, 1985.
@@ -36,65 +37,69 @@ GAMMA = 2 - math.sqrt(2)
 
 @dataclass(frozen=True)
 class Grid:
-    """Equal cells in a box, an interval and a number of cells an axis. Densities are their values at the centres."""
+    """A box divided into equal cells. A density is given by its values (n,) at the centres of the n cells."""
 
     box: tuple[tuple[float, float], ...]
     cells: tuple[int, ...]
 
     @property
     def widths(self) -> Array:
+        """The width of a cell along each axis (d,)."""
         return np.array([(high - low) / n for (low, high), n in zip(self.box, self.cells)])
 
     @property
     def volume(self) -> float:
-        """Of a cell."""
+        """The volume of a cell."""
         return float(np.prod(self.widths))
 
     def edges(self, axis: int) -> Array:
+        """Return the edges of the cells along an axis (cells + 1,)."""
         return np.linspace(*self.box[axis], self.cells[axis] + 1)
 
     def centres(self, axis: int) -> Array:
+        """Return the centres of the cells along an axis (cells,)."""
         edges = self.edges(axis)
         return (edges[1:] + edges[:-1]) / 2
 
     def points(self) -> Array:
-        """All centres (n, d), the last axis fastest."""
+        """Return the centres of all cells (n, d); the index of the last axis changes fastest."""
         axes = np.meshgrid(*(self.centres(axis) for axis in range(len(self.cells))), indexing="ij")
         return np.stack([one.ravel() for one in axes], 1)
 
     def coarser(self) -> Grid:
-        """Cells twice as wide."""
+        """Return the grid of the same box with cells twice as wide."""
         return Grid(self.box, tuple(max(2, n // 2) for n in self.cells))
 
     def mass(self, p: Array) -> float:
+        """Return ∫ p dx of a density (n,)."""
         return float(p.sum()) * self.volume
 
     def moments(self, p: Array) -> tuple[Array, Array]:
-        """Mean (d,) and covariance (d, d)."""
+        """Return the mean (d,) and covariance (d, d) of a density (n,)."""
         x, weight = self.points(), p / p.sum()
         mean = weight @ x
         return mean, (x - mean).T @ (weight[:, None] * (x - mean))
 
     def marginal(self, p: Array, axis: int) -> Array:
-        """Density along an axis (n,)."""
+        """Return the marginal density along an axis (cells,) of a density (n,)."""
         others = tuple(other for other in range(len(self.cells)) if other != axis)
         return p.reshape(self.cells).sum(others) * self.volume / self.widths[axis]
 
     def below(self, p: Array, axis: int, at: Any) -> Any:
-        """P(x_axis <= at), linear within a cell."""
+        """Return P(x_axis <= at) of a density (n,), linear within a cell."""
         summed = np.concatenate([[0.0], np.cumsum(self.marginal(p, axis))]) * self.widths[axis]
         return np.interp(at, self.edges(axis), summed)
 
 
 def bernoulli(v: Array) -> Array:
-    """B(v) = v/(e^v - 1), B(0) = 1."""
+    """Return B(v) = v/(e^v - 1), with B(0) = 1."""
     near = np.abs(v) < 1e-5
     safe = np.where(near, 1.0, v)
     return np.where(near, 1 - v / 2 + v * v / 12, safe / np.expm1(np.minimum(safe, 600.0)))
 
 
 def generator(grid: Grid, drift: Callable[[Array], Array], g: float) -> Any:
-    """The sparse matrix A (n, n) of dp/dt = A p; its columns sum to 0."""
+    """Return the sparse matrix A (n, n) of dp/dt = A p; its columns sum to 0."""
     from scipy.sparse import coo_array
 
     if not g > 0:
@@ -114,7 +119,7 @@ def generator(grid: Grid, drift: Callable[[Array], Array], g: float) -> Any:
         if not np.isfinite(along).all():
             raise RunFailed("the drift is not finite everywhere in the box of the Fokker-Planck equation", "non_finite")
         v = h * (weights / 2 @ along) / half
-        up, down = (half / h**2 * bernoulli(way) for way in (-v, v))
+        up, down = (half / h**2 * bernoulli(one) for one in (-v, v))
         rows += [high, low, low, high]
         columns += [low, low, high, high]
         values += [up, -up, down, -down]
@@ -123,7 +128,7 @@ def generator(grid: Grid, drift: Callable[[Array], Array], g: float) -> Any:
 
 
 class Rate:
-    """t -> A(t); the same object as long as it does not change, so that its factors are used again."""
+    """The function t -> A(t). It returns the same object while A does not change, so that its LU factors are reused."""
 
     def __init__(self, grid: Grid, drift: Drift, diffusion: Callable[[float], float]):
         self.grid, self.drift, self.diffusion = grid, drift, diffusion
@@ -137,7 +142,7 @@ class Rate:
 
 
 def gap(matrix: Any) -> float:
-    """The rate at which the slowest deviation from the stationary law dies, on the line: there A is tridiagonal."""
+    """Return the spectral gap of a tridiagonal A: the slowest rate of decay to the stationary density, in 1-D."""
     from scipy.linalg import eigh_tridiagonal
 
     n, off = matrix.shape[0], np.sqrt(matrix.diagonal(1) * matrix.diagonal(-1))
@@ -148,7 +153,7 @@ def gap(matrix: Any) -> float:
 
 @dataclass(frozen=True)
 class Evolution:
-    """p at each time asked for (K, n), and the largest error of time's steps, a total variation distance."""
+    """The densities p at K times (K, n), and the largest error of the time steps, as a total variation distance."""
 
     densities: Array
     error: float
@@ -159,14 +164,17 @@ def evolve(
     rate: Callable[[float], Any], volume: float, p: Array, times: Sequence[float], tolerance: float = 1e-6,
     steps: int = 16, most: int = 8192,
 ) -> Evolution:  # fmt: skip
-    """p (n,) at time 0 carried to `times`, which rise; between two of them by N steps, doubled until 2N agrees."""
+    """Return the solution of dp/dt = A p at `times`, which rise, from p (n,) at time 0.
+
+    Between two times the number of steps N is doubled until N and 2N steps agree within the tolerance.
+    """
     densities, worst, total, t = [], 0.0, 0, 0.0
     for after in times:
         coarse = march(rate, p, t, after, steps)
         while True:
             steps *= 2
             fine = march(rate, p, t, after, steps)
-            error = float(np.abs(fine - coarse).sum()) * volume / 2 / 3  # of two orders: a third of the difference
+            error = float(np.abs(fine - coarse).sum()) * volume / 2 / 3  # order 2: a third of the difference
             if error <= tolerance:
                 break
             if not steps < most:
@@ -179,7 +187,7 @@ def evolve(
 
 
 def march(rate: Callable[[float], Any], p: Array, t: float, after: float, steps: int) -> Array:
-    """`steps` equal steps of TR-BDF2."""
+    """Return p (n,) at time `after`, from p (n,) at t, by `steps` equal steps of TR-BDF2."""
     from scipy.sparse import identity
     from scipy.sparse.linalg import splu
 
@@ -187,7 +195,7 @@ def march(rate: Callable[[float], Any], p: Array, t: float, after: float, steps:
     factored: tuple[Any, Any] = None, None
 
     def solve(matrix: Any, right: Array) -> Array:
-        """(I - γ/2 h A)⁻¹ r; both stages have the same factor, since (1 - γ)/(2 - γ) = γ/2."""
+        """Return (I - γ/2 h A)⁻¹ r (n,); both stages use this matrix, because (1 - γ)/(2 - γ) = γ/2."""
         nonlocal factored
         if factored[0] is not matrix:
             factored = matrix, splu(unit - GAMMA / 2 * h * matrix)

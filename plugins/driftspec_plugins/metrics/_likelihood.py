@@ -1,7 +1,7 @@
-"""What likelihood metrics share: log p of the test rows, in nats and the data's own units, and its errors.
+"""log p of the test rows in nats and data units, with its errors, for the likelihood metrics.
 
-A flow's log p comes from a solve, which each point's own error, another solver and the way back vouch for; an energy
-model's is -E - log Z, as good as its Z.
+log p of a flow comes from an ODE solve. It is checked by the error of each point, by another solver, and by a round
+trip to the prior and back. log p of an energy model is -E - log Z, with the error of log Z.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ if TYPE_CHECKING:
     from driftspec.numerics.likelihood import LogProb
 
 STEPS = 100
-"""Euler-Maruyama steps from the data to p_T, for an SDE without a noise kernel."""
+"""The number of Euler-Maruyama steps from t_data to t_prior, for an SDE without a noise kernel."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """log p (n,) float64 of rows x (n, d), its numerical error (n,), and how it was found."""
+    """log p (n,) float64 of rows x (n, d), its numerical error (n,), and the details of its computation."""
 
     x: Tensor
     log_p: Tensor
     error: Tensor
     details: dict[str, Any]
-    told: str  # the end of a line
+    summary: str  # the last part of the metric's line
     verdicts: tuple[Verdict, ...] = ()
     common: float = 0.0  # a standard error that all rows share: that of log Z
 
     def mean(self, values: Tensor) -> tuple[float, float]:
-        """Mean of what log p enters (n,), and its standard error."""
+        """Return the mean of values (n,) that contain log p, and its standard error, with that of log Z."""
         value, stderr = mean(values)
         return value, math.hypot(stderr, self.common)
 
 
 class Likelihood(Metric):
-    """A metric of log p_model at test rows."""
+    """A metric of log p_model at the test rows."""
 
     reads_test_rows: ClassVar[bool] = True
     in_float64 = frozenset({"confirm"})
 
-    solver: Solver = default("lobatto", "integrates log p")
-    trace: Trace = default("exact_trace", "the divergence's estimate; probes give each point a standard error")
-    points: int | None = Field(None, ge=2, description="test rows scored; null: all")
+    solver: Solver = default("lobatto", "solves the ODE for log p")
+    trace: Trace = default("exact_trace", "estimates the divergence; with probes each point has a standard error")
+    points: int | None = Field(None, ge=2, description="number of test rows, the first ones; null: all")
     confirm: Solver = default(
-        {"type": "dopri8", "rtol": 1e-8, "atol": 1e-8}, "scores the hardest 1 % again, in float64"
+        {"type": "dopri8", "rtol": 1e-8, "atol": 1e-8}, "solves the 1 % of points with the largest errors in float64"
     )
     t_data: float | None = Field(
-        None, gt=0, description="the end of time at which an SDE's model is read; null: where its dynamics says"
+        None, gt=0, description="the time at which log p of an SDE model is computed; null: t_data of its dynamics"
     )
-    log_z: Integral = Field(Integral(), description="how Z of an energy model is found")
+    log_z: Integral = Field(Integral(), description="how log Z of an energy model is computed")
 
     def offers(self) -> frozenset[str]:
         return frozenset({"log_prob"})
@@ -75,7 +75,7 @@ class Likelihood(Metric):
             Need(
                 "dynamics",
                 ("smooth",),
-                "log p holds a derivative of the network: its activation must be C1",
+                "log p contains a derivative of the network: its activation must be C1",
                 unless="energy",
             ),
             Need("data", ("samples",), "to have test rows"),
@@ -85,21 +85,22 @@ class Likelihood(Metric):
         for _, text in self.log_z.unfit(around):
             yield "log_z", text
         if self.t_data is not None and around.dynamics.ending_at(self.t_data) is None:
-            yield "t_data", f"{around.dynamics.label} has no t_data of its own: its data have one end of time alone"
+            yield "t_data", f"{around.dynamics.label} has no t_data of its own: its times are fixed"
         if "energy" not in around.dynamics.offers() and self.trace.probe_count() == 1:
-            text = f"one probe of {self.trace.label} gives a point no standard error, and other probes another log p"
+            text = f"with one probe of {self.trace.label} log p of a point is random and has no standard error"
             yield "trace.probes", f"{text}: take 2 or more, or an exact trace"
 
     def scored(self, evaluation: Evaluation) -> Scored:
-        """log p of the first `points` test rows, and all that vouches for it."""
+        """Return log p of the first `points` test rows, with its errors and verdicts."""
         evaluation, x = self._read_at(evaluation), evaluation.test(self.points)
         u = evaluation.rows(x)
         if "energy" in evaluation.model.own:
             return self._by_energy(evaluation, x, u)
         with evaluation.naming_rows():
-            return self._vouched_for(evaluation, x, self._solved(evaluation, u))
+            return self._with_errors(evaluation, x, self._solved(evaluation, u))
 
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(x) (n,) of rows x (n, d), nats and data units, and its numerical error (n,), both float64."""
         evaluation = self._read_at(evaluation)
         u = evaluation.rows(x)
         if "energy" in evaluation.model.own:
@@ -109,7 +110,10 @@ class Likelihood(Metric):
         return _in_data_units(evaluation, scored), _numerical_error(scored)
 
     def log_prob_gradient(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
-        """By differentiating the solve, or the energy; in place of a random trace an exact one is differentiated."""
+        """Return ∇log p(x) (n, d) of rows x (n, d), data units, and its error (n,).
+
+        The ODE solve is differentiated, or the energy. If this metric's trace is random, the model's trace is used.
+        """
         import torch
 
         from driftspec.numerics import likelihood
@@ -130,7 +134,7 @@ class Likelihood(Metric):
         return self.trace, self.solver
 
     def _read_at(self, evaluation: Evaluation) -> Evaluation:
-        """The model read at this metric's own end of time, where it has one."""
+        """Return the evaluation with the model's t_data replaced by that of this metric, if it is given."""
         if self.t_data is None:
             return evaluation
         dynamics = evaluation.model.dynamics.ending_at(self.t_data)
@@ -139,7 +143,7 @@ class Likelihood(Metric):
         )
 
     def _by_energy(self, evaluation: Evaluation, x: Tensor, u: Tensor) -> Scored:
-        """-E - log Z."""
+        """Return log p(x) = -E(u) - log Z (n,) of rows x (n, d) in data units, which are u (n, d) in model units."""
         import torch
 
         model = evaluation.model.double()
@@ -151,16 +155,16 @@ class Likelihood(Metric):
         log_p = log_p - log_z.value + evaluation.transform.log_det()
         details = {"log_z": {"value": log_z.value, "stderr": log_z.stderr, **log_z.details}}
         error = torch.full_like(log_p, log_z.stderr or log_z.details.get("error", math.nan))
-        return Scored(x, log_p, error, details, log_z.told(), log_z.verdicts(), log_z.stderr or 0.0)
+        return Scored(x, log_p, error, details, log_z.summary(), log_z.verdicts(), log_z.stderr or 0.0)
 
     def _solved(self, evaluation: Evaluation, u: Tensor) -> LogProb:
-        """By the instantaneous change of variables."""
+        """Return log p of rows u (n, d), model units, by the instantaneous change of variables."""
         from driftspec.numerics import likelihood
 
         return likelihood.log_prob(evaluation.model, u, self.solver, self.trace, evaluation.streams)
 
-    def _vouched_for(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> Scored:
-        """With what says how far a solve can be trusted."""
+    def _with_errors(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> Scored:
+        """Return log p of rows x (n, d) in data units, with the errors of the solve and their verdicts."""
         log_p = _in_data_units(evaluation, scored)
         trip, _ = distances(evaluation, x[:1000], self.solver)
         details: dict[str, Any] = {
@@ -177,18 +181,21 @@ class Likelihood(Metric):
             details["ends_of_time"] = ends_of_time(evaluation, scored.latent)
         dtype = evaluation.setting.dtype
         judged = verdicts.of_solve(details, mean(log_p)[1], evaluation.transform.to_model(x), dtype, self.confirm.type)
-        return Scored(x, log_p, _numerical_error(scored), details, _told(details, self.confirm.type), tuple(judged))
+        return Scored(x, log_p, _numerical_error(scored), details, _summary(details, self.confirm.type), tuple(judged))
 
     def _confirmed(self, evaluation: Evaluation, x: Tensor, scored: LogProb) -> dict[str, Any]:
-        """The hardest 1 % by another solver in float64: the largest difference, or the status it ended with."""
+        """Return the largest difference to another solver in float64 at the 1 % of points with the largest errors.
+
+        If that solver fails, its status is returned.
+        """
         from driftspec.accuracy import refinement
         from driftspec.numerics import likelihood
 
-        if not self.trace.exact():  # other probes would differ by chance
+        if not self.trace.exact():  # the difference would depend on the probes
             return {"points": 0, "difference": None, "status": "random trace"}
         order = _numerical_error(scored).argsort(descending=True, stable=True)
         hardest = order[: math.ceil(len(x) / 100)]
-        # From the data as they are: that float32 rounds them before it starts is a part of its error.
+        # The rows are in float64: the difference includes the error of rounding them to float32.
         model, rows = evaluation.model.double(), evaluation.transform.to_model(x[hardest]).to(scored.latent.device)
         solver = refinement.resolving(self.confirm, refinement.smallest(rows))
         checked = {"points": len(hardest), "rounding": _known(scored.rounding[hardest].max())}
@@ -201,23 +208,23 @@ class Likelihood(Metric):
 
 
 def _in_data_units(evaluation: Evaluation, scored: LogProb) -> Tensor:
-    """log p (n,) float64 of x, from that of u."""
+    """Return log p (n,) float64 in data units, from that in model units."""
     return scored.log_prob.double().cpu() + evaluation.transform.log_det()
 
 
 def _numerical_error(scored: LogProb) -> Tensor:
-    """(n,) float64: the solver's error and the rounding."""
+    """Return the sum of the solver's error and the rounding error (n,) float64."""
     return (scored.error + scored.rounding).double().cpu()
 
 
 def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[str, float]:
-    """What an SDE's likelihood leaves out at its two ends, model units.
+    """Return the errors of an SDE's likelihood at its two ends of time, in model units.
 
-    At t_data the model is read as the law of α x + σ ε, not of x. At t_prior the prior stands for the law p_T:
-    KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], m and S its moments, over a noised copy of the rows;
-    without a kernel over a copy carried there in steps, whose own moments are taken and whose error is told. What the
-    mean hides of a single point, |log N(z; m, S) - log p_prior(z)|, is given as its largest over `latent` z (n, d),
-    where the scored rows arrive; a normal law in the place of p_T gives it to about a tenth.
+    At t_data the model's density is that of α x + σ ε, not of x; α and σ are returned. At t_prior the prior replaces
+    the density p_T of the SDE: KL(p_T ‖ prior) ≈ E_{p_T}[log N(x; m, S) - log p_prior(x)], with m and S the moments of
+    p_T, is estimated from noised training rows. For an SDE without a noise kernel the rows are simulated in time steps,
+    and the error of the simulation is returned too. The largest |log N(z; m, S) - log p_prior(z)| over `latent` z (n,
+    d), the solutions from the test rows at t_prior, is the error at a single point, to about 10 %.
     """
     import torch
 
@@ -238,17 +245,17 @@ def ends_of_time(evaluation: Evaluation, latent: Tensor | None = None) -> dict[s
 
 
 def _simulated_end(model: Model, u: Tensor, generator: Generator, latent: Tensor | None) -> dict[str, float]:
-    """The same of an SDE without a kernel: its data go as they are into the first of the steps."""
+    """Return the result of `ends_of_time` for an SDE without a noise kernel, by simulation from rows u (n, d)."""
     from driftspec.numerics.sde import simulated
 
     t_prior, t_data = model.dynamics.times()
     x, error = simulated(model, u, u.new_full((len(u),), t_prior), STEPS, generator, compare=True)
-    told = _mismatch(model, x, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)) / len(x), latent)
-    return {"t_prior": t_prior, "t_data": t_data, **told, "path_steps": STEPS, "path_error": error}
+    found = _mismatch(model, x, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)) / len(x), latent)
+    return {"t_prior": t_prior, "t_data": t_data, **found, "path_steps": STEPS, "path_error": error}
 
 
 def _mismatch(model: Model, x: Tensor, m: Tensor, covariance: Tensor, latent: Tensor | None) -> dict[str, float]:
-    """E[log N(x; m, S) - log p_prior(x)] over x (n, d), its standard error, and the largest size over `latent`."""
+    """Return E[log N(x; m, S) - log p_prior(x)] over x (n, d), its standard error, and the largest |.| at `latent`."""
     import torch
 
     def gap(z: Tensor) -> Tensor:
@@ -257,22 +264,22 @@ def _mismatch(model: Model, x: Tensor, m: Tensor, covariance: Tensor, latent: Te
         return log_normal - model.prior().log_prob(z)
 
     value, stderr = mean(gap(x))
-    told = {"prior_mismatch": value, "prior_mismatch_stderr": stderr}
-    return told if latent is None else {**told, "prior_mismatch_max": float(gap(latent.double()).abs().max())}
+    found = {"prior_mismatch": value, "prior_mismatch_stderr": stderr}
+    return found if latent is None else {**found, "prior_mismatch_max": float(gap(latent.double()).abs().max())}
 
 
 def mean(values: Tensor) -> tuple[float, float]:
-    """Mean and its standard error."""
+    """Return the mean of values (n,) and its standard error."""
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def _known(error: Tensor) -> float | None:
-    """A numerical error; null where it is not known, or beyond all numbers."""
+    """Return a numerical error () as a number; None if it is inf or NaN."""
     return float(error) if bool(error.isfinite()) else None
 
 
-def _told(details: dict[str, Any], confirm: str) -> str:
-    """Probes; solver error; rounding where it is the larger one and counts; round trip."""
+def _summary(details: dict[str, Any], confirm: str) -> str:
+    """Return the line's part on probes, the solver error, the rounding error if it is larger, and the round trip."""
     text = f"probes ± {short(details['probe_stderr'])}; " if "probe_stderr" in details else ""
     error, check, rounding = details["solver_error"], details["confirmed"], details["rounding"]
     if error["max"] is None:
@@ -287,6 +294,7 @@ def _told(details: dict[str, Any], confirm: str) -> str:
 
 
 def _verdict(confirm: str, check: dict[str, Any]) -> str:
+    """Return the line's part on the comparison with the solver `confirm`."""
     if check["difference"] is None:
         return "" if not check["points"] else f", {confirm} ended with {check['status']}"
     return f", {confirm} {'agrees' if check['difference'] <= AGREES else 'differs by ' + short(check['difference'])}"

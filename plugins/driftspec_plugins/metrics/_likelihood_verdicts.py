@@ -1,4 +1,4 @@
-"""How far a log p from a solve can be trusted: its solver, its rounding, its prior, and the sign of a KL."""
+"""Verdicts on a log p from an ODE solve: on its solver error, its rounding, its prior, and a negative KL."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AGREES = 1e-3
-"""Nats within which the confirming solver counts as agreeing, and below which an error changes no digit of a line that
-gives three: a tenth of what a KL of 0.01 would show."""
+"""The largest error in nats that counts as small. A line gives three decimals, so it changes none of them. The
+confirming solver agrees within it."""
 FAR = 0.01
-"""Nats between the law that the prior stands for and the prior, in the mean, that are worth a warning."""
+"""The largest KL(p_T ‖ prior) in nats without a warning."""
 TOLERABLE = 100.0
-"""How far from 0, in deviations, and by which factor from a deviation of 1, data may lie as a model sees them."""
+"""The largest |mean|/deviation, and the largest factor between the deviation and 1, of data in model units."""
 
 
 def of_solve(details: Mapping[str, Any], stderr: float, u: Tensor, dtype: str, confirm: str) -> Iterator[Verdict]:
-    """The verdicts that `details` ask for: rows u (n, d) float64, model units, scored in `dtype`; `stderr` of NLL."""
+    """Yield the verdicts on the errors in `details`.
+
+    u (n, d) float64 are the rows in model units, `dtype` the precision of log p, `stderr` the standard error of the
+    NLL, and `confirm` the name of the confirming solver.
+    """
     yield from _solver(details, u, confirm)
     yield from _rounding(details, stderr, u, dtype)
     yield from _prior(details)
 
 
 def _solver(details: Mapping[str, Any], u: Tensor, confirm: str) -> Iterator[Verdict]:
-    """Bad where the mean error or the confirming solver shows in a third digit, a warning for single points."""
+    """Yield `bad` if the mean error or the confirming solver's difference exceeds AGREES, `warning` for few points."""
     error, lost, check = details["solver_error"]["mean"], details["not_converged"], details["confirmed"]
     differs = check["difference"] is not None and check["difference"] > max(AGREES, size(check["rounding"]))
     wrong = [f"{confirm} in float64 differs by {short(check['difference'])} nats"] if differs else []
@@ -47,33 +51,34 @@ def _solver(details: Mapping[str, Any], u: Tensor, confirm: str) -> Iterator[Ver
 
 
 def _rounding(details: Mapping[str, Any], stderr: float, u: Tensor, dtype: str) -> Iterator[Verdict]:
-    """Where rounding is the largest numerical error, changes a third digit and is not small beside the standard error.
+    """Yield a verdict if rounding is the largest numerical error, above AGREES, and above a tenth of `stderr`.
 
-    A warning from a tenth of the standard error on, bad above it: then it is the largest error of the number.
+    It is `bad` if rounding is above `stderr`: then it is the largest error of the NLL. Else it is a warning.
     """
     mean, largest = (size(details["rounding"][name]) for name in ("mean", "max"))
     if mean <= max(AGREES, details["solver_error"]["mean"] or 0.0, stderr / 10):
         return
-    cure = off_scale(u) or ("set runtime.dtype: float64" if dtype == "float32" else "take the data nearer to 0")
+    cure = off_scale(u) or ("set runtime.dtype: float64" if dtype == "float32" else "move the data closer to 0")
     much = f"up to {short(mean)} nats in the mean and {short(largest)} at a point"
-    reason = f"{dtype} rounds log p by {much}, where the standard error of the NLL is {short(stderr)}; {cure}"
+    reason = f"{dtype} rounds log p by {much}; the standard error of the NLL is {short(stderr)}; {cure}"
     yield Verdict("rounding", "rounding_dominates", reason, "bad" if mean > stderr else "warning")
 
 
 def _prior(details: Mapping[str, Any]) -> Iterator[Verdict]:
-    """A warning where the prior is far from the law p_T that it stands for."""
+    """Yield a warning if the prior is far from the density p_T of the SDE at t_prior."""
     ends = details.get("ends_of_time")
     if ends is None or ends["prior_mismatch"] - 3 * ends["prior_mismatch_stderr"] <= FAR:
         return
     gap, largest = short(ends["prior_mismatch"]), short(ends["prior_mismatch_max"])
-    reason = f"the law at t = {ends['t_prior']:g} is {gap} nats from the prior in the mean, {largest} at a single point"
-    yield Verdict("prior", "far_from_p_t", f"{reason}: add more noise by then, or widen the prior", "warning")
+    far = f"{gap} nats from the prior in the mean, {largest} at a single point"
+    reason = f"the density at t = {ends['t_prior']:g} is {far}: add more noise by then, or widen the prior"
+    yield Verdict("prior", "far_from_p_t", reason, "warning")
 
 
 def below_zero(details: Mapping[str, Any]) -> tuple[Verdict, ...]:
-    """A bad verdict where KL lies more than 3 of its errors below 0, which no density does; else none.
+    """Return a bad verdict if KL is below 0 by more than 3 of its errors, which is impossible; else nothing.
 
-    The error is √(stderr² + solver error² + rounding² + prior mismatch²), as far as each is known.
+    The error is √(stderr² + solver error² + rounding² + prior mismatch²), with 0 for what is not known.
     """
     of_energy = "log_z" in details
     solver = details.get("solver_error", {}).get("mean") or 0.0
@@ -89,7 +94,7 @@ def below_zero(details: Mapping[str, Any]) -> tuple[Verdict, ...]:
 
 
 def off_scale(u: Tensor) -> str:
-    """What to do about rows u (n, d) that are far from 0 or from a deviation of 1 as a model sees them; else empty."""
+    """Return the cause and the cure if rows u (n, d), model units, are far from 0 or from a deviation of 1; else ""."""
     varies = u.std(0) > 0
     spread, middle = u.std(0)[varies], u.mean(0)[varies].abs()
     if not len(spread):
@@ -99,17 +104,17 @@ def off_scale(u: Tensor) -> str:
         return f"the data lie up to {far:.0e} deviations from 0: {cure}"
     for one in (float(spread.min()), float(spread.max())):
         if not 1 / TOLERABLE <= one <= TOLERABLE:
-            return f"the data's deviation is {one:.0e}, where solvers and networks are made for 1: {cure}"
+            return f"the data's deviation is {one:.0e}, and solvers and networks expect about 1: {cure}"
     return ""
 
 
 def size(error: float | None) -> float:
-    """A rounding error; infinite where `details` have null for what no number can hold."""
+    """Return a rounding error from `details`, with inf for None, which means inf or NaN."""
     return math.inf if error is None else error
 
 
 def short(value: float) -> str:
-    """One digit and the power of ten: 4e-6."""
+    """Return a number as one digit and a power of ten, such as 4e-6."""
     if not math.isfinite(value):
         return str(value)
     digit, power = f"{value:.0e}".split("e")

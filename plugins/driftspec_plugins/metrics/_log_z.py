@@ -1,21 +1,21 @@
 """log Z = log ∫ exp(-E(u)) du of an energy model, in model units: by quadrature, or by annealed importance sampling.
 
-Quadrature, for d = 1 and 2: Gauss and Legendre's rule of 8 points a side on cells that are halved where halving changes
-their share of Z. The box grows from the data until exp(-E) has died out at its edges, by the confining term at last.
-The error is what the last halving changed, an upper estimate: the halves are far more accurate than the whole.
+Quadrature is for d = 1 and 2. It uses the Gauss-Legendre rule with 8 points along each side of a cell. A cell is halved
+if this changes its part of Z. The box grows from the data until exp(-E) is negligible at its edges. The error is the
+change by the last halving. It is an upper estimate, because the result after the halving is far more accurate.
 
-Annealed importance sampling, for any d: chains start in p_0 = N(m, S) and pass through p_β ∝ p_0^(1-β) exp(-βE), β from
-0 to 1, one MALA step at each β,
+Annealed importance sampling is for any d. Chains start in p_0 = N(m, S) and pass through p_β ∝ p_0^(1-β) exp(-βE) for
+rising β from 0 to 1, with one MALA step at each β:
 
     log w = Σ_k (β_k - β_(k-1)) (-E(u_k) - log p_0(u_k)),   Z = E[w].
 
-Neal, *Annealed importance sampling*, 2001. The steps' sizes are those that a pilot run of its own chains came to, so
-that nothing adapts and the estimate of Z has no bias; that of log Z is low by about half its variance. A mode that no
-chain found is missing from both. Weights with a heavy tail make the standard error too small as well: after a short
-schedule 1.96 of it cover 82 % and less. `tail_index` is the index k of the generalised Pareto law fitted to the largest
-weights (Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto Smoothed Importance Sampling*, 2024; fit by Zhang, Stephens,
-2009): their variance is infinite from k = 1/2 on. Of 1,000 weights the bars cover 91 to 98 % for k < 0.4, 86 to 91 %
-for k about 0.5 and 46 to 81 % from 0.6 on: above 0.5 the verdict is a warning, above 0.7 it is bad.
+Neal, *Annealed importance sampling*, 2001. The step sizes come from separate pilot chains, so nothing adapts and the
+estimate of Z has no bias; that of log Z is too low by about half its variance. A mode that no chain found is missing
+from Z and from its standard error. If the weights have a heavy tail, the standard error is too small as well: with few
+temperatures, ± 1.96 of it cover 82 % and less. `tail_index` is the index k of the generalised Pareto distribution
+fitted to the largest weights (Vehtari, Simpson, Gelman, Yao, Gabry, *Pareto Smoothed Importance Sampling*, 2024; fit by
+Zhang, Stephens, 2009); for k ≥ 1/2 the variance is infinite. With 1,000 weights the coverage is 91 to 98 % for k < 0.4,
+86 to 91 % for k near 0.5, and 46 to 81 % for k > 0.6. Above 0.5 the verdict is a warning, above 0.7 it is bad.
 """
 
 from __future__ import annotations
@@ -38,62 +38,62 @@ if TYPE_CHECKING:
 
     LogDensity = Callable[[Tensor], Tensor]  # (n, d) -> (n,)
 
-NODES = 8
-TOLERANCE = 1e-8  # of Z
-MOST = 6_000_000  # evaluations of E
-DEAD = 40.0  # nats below the highest point: exp(-E) at the edges of the box
-BEYOND = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # boxes, times the one taken, that are looked at
-ROWS = 32768  # evaluated at a time
-PILOTS = 128
-RATE = 0.574  # of acceptance, best for MALA
-HEAVY, HEAVIER = 0.5, 0.7  # tail indices of weights above which their standard error is doubtful, and worth nothing
-FEW = 10  # effective weights below which it is worth nothing either
+NODES = 8  # of the quadrature rule, along each side of a cell
+TOLERANCE = 1e-8  # relative, of Z
+MOST = 6_000_000  # largest number of evaluations of E
+DEAD = 40.0  # exp(-E) is negligible at the edges of the box if log exp(-E) is this many nats below its maximum
+BEYOND = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # exp(-E) is checked at the edges of these boxes
+ROWS = 32768  # in one evaluation of E
+PILOTS = 128  # number of pilot chains
+RATE = 0.574  # best acceptance rate of MALA
+HEAVY, HEAVIER = 0.5, 0.7  # tail indices above which the verdict is a warning, and bad
+FEW = 10  # effective number of weights below which the verdict is bad
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """log Z in model units, its standard error where chance enters, and how it was found."""
+    """log Z in model units, its standard error (None for quadrature), and details of its computation."""
 
     value: float
     stderr: float | None
     details: dict[str, Any] = field(default_factory=dict)
 
-    def told(self) -> str:
-        """What a line says of its error."""
+    def summary(self) -> str:
+        """Return log Z with its error, for the metric's line."""
         if self.stderr is None:
             return f"log Z {self.value:.4f} by quadrature (error {self.details['error']:.0e})"
         return f"log Z {self.value:.4f} ± {self.stderr:.4f} by ais (ess {self.details['ess']:.0f})"
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Whether the weights' standard error can be believed; nothing where it can."""
+        """Return a verdict if the standard error may be too small because of the weights, else nothing."""
         if self.stderr is None:
             return ()
         ess, k = self.details["ess"], self.details["tail_index"]
         if ess >= FEW and (k is None or k <= HEAVY):
             return ()
         tail = "" if k is None else f" and the tail index {k:.2f} (their variance is infinite above {HEAVY})"
-        reason = f"the weights of {self.details['chains']} annealed chains are worth {ess:.0f}{tail}"
-        reason += ": log Z may be further off than its standard error says; take more temperatures"
+        reason = f"the effective number of the weights of {self.details['chains']} annealed chains is {ess:.0f}{tail}"
+        reason += ": the standard error of log Z may be too small; take more temperatures"
         bad = ess < FEW or (k is not None and k > HEAVIER)
         return (Verdict("weights", "heavy_tailed", reason, "bad" if bad else "warning"),)
 
 
 class Integral(BaseModel):
-    """How Z of an energy model is found."""
+    """How log Z of an energy model is computed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     method: Literal["quadrature", "ais"] | None = Field(
-        None, description="quadrature (d = 1 and 2) or annealed importance sampling; null: quadrature where it can"
+        None, description="quadrature or ais, annealed importance sampling; null: quadrature for d = 1 and 2, else ais"
     )
     base: Literal["data", "confine"] = Field(
-        "data", description="ais begins in a normal law: fitted to the training rows, or N(0, c² I), c of confine"
+        "data", description="ais: p_0 is the normal distribution of the training rows, or N(0, c² I) with c = confine"
     )
-    temperatures: int = Field(500, ge=2, description="ais: steps of β from 0 to 1, a MALA step at each")
-    chains: int = Field(1000, ge=16, description="ais: chains, a weight each")
+    temperatures: int = Field(500, ge=2, description="ais: number of steps of β from 0 to 1, with one MALA step each")
+    chains: int = Field(1000, ge=16, description="ais: number of chains, with one weight each")
 
     def unfit(self, around: Setting) -> Iterator[tuple[str, str]]:
-        """(key, message) of what cannot work."""
+        """Yield (key, message) for each key that cannot work in this spec."""
         if "energy" not in around.dynamics.offers():
             return
         if around.dynamics.confinement() == math.inf:
@@ -104,7 +104,7 @@ class Integral(BaseModel):
             yield "method", _too_wide(d)
 
     def of(self, model: Model, streams: Streams) -> Estimate:
-        """log ∫ exp(-E) du, E in float64."""
+        """Return log Z = log ∫ exp(-E) du, with E in float64."""
         import torch
 
         exact, rows = model.double(), None if model.rows is None else model.rows().double()
@@ -118,7 +118,7 @@ class Integral(BaseModel):
             return quadrature(lambda u: -exact.dynamics.energy(exact.module, u), model.dim, rows)
 
     def _base(self, dynamics: Dynamics, rows: Tensor | None, model: Model) -> tuple[Tensor, Tensor]:
-        """Mean (d,) and root (d, d) of the covariance that chains begin in."""
+        """Return the mean (d,) of p_0 and a root R (d, d) of its covariance R Rᵀ."""
         import torch
 
         unit = torch.eye(model.dim, dtype=torch.float64)
@@ -136,7 +136,7 @@ def _too_wide(d: int) -> str:
 
 
 def quadrature(log_f: LogDensity, d: int, rows: Tensor | None = None) -> Estimate:
-    """log ∫ exp(log_f) over all of R^d, d ≤ 2; `rows` (n, d) lie where most of it is."""
+    """Return log ∫ exp(log_f) du over R^d, d ≤ 2, by quadrature; `rows` (n, d) show where exp(log_f) is large."""
     import torch
 
     centre = torch.zeros(d, dtype=torch.float64) if rows is None else rows.mean(0).cpu()
@@ -174,7 +174,7 @@ def quadrature(log_f: LogDensity, d: int, rows: Tensor | None = None) -> Estimat
 
 
 def _box(log_f: LogDensity, centre: Tensor, half: Tensor, rows: Tensor | None) -> Tensor:
-    """Half the sides (d,) of a box at whose edges exp(log_f) is dead: the given one, doubled until it is."""
+    """Return half the sides (d,) of a box with negligible exp(log_f) at its edges: `half` (d,), doubled until so."""
     import torch
 
     d = len(centre)
@@ -185,15 +185,15 @@ def _box(log_f: LogDensity, centre: Tensor, half: Tensor, rows: Tensor | None) -
     top = -math.inf if rows is None else float(log_f(rows[:5000].to(centre)).max())
     for _ in range(24):
         top = max(top, float(log_f(centre + half * grid).max()))
-        far = torch.cat([beyond * half * edges for beyond in BEYOND])  # what lies outside may rise once more
+        far = torch.cat([beyond * half * edges for beyond in BEYOND])  # exp(log_f) may rise again outside
         if float(log_f(centre + far).max()) < top - DEAD:
             return half
         half = 2 * half
-    raise RunFailed(f"log Z: exp(-E) has not died out at {float(half.max()):.0e} from the data: Z may be infinite")
+    raise RunFailed(f"log Z: exp(-E) is not negligible at {float(half.max()):.0e} from the data: Z may be infinite")
 
 
 def _cells(log_f: LogDensity, cells: Tensor, size: Tensor) -> Tensor:
-    """log ∫ exp(log_f) over each cell (n, d), of half sides `size` (d,)."""
+    """Return log ∫ exp(log_f) du (n,) over cells with centres `cells` (n, d) and half sides `size` (d,)."""
     import numpy as np
     import torch
 
@@ -210,7 +210,10 @@ def _cells(log_f: LogDensity, cells: Tensor, size: Tensor) -> Tensor:
 
 
 def ais(log_f: LogDensity, mean: Tensor, root: Tensor, how: Integral, streams: Streams) -> Estimate:
-    """log ∫ exp(log_f), from N(mean, root rootᵀ); in the coordinates y = root⁻¹ (u - mean), where that is N(0, I)."""
+    """Return log ∫ exp(log_f) du by annealed importance sampling from p_0 = N(mean (d,), root rootᵀ), root (d, d).
+
+    The chains are in coordinates y = root⁻¹ (u - mean), in which p_0 is N(0, I).
+    """
     import torch
 
     scale = float(torch.linalg.slogdet(root).logabsdet)
@@ -234,10 +237,10 @@ def ais(log_f: LogDensity, mean: Tensor, root: Tensor, how: Integral, streams: S
 
 
 def tail_index(log_w: Tensor) -> float | None:
-    """k of the generalised Pareto law of the largest of n weights, min(n/5, 3 √n) of them.
+    """Return the index k of the generalised Pareto distribution fitted to the largest of n weights, given log w (n,).
 
-    By Zhang and Stephens' mean over a grid of the other parameter, drawn a little towards 1/2. None where these are
-    fewer than 5 or do not vary.
+    The fit uses min(n/5, 3 √n) weights; None if these are fewer than 5 or equal. It is the estimate of Zhang and
+    Stephens, a mean over a grid of the other parameter, with a weak prior at 1/2.
     """
     import numpy as np
 
@@ -259,7 +262,10 @@ def tail_index(log_w: Tensor) -> float | None:
 def _anneal(
     log_g: LogDensity, d: int, chains: int, betas: Tensor, steps: list[float] | None, streams: Streams
 ) -> tuple[Tensor, list[float], float]:
-    """log w (chains,), the step size at each β (adapted where none are given), and the mean rate of acceptance."""
+    """Return log w (chains,) of annealed chains, the K step sizes, and the mean acceptance rate; `betas` is (K + 1,).
+
+    The step sizes are `steps`, or are adapted if it is None.
+    """
     import torch
 
     from driftspec.autodiff import gradient
@@ -273,15 +279,15 @@ def _anneal(
     for k, (before, beta) in enumerate(zip(betas.tolist(), betas[1:].tolist())):
         log_w = log_w + (beta - before) * (g + y.square().sum(1) / 2 + base)
         eta = math.exp(log_step) if steps is None else steps[k]
-        chance = next(draws)
+        step_noise = next(draws)
         drift = beta * slope - (1 - beta) * y
-        z = y + eta / 2 * drift + eta**0.5 * chance.normal
+        z = y + eta / 2 * drift + eta**0.5 * step_noise.normal
         g_z, slope_z = gradient(log_g, z)
         back = y - z - eta / 2 * (beta * slope_z - (1 - beta) * z)
         log_ratio = beta * (g_z - g) - (1 - beta) * (z.square() - y.square()).sum(1) / 2
-        log_ratio = log_ratio + chance.normal.square().sum(1) / 2 - back.square().sum(1) / (2 * eta)
+        log_ratio = log_ratio + step_noise.normal.square().sum(1) / 2 - back.square().sum(1) / (2 * eta)
         log_ratio = log_ratio.nan_to_num(nan=-math.inf)
-        accepted = chance.uniform.log() < log_ratio
+        accepted = step_noise.uniform.log() < log_ratio
         rate = float(log_ratio.clamp(max=0).exp().mean())
         log_step += 0.2 * (rate - RATE)
         used.append(eta)

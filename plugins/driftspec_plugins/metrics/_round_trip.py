@@ -1,4 +1,4 @@
-"""How far data are from themselves after a round trip to the prior and back: one quantity, for every metric."""
+"""The error of a round trip from the data to the prior and back, for several metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def distances(evaluation: Evaluation, x: Tensor, solver: Solver) -> tuple[Tensor, int]:
-    """‖x' - x‖ (n,) for x (n, d), x' = decode(encode(x)), data units; and how many points did not converge."""
+    """Return ‖x' - x‖ (n,) for x (n, d), x' = decode(encode(x)), data units, and how many points did not converge."""
     import torch
 
     from driftspec.numerics import transport

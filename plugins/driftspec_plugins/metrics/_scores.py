@@ -1,6 +1,6 @@
-"""What the metrics of scores share: the model's score at many rows, and how its units change.
+"""Functions for the metrics of scores: the model's score at many rows.
 
-Of x in the data's own units and u = (x - shift) Wᵀ in model units: ∇_x log p = Wᵀ ∇_u log p.
+For x in data units and u = (x - shift) Wᵀ in model units, ∇_x log p = Wᵀ ∇_u log p.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from driftspec.components import Model
 
-BLOCK = 4096  # rows whose graph is held at a time
+BLOCK = 4096  # rows in one graph
 
 
 def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """s(u) (n, d) float64 on the CPU, model units, at t_data; and details: its error, where it comes from solves."""
+    """Return the score s(u) (n, d) at t_data and u (n, d), model units, float64 on the CPU, and details.
+
+    The details have the error of the score if an ODE solve computed it.
+    """
     import torch
 
     parts = [model.score_and_error(part) for part in torch.split(model.like(u), BLOCK)]
@@ -28,13 +31,13 @@ def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
 
 
 def stated(error: Tensor) -> dict[str, float | None]:
-    """Mean and largest of errors (n,), null where they are not known."""
+    """Return the mean and the largest of errors (n,); None if one is inf or NaN."""
     known = bool(error.isfinite().all())
     return {"mean": float(error.mean()), "max": float(error.max())} if known else {"mean": None, "max": None}
 
 
 def finite(metric: Metric, values: Tensor, what: str) -> Tensor:
-    """Values (n, d) as they are. RunFailed where one is not finite."""
+    """Return values (n, d) unchanged. Raise RunFailed if one is not finite."""
     bad = int((~values.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise RunFailed(f"{metric.label}: {what} is not finite at {bad} of {len(values)} rows", "non_finite")
@@ -42,5 +45,5 @@ def finite(metric: Metric, values: Tensor, what: str) -> Tensor:
 
 
 def mean(values: Tensor) -> tuple[float, float]:
-    """Mean of (n,) and its standard error."""
+    """Return the mean of values (n,) and its standard error."""
     return float(values.mean()), float(values.std()) / len(values) ** 0.5

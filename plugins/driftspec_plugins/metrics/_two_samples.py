@@ -1,11 +1,13 @@
-"""What the metrics that compare the run's draws with data share: the two sets of rows, and the root of a power.
+"""Functions for the metrics that compare the draws of a run with data.
 
-Draws of one chain depend on each other, chains do not. So a chain counts as one row: what a standard error is made of
-is averaged over its draws first, and a kernel between two chains is the mean over the pairs of their draws.
+Draws of one chain depend on each other, and different chains are independent. So a standard error treats a chain as one
+row: terms are first averaged over the draws of a chain, and a kernel between two chains is the mean over all pairs of
+their draws.
 
-A standard error from few chains is uncertain itself: it is stated times t/1.96, t the 97.5 % quantile of Student's law
-with one degree of freedom less than there are chains, so that 1.96 of it cover what 95 % should. Measured for chains of
-N(m, I): 95 to 99 % with 4, 93 to 97 % with 8, 94 to 96 % with 16 or 50; without the factor 84 to 91 % with 4.
+With few chains the standard error is itself uncertain. So it is multiplied by t/1.96, with t the 97.5 % quantile of
+Student's t with one degree of freedom less than the number of chains. Then ± 1.96 standard errors cover about 95 %.
+Measured for chains of N(m, I): 95 to 99 % with 4 chains, 93 to 97 % with 8, 94 to 96 % with 16 or 50; without the
+factor 84 to 91 % with 4.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
 
     from driftspec.components import Evaluation
 
-FEWEST = 4  # rows, or chains, below which no standard error can be had
-QUANTILE = 0.975  # at 1.96 standard errors
+FEWEST = 4  # smallest number of rows, or of chains, for a standard error
+QUANTILE = 0.975  # at 1.96 standard errors of a normal distribution
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Draws x (n, d) of so many chains, one after another and equally long, and data y (m, d); float64, data units."""
+    """Draws x (n, d) of `chains` chains of equal length, chain by chain, and data y (m, d); float64, data units."""
 
     x: Tensor
     y: Tensor
@@ -40,11 +42,11 @@ class Compared:
 
     @property
     def parts(self) -> int:
-        """Into how many independent parts x falls; where there are too few, into its rows, as if these were."""
+        """The number of independent parts of x: its chains, or its rows if there are too few chains."""
         return self.chains if self.chains >= FEWEST else len(self.x)
 
     def stated(self, stderr: float) -> float:
-        """The standard error times t/1.96, which is 1 for many parts."""
+        """Return the standard error times t/1.96; the factor is near 1 for many parts."""
         from scipy.special import ndtri, stdtrit
 
         return stderr * float(stdtrit(self.parts - 1, QUANTILE) / ndtri(QUANTILE))
@@ -52,37 +54,37 @@ class Compared:
     def measured(
         self, value: float, stderr: float, unit: str, details: Mapping[str, Any], line: str | None = None
     ) -> Measured:
-        """The result, its standard error as stated, and withheld where the chains are too few for it."""
+        """Return the result with its standard error times t/1.96, or without it if there are too few chains."""
         details = {"against": len(self.y), "chains": self.chains, **details}
         if self.parts == self.chains:
             return Measured(value, self.stated(stderr), unit, len(self.x), details, line=line)
-        reason = f"draws of one chain depend on each other, and {self.chains} chains are too few: it takes {FEWEST}"
+        reason = f"draws of one chain depend on each other, and {self.chains} chains are too few: {FEWEST} are needed"
         return Measured(value, None, unit, len(self.x), details, reason)
 
 
 def by_chain(values: Tensor, parts: int) -> Tensor:
-    """Means (parts, ...) over the rows (n, ...) of each part."""
+    """Return the means (parts, ...) of values (n, ...) over each of `parts` parts of equal length."""
     return values if parts == len(values) else values.view(parts, -1, *values.shape[1:]).mean(1)
 
 
 class TwoSamples(Metric):
-    """A metric between the first draws of a run, in whole chains, and data."""
+    """A metric that compares the first draws of a run, in whole chains, with data."""
 
     draws_wanted = "samples"
 
-    samples: int = Field(2000, ge=10, description="draws compared, the run's first ones, with as many data")
+    samples: int = Field(2000, ge=10, description="number of draws, the first ones of the run, and of data rows")
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("data", ("samples",), "to compare with"),)
 
     def compared(self, evaluation: Evaluation) -> Compared:
-        """The draws, and as many data or, where the test rows are few, fewer."""
+        """Return the draws and as many data rows, or fewer if there are not enough test rows."""
         drawn, data = evaluation.chains(self.samples), evaluation.reference(self.samples)
         x, y = checked(self, drawn.flatten(0, 1), "draws"), checked(self, data, "data rows")
         return Compared(x, y, len(drawn))
 
     def paired(self, evaluation: Evaluation) -> Compared:
-        """The same cut to one length, for a metric whose bias depends on it: value and floor share the bias."""
+        """Return equally many draws and data rows, for a metric whose bias depends on n: value and floor share it."""
         both = self.compared(evaluation)
         each = len(both.x) // both.chains
         chains = max(1, min(len(both.x), len(both.y)) // each)
@@ -91,7 +93,7 @@ class TwoSamples(Metric):
 
 
 def checked(metric: Metric, rows: Tensor, what: str) -> Tensor:
-    """Rows (n, d) as they are. RunFailed where one is not finite, or they are too few."""
+    """Return rows (n, d) unchanged. Raise RunFailed if one is not finite, or if there are too few."""
     broken = int((~rows.isfinite()).any(1).sum())
     if broken:
         raise RunFailed(f"{metric.label}: {broken} of {len(rows)} {what} are not finite", "non_finite")
@@ -101,8 +103,8 @@ def checked(metric: Metric, rows: Tensor, what: str) -> Tensor:
 
 
 def root(power: float, variance: float, p: int) -> tuple[float, float]:
-    """(W, standard error) from W^p and its variance, by the delta method: sd(W) = sd(W^p) / (p W^(p-1))."""
-    if power <= 0:  # the same points twice
+    """Return W and its standard error from W^p and its variance, by the delta method: sd(W) = sd(W^p) / (p W^(p-1))."""
+    if power <= 0:  # both sets have the same points
         return 0.0, 0.0
     value = power ** (1 / p)
     return value, math.sqrt(variance) / (p * value ** (p - 1))

@@ -1,8 +1,8 @@
 """Asymmetry of the score's derivative: mean of ‖J - Jᵀ‖_F / ‖J‖_F over points, J = ∂s/∂x, in model units.
 
-The score of a law is a gradient and its J the Hessian of log p, so that its asymmetry is 0; that of an energy model is
-0 by construction. A network that predicts a score is free to be no gradient, and then no law has it for a score: the
-number says how far it is from one. It is at most 2, where J = -Jᵀ, and 0 in one dimension.
+The score of a density is a gradient, and J is the Hessian of log p, so the asymmetry is 0. For an energy model it is 0
+by construction. A network that predicts a score need not be a gradient, and then it is the score of no density; the
+asymmetry measures this. It is at most 2, for J = -Jᵀ, and 0 in one dimension.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Asymmetry(Metric):
     type = "asymmetry"
     reads_test_rows: ClassVar[bool] = True
 
-    points: int = Field(1000, ge=2, description="test rows read, the first ones")
+    points: int = Field(1000, ge=2, description="number of test rows, the first ones")
 
     def needs(self) -> tuple[Need, ...]:
         return (
             Need("dynamics", ("score",), "to differentiate"),
-            Need("dynamics", ("smooth",), "J is a derivative: an activation C1 for a score, C2 for an energy"),
+            Need("dynamics", ("smooth",), "J is a derivative: a score needs an activation in C1, an energy one in C2"),
             Need("data", ("samples",), "to have test rows"),
         )
 
@@ -47,7 +47,7 @@ class Asymmetry(Metric):
 
 
 def jacobian(model: Model, u: Tensor) -> Tensor:
-    """J_ij = ∂s_i/∂u_j (n, d, d), at t_data."""
+    """Return J_ij = ∂s_i/∂u_j (n, d, d) of the model's score at t_data and u (n, d)."""
     import torch
 
     with torch.enable_grad():
@@ -58,7 +58,7 @@ def jacobian(model: Model, u: Tensor) -> Tensor:
 
 
 def asymmetry(j: Tensor) -> Tensor:
-    """‖J - Jᵀ‖_F / ‖J‖_F (n,), 0 where J is."""
+    """Return ‖J - Jᵀ‖_F / ‖J‖_F (n,) for J (n, d, d); 0 if J = 0."""
     import torch
 
     tiny = torch.finfo(j.dtype).tiny

@@ -1,12 +1,12 @@
-"""Bits per dimension: the code length of dequantised data, -log₂ P(k)/d, bounded by the density's.
+"""Bits per dimension: an upper bound of the code length -log₂ P(k)/d of quantised data k, from a density p.
 
-Data k that have `levels` L over a range of width R were spread over their bins of edge h = R/L by uniform noise, and
+The data k have `levels` L over a range of width R. Uniform noise of width h = R/L was added to them. Then
 
     -log₂ P(k) ≤ E[-log₂ (p(x) h^d)],   bits/dim = NLL/(d log 2) - log₂ h      (Theis, van den Oord, Bethge 2016)
 
-with p in the data's own units: the change of units of standardised data is in the NLL already. Pixels of 256 levels on
-[0, 1] have h = 1/256 and 8 bits are added; on [0, 256], none. Data that were never quantised have no h, and their
-number would change with the unit of length; data that still lie on their levels have no bound at all.
+with p in data units; the NLL is already in these units if the data are standardised. For pixels of 256 levels on [0, 1]
+h is 1/256, and - log₂ h is 8 bits; on [0, 256] it is 0. Data that were never quantised have no h: their value would
+depend on the unit of length. If the data have no noise and lie on their levels, there is no bound.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from driftspec.components import Evaluation
 
 ON_EDGES = 0.01
-"""A share of values on the edges of their levels that noise does not explain: of dequantised data it is about 1e-6."""
+"""The largest share of values on the edges of their levels; with the uniform noise it is about 1e-6."""
 
 
 class BitsPerDim(Likelihood):
-    """NLL of dequantised data in bits per dimension, at the resolution of their levels."""
+    """NLL of quantised data with uniform noise, in bits per dimension."""
 
     type = "bits_per_dim"
     example: ClassVar[Mapping[str, Any]] = {"levels": 256}
 
-    levels: int = Field(ge=2, description="L, levels that the data had before they were dequantised")
-    range: tuple[float, float] = Field((0.0, 1.0), description="the range they lie in, data units: h = its width/L")
+    levels: int = Field(ge=2, description="L, number of levels of the data before the noise was added")
+    range: tuple[float, float] = Field((0.0, 1.0), description="range of the data, in data units: h is its width/L")
 
     @field_validator("range")
     @classmethod
@@ -53,11 +53,12 @@ class BitsPerDim(Likelihood):
 
     @property
     def bin(self) -> float:
-        """h, the width of a level in data units."""
+        """The width h of a level in data units."""
         low, high = self.range
         return (high - low) / self.levels
 
     def unfit_rows(self, rows: Tensor) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) if rows (n, d), data units, lie outside `range` or on the edges of the levels."""
         low, high = self.range
         x = rows[: self.points]
         if outside := int(((x < low) | (x > high)).any(1).sum()):
@@ -78,5 +79,5 @@ class BitsPerDim(Likelihood):
         unit = x.shape[1] * math.log(2)
         value = nll / unit - math.log2(h)
         details = {**scored.details, "nll": nll, "bin": h}
-        line = f"{value:.3f} ± {stderr / unit:.3f} bits/dim at {self.levels} levels; {scored.told}"
+        line = f"{value:.3f} ± {stderr / unit:.3f} bits/dim at {self.levels} levels; {scored.summary}"
         return Measured(value, stderr / unit, "bits/dim", len(x), details, line=line, verdicts=scored.verdicts)

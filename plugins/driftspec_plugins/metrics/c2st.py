@@ -1,16 +1,15 @@
-"""Classifier two-sample test: how often a classifier tells the run's draws from data. ½ where it cannot.
+"""Classifier two-sample test: the accuracy of a classifier that separates the draws of a run from data.
 
-    accuracy = mean 1[class guessed = class],   over rows the classifier was not fitted to (k folds)
+    accuracy = mean 1[class guessed = class],   over rows that the classifier was not fitted to (k folds)
 
-Lopez-Paz, Oquab, *Revisiting Classifier Two-Sample Tests*, 2017. No classifier passes the best one, for which it is
-½ + ½ TV(P, Q): a value above ½ shows a difference, one at ½ shows that this classifier found none. The draws of one
-chain stand in one fold.
+Lopez-Paz, Oquab, *Revisiting Classifier Two-Sample Tests*, 2017. The best possible accuracy is ½ + ½ TV(P, Q). A value
+above ½ shows a difference; ½ shows only that this classifier found none. All draws of a chain are in one fold.
 
-The standard error is √2 times that of a share of independent rows, or of the chains' shares. Rows that are guessed are
-also fitted to in the other folds, and no estimate of the variance of cross-validation is without bias (Bengio,
-Grandvalet, *No Unbiased Estimator of the Variance of K-Fold Cross-Validation*, 2004). As if a row counted once, the
-standard error was measured to be too small by 0.7 to 0.9, for either classifier, 2 to 20 folds, 2 and 10 dimensions:
-1.96 of it covered 82 to 92 %. As if a row counted twice, once as tested and once as learnt, they cover 97 %.
+The standard error is √2 times that of a mean over independent rows, or over chains. Each row is a test row of one fold
+and a training row of the others, and there is no unbiased estimate of the variance of cross-validation (Bengio,
+Grandvalet, *No Unbiased Estimator of the Variance of K-Fold Cross-Validation*, 2004). Without the √2 the standard error
+was 0.7 to 0.9 of the true one, for both classifiers, 2 to 20 folds, and 2 and 10 dimensions: ± 1.96 of it covered 82 to
+92 %. With the √2 it covers 97 %.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class C2ST(TwoSamples):
-    """Cross-validated accuracy of a small classifier between the run's draws and as many rows of data."""
+    """Cross-validated accuracy of a small classifier that separates the run's draws from equally many data rows."""
 
     type = "c2st"
 
-    samples: int = Field(1000, ge=50, description="draws compared, the run's first ones, with as many data")
+    samples: int = Field(1000, ge=50, description="number of draws, the first ones of the run, and of data rows")
     classifier: Literal["mlp", "knn"] = Field(
-        "mlp", description="a network of two layers of 32, or the nearest √n neighbours"
+        "mlp", description="mlp: a network with two layers of 32 units; knn: the √n nearest neighbours"
     )
-    folds: int = Field(5, ge=2, le=20, description="k: each row is guessed by a classifier fitted to k - 1 parts")
+    folds: int = Field(5, ge=2, le=20, description="k: a row is classified after a fit to the other k - 1 folds")
 
     def measure(self, evaluation: Evaluation) -> Measured:
         both = self.paired(evaluation)
@@ -46,14 +45,14 @@ class C2ST(TwoSamples):
         value, stderr = accuracy(both.x, both.y, self.classifier, self.folds, seed, both.parts)
         stated = both.stated(stderr)
         details = {"floor": 0.5, "z": (value - 0.5) / stated}
-        line = f"a classifier tells draws from data in {value:.1%} ± {stated:.1%} of cases (50% is chance)"
+        line = f"a classifier separates draws from data in {value:.1%} ± {stated:.1%} of cases (50% is a guess)"
         return both.measured(value, stderr, "", details, line)
 
 
 def accuracy(
     x: Tensor, y: Tensor, classifier: str, folds: int, seed: int, parts: int | None = None
 ) -> tuple[float, float]:
-    """(share of rows guessed right, its standard error) between x in so many independent parts and y (n, d)."""
+    """Return the accuracy and its standard error, for x (n, d) in `parts` independent parts (None: n) and y (m, d)."""
     import numpy as np
     import torch
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
@@ -73,7 +72,7 @@ def accuracy(
     groups = np.concatenate([np.repeat(np.arange(n), len(x) // n), n + np.arange(len(y))])
     split = (StratifiedKFold if n == len(x) else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that its fit could go on
+        warnings.simplefilter("ignore")  # scikit-learn warns that the fit has not converged
         guessed = cross_val_predict(
             make_pipeline(StandardScaler(), made[classifier]),
             rows[order],
@@ -87,9 +86,11 @@ def accuracy(
 
 
 def standard_error(hits: Tensor, draws: int, parts: int) -> float:
-    """Of the mean of hits: of so many draws in so many independent parts, then of rows of data.
+    """Return the standard error of the mean of hits (rows,), 1 for a row that is classified correctly, else 0.
 
-    With q the share of draws among the rows, Var = 2 (q² Var(mean of draws) + (1 - q)² Var(mean of data)).
+    The first `draws` rows are draws in `parts` independent parts; the others are data rows.
+
+    With q the share of draws among the rows, Var = 2 (q² Var(mean over draws) + (1 - q)² Var(mean over data)).
     """
     right, rows, data = float(hits.mean()), len(hits), hits[draws:]
     variance = max(right * (1 - right), 1 / rows) / rows

@@ -1,8 +1,8 @@
 """Energy distance: D²(P, Q) = 2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖, zero only for P = Q.
 
-Székely, Rizzo, *Energy statistics: a class of statistics based on distances*, 2013. Estimated without bias by
-U-statistics, so it may come out below zero: it is MMD² with the kernel -‖x - y‖. Its standard error is in
-`_u_statistics`: for P = Q it is 1.8 times the spread of the value, which is `chance`.
+Székely, Rizzo, *Energy statistics: a class of statistics based on distances*, 2013. It is MMD² with the kernel
+-‖x - y‖. The estimate by U-statistics has no bias, so it may be negative. `_u_statistics` computes its standard error,
+which for P = Q is 1.8 times the true one; `chance` is the standard error if P = Q.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class EnergyDistance(TwoSamples):
-    """D² between the run's draws and data, in the data's own units (a length)."""
+    """D² between the run's draws and data, in data units (a length)."""
 
     type = "energy_distance"
 
@@ -31,14 +31,14 @@ class EnergyDistance(TwoSamples):
 
 
 def energy_distance(x: Tensor, y: Tensor, parts: int | None = None) -> tuple[float, float, float]:
-    """(D², its standard error, the same were P = Q), for x (n, d) in so many independent parts (null: n) and y (m, d).
+    """Return D², its standard error, and its standard error if P = Q.
 
-    At least 3 parts and 3 rows.
+    x (n, d) has `parts` independent parts of equal length (None: n); y is (m, d). Both need at least 3.
     """
     import torch
 
     n = parts or len(x)
-    centre = torch.cat([x, y]).mean(0)  # cdist squares coordinates: far from the origin their differences would drown
+    centre = torch.cat([x, y]).mean(0)  # cdist squares coordinates: far from the origin it would lose digits
     x, y = x - centre, y - centre
     within_x, across = by_chain(by_chain(torch.cdist(x, x), n).T, n), by_chain(torch.cdist(x, y), n)
     return discrepancy(-within_x, -torch.cdist(y, y), -across)

@@ -1,14 +1,15 @@
-"""Fisher divergence: ½ E_π ‖s(x) - ∇log π(x)‖², zero only for the score of π. What score matching minimises.
+"""Fisher divergence: ½ E_π ‖s(x) - ∇log π(x)‖², zero only for the score of π. Score matching minimises it.
 
 Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score Matching*, 2005.
 
-`of: data` compares with the score of the data's own law, by its closed form or by differentiating its log p. A model
-that denoises fits the score of the noised law instead, of α x + σ ε: for a mixture of normal laws a mixture too,
+With `of: data`, π is the distribution of the data; its score is a closed form or the gradient of its log p. A model
+that was trained by denoising has the score of α x + σ ε instead. With `of: noised`, π is the distribution of α x + σ ε.
+For a mixture of normal distributions it is another mixture,
 
-    Σ_k w_k N(α m_k, α² C_k + σ² I),
+    Σ_k w_k N(α m_k, α² C_k + σ² I).
 
-and `of: noised` compares with it at noised rows. σ and the noise are in model units. The value is in the data's own
-units, where ∇_x = Wᵀ ∇_u; beside it the same in model units, in which losses are.
+σ and the noise are in model units. The value is in data units, with ∇_x = Wᵀ ∇_u; the details have the value in model
+units too, which are the units of training losses.
 """
 
 from __future__ import annotations
@@ -31,25 +32,26 @@ if TYPE_CHECKING:
     Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
 
 
-NO_LEVEL = "neither the dynamics nor the estimator says how much noise: give sigma"
+NO_LEVEL = "neither the dynamics nor the estimator gives a noise level: give sigma"
+"""The message if σ is not known."""
 
 
 class FisherDivergence(Metric):
-    """½ E ‖s - ∇log π‖² over held-out rows of data whose score is known, of the data or of the noised data."""
+    """½ E ‖s - ∇log π‖² over test rows, if the score of the data or of the noised data is known."""
 
     type = "fisher_divergence"
     reads_test_rows: ClassVar[bool] = True
 
-    of: Literal["data", "noised"] = Field("data", description="the law whose score is the truth")
+    of: Literal["data", "noised"] = Field("data", description="the distribution whose score is the reference")
     sigma: float | None = Field(
-        None, gt=0, description="of: noised: σ, model units; null: the noise kernel's at t_data, or the estimator's"
+        None, gt=0, description="σ for of: noised, model units; null: that of the estimator, or of the noise kernel"
     )
-    points: int | None = Field(None, ge=2, description="test rows read; null: all")
+    points: int | None = Field(None, ge=2, description="number of test rows, the first ones; null: all")
 
     def needs(self) -> tuple[Need, ...]:
         return (
             Need("dynamics", ("score",), "to compare"),
-            Need("data", ("log_prob",), "whose gradient is the truth"),
+            Need("data", ("log_prob",), "its gradient is the reference"),
             Need("data", ("samples",), "to have test rows"),
             Need("data", ("smooth",), "at hard edges ∇log p has no value"),
         )
@@ -93,12 +95,14 @@ class FisherDivergence(Metric):
         return Measured(value, stderr, "1/data units²", len(u), details, line=line)
 
     def _normals(self, law: Distribution) -> Normals:
+        """Return the mixture of normal distributions that the data have. Raise RunFailed if it is not known."""
         found = law.normals()
         if found is None:
             raise RunFailed(f"{self.label}: {_no_closed_form(law)}")
         return found
 
     def _level(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Return α and σ of the noised data. Raise RunFailed if they are not known."""
         level = (
             _noise(evaluation.model.dynamics, evaluation.setting.estimator) if self.sigma is None else (1.0, self.sigma)
         )
@@ -108,12 +112,12 @@ class FisherDivergence(Metric):
 
 
 def _no_closed_form(law: Distribution) -> str:
-    text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal laws has"
+    text = f"the score of {law.label} with noise has no closed form, only that of a mixture of normal distributions has"
     return f"{text}: take of: data"
 
 
 def _noise(dynamics: Dynamics, estimator: Estimator | None) -> tuple[float, float] | None:
-    """(α, σ) of the law that the score is of."""
+    """Return α and σ of the distribution whose score the model has, or None."""
     level = None if estimator is None else estimator.noise_level()
     if level is not None:
         return 1.0, level
@@ -126,14 +130,14 @@ def _noise(dynamics: Dynamics, estimator: Estimator | None) -> tuple[float, floa
 
 
 def _model(score: Tensor, matrix: Tensor) -> Tensor:
-    """∇_u (n, d) from ∇_x (n, d): W⁻ᵀ ∇_x."""
+    """Return ∇_u = W⁻ᵀ ∇_x (n, d) for ∇_x (n, d) and W (d, d)."""
     import torch
 
     return torch.linalg.solve(matrix.T, score.T).T
 
 
 def noised(law: Normals, evaluation: Evaluation, alpha: float, sigma: float) -> Normals:
-    """The law of α u + σ ε, with u in model units."""
+    """Return the mixture of α u + σ ε, with u in model units, for a mixture of x in data units."""
     import torch
 
     weights, means, covariances = law
@@ -143,12 +147,12 @@ def noised(law: Normals, evaluation: Evaluation, alpha: float, sigma: float) -> 
 
 
 def normals_score(x: Tensor, law: Normals) -> Tensor:
-    """∇log Σ_k w_k N(x; m_k, C_k) (n, d) = Σ_k r_k C_k⁻¹ (m_k - x), r_k the share of component k in p(x)."""
+    """Return ∇log Σ_k w_k N(x; m_k, C_k) (n, d) = Σ_k r_k C_k⁻¹ (m_k - x), r_k the share of component k in p(x)."""
     import torch
 
     weights, means, covariances = law
     away = means[:, None] - x  # (K, n, d)
-    pull = torch.linalg.solve(covariances, away.transpose(1, 2)).transpose(1, 2)
+    scores = torch.linalg.solve(covariances, away.transpose(1, 2)).transpose(1, 2)
     log_share = weights.log()[:, None] - torch.linalg.slogdet(covariances).logabsdet[:, None] / 2
-    log_share = log_share - (away * pull).sum(-1) / 2
-    return (log_share.softmax(0)[..., None] * pull).sum(0)
+    log_share = log_share - (away * scores).sum(-1) / 2
+    return (log_share.softmax(0)[..., None] * scores).sum(0)

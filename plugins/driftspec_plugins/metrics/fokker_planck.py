@@ -1,14 +1,15 @@
-"""The run's sampler beside the density it should follow: particles against Kolmogorov, Fokker and Planck.
+"""The particles of the run's sampler, compared with the solution of the Fokker-Planck equation.
 
-    ∂p/∂t = -∇·(f p) + ½ g² Δp,   dx = f dt + g dw,   p(0) the law the chains begin in
+    ∂p/∂t = -∇·(f p) + ½ g² Δp,   dx = f dt + g dw,   p(0) the density of the chains' start
 
-The density is carried on a grid (1-D or 2-D) to each time asked for, and the chains of the run's own draw are seen
-there: time is counted from the start, `step · steps` in Langevin dynamics, t where an SDE is run forwards from data,
-T - t backwards. Compared are P(x_j > above), P of equally likely bins along each axis, means and covariances, each as
-z = (particles - density)/se with se from the density: √(P (1 - P)/N). The value is the largest |z|. It holds chance,
-what the sampler's finite step does to the law, and the grid's error; so beside it stand the largest |z| that chance
-alone makes (the floor: N points drawn from the densities themselves), what half the step changes, and the grid's error
-by comparison with cells twice as wide. Chains that begin at data begin at fresh rows here, ten for every chain.
+The equation is solved on a grid (1-D or 2-D) up to each of the given times, and the states of the run's chains at these
+times are compared with it. Time counts from the start: k η after k steps of Langevin dynamics, t for an SDE that runs
+forwards from data, T - t for one that runs backwards. The quantities are P(x_j > above), P of equally likely bins along
+each axis, means and covariances. Each gives z = (particles - density)/se, with se from the density, such as
+√(P (1 - P)/N). The value is the largest |z|. It contains random error, the bias of the sampler's finite step, and the
+error of the grid. So the details have the floor, which is the mean of the largest |z| of N points drawn from the
+densities; the change by half the step; and the error of the grid, by comparison with cells twice as wide. Chains that
+begin at data begin here at new rows, drawn from ten times as many rows as there are chains.
 `driftspec_plugins.metrics._fokker_planck` solves the equation.
 
 A. N. Kolmogorov, *Über die analytischen Methoden in der Wahrscheinlichkeitsrechnung*, 1931; H. Risken, *The
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Quantities = dict[str, tuple[float, float, float]]  # of particles, of the density, standard error of the difference
 
-CELLS = {1: 400, 2: 100}  # an axis
-REPLICATES = 40  # sets of points drawn from the densities for the floor
-ROWS = 10  # fresh rows of data a chain: their own chance adds 1/ROWS to the variance of chance, counted
-HELD = 0.99  # of the start's mass that the box must hold
+CELLS = {1: 400, 2: 100}  # number of cells along an axis, by dimension
+REPLICATES = 40  # number of sets of points drawn from the densities, for the floor
+ROWS = 10  # new data rows for each chain; their finite number adds 1/ROWS to the variance, and se includes this
+HELD = 0.99  # share of the start's mass that the box must contain
 SHOWN = 60  # bars of a histogram
 
 
@@ -55,34 +56,36 @@ class FokkerPlanck(Metric):
     finite_time = True
 
     times: tuple[float, ...] = Field(
-        min_length=1, description="when to compare: times since the start, rising; each is moved to the nearest step"
+        min_length=1, description="times of comparison since the start, rising; each is moved to the nearest step"
     )
     cells: int | None = Field(None, ge=8, le=4000, description="cells along each axis; null: 400 in 1-D, 100 in 2-D")
     box: tuple[tuple[float, float], ...] | None = Field(
         None, min_length=1, max_length=2,
-        description="an interval for each axis, model units, no flux through its ends; null: the particles' range, "
-        "half as wide again",
+        description="an interval for each axis, model units, without flux through its ends; null: 1.5 times as wide as "
+        "the range of the particles",
     )  # fmt: skip
-    above: float = Field(0.0, description="c of the half spaces P(x_j > c), model units")
-    bins: int = Field(16, ge=2, le=200, description="equally likely intervals along each axis, each compared")
-    half_step: bool = Field(True, description="whether to run the sampler with half its step too, for the step's bias")
+    above: float = Field(0.0, description="c of P(x_j > c), model units")
+    bins: int = Field(16, ge=2, le=200, description="number of equally likely intervals along each axis")
+    half_step: bool = Field(
+        True, description="whether to run the sampler also with half its step, to estimate the bias of the step"
+    )
 
     @field_validator("times")
     @classmethod
     def _rising(cls, times: tuple[float, ...]) -> tuple[float, ...]:
         if times[0] <= 0 or any(after <= before for before, after in itertools.pairwise(times)):
-            raise ValueError("times are more than 0 and rise")
+            raise ValueError("times must be above 0 and rise")
         return times
 
     @field_validator("box")
     @classmethod
     def _wide(cls, box: tuple[tuple[float, float], ...] | None) -> tuple[tuple[float, float], ...] | None:
         if any(low >= high for low, high in box or ()):
-            raise ValueError("an interval goes from its lower end to its upper one")
+            raise ValueError("the lower end of an interval must be below its upper end")
         return box
 
     def needs(self) -> tuple[Need, ...]:
-        return (Need("sampler", ("motion",), "an SDE whose time its chains follow, one draw a chain"),)
+        return (Need("sampler", ("motion",), "an SDE that its chains follow in time, with one draw of each chain"),)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         if not isinstance(around.sampler, FollowsSDE) or "motion" not in around.sampler.offers():
@@ -92,19 +95,19 @@ class FokkerPlanck(Metric):
             yield "times", late
         start = law if course.start == "data" else course.start
         if start is not None and not isinstance(start, str) and "log_prob" not in start.offers():
-            yield "times", f"the density begins as the law of the start, and log p of {start.label} is not known"
+            yield "times", f"the density begins as that of the start, and log p of {start.label} is not known"
         dims = (one.dim() for one in (law, start) if isinstance(one, Distribution))
         d = next((dim for dim in dims if dim is not None), None)
         if d is not None and (misfit := self._misfit(d)):
             yield "box", misfit
 
     def _late(self, course: Course) -> str:
-        """Why the last time is not reached; empty if it is."""
+        """Return why the last time is not reached; empty if it is."""
         late = self.times[-1] > course.duration * (1 + 1e-9)
         return f"{self.times[-1]:g} is after the sampler's end: it goes to time {course.duration:g}" if late else ""
 
     def _misfit(self, d: int) -> str:
-        """Why there is no grid in d dimensions; empty if there is one."""
+        """Return why there is no grid in d dimensions; empty if there is one."""
         if d > 2:
             return f"a grid is for 1 or 2 dimensions, and there are {d}"
         misfit = self.box is not None and len(self.box) != d
@@ -140,18 +143,18 @@ class FokkerPlanck(Metric):
         worst = max(range(len(times)), key=lambda k: _z(tables[k][most[k]]))
         value = _z(tables[worst][most[worst]])
         rng = np.random.default_rng(evaluation.streams.number("floor"))
-        chance = sorted(self._chance(grid, densities, count, rng) for _ in range(REPLICATES))
-        told: dict[str, Any] = {}
+        floors = sorted(self._floor(grid, densities, count, rng) for _ in range(REPLICATES))
+        reported: dict[str, Any] = {}
         for k, (t, table) in enumerate(zip(times, tables)):
             other = {} if finer is None else self._compare(grid, densities[k], finer[k], sizes)
-            told[f"{t:g}"] = {name: _entry(table[name], other.get(name)) for name in table}
-        bias = None if finer is None else _largest_bias(told)
+            reported[f"{t:g}"] = {name: _entry(table[name], other.get(name)) for name in table}
+        bias = None if finer is None else _largest_bias(reported)
         details = {
-            "floor": float(np.mean(chance)),
-            "floor_95": chance[math.ceil(0.95 * REPLICATES) - 1],
+            "floor": float(np.mean(floors)),
+            "floor_95": floors[math.ceil(0.95 * REPLICATES) - 1],
             "compared": sum(map(len, tables)),
             "worst": {"time": times[worst], "quantity": most[worst]},
-            "times": told,
+            "times": reported,
             "step_bias": bias,
             "solver": solver,
             "box": [list(ends) for ends in grid.box],
@@ -159,12 +162,12 @@ class FokkerPlanck(Metric):
             "outside": float(np.mean(_outside(grid, seen))),
             "curves": [curve for t, p, x in zip(times, densities, seen) for curve in _curves(grid, p, x, t)],
         }
-        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
-        line = _line(told, self.above, value, details)
+        reason = "a z-score is already in standard errors; the floor is its value for a perfect sampler"
+        line = _line(reported, self.above, value, details)
         return Measured(value, None, "standard errors", count, details, reason, line)
 
     def _steps(self, course: Course) -> tuple[list[int], list[float]]:
-        """The steps nearest to the times, and the times they lead to."""
+        """Return the step numbers nearest to the times, and the times of these steps."""
         step = course.duration / max(1, course.steps)
         numbers = [round(t / step) if step else 0 for t in self.times]
         if late := self._late(course):
@@ -174,6 +177,7 @@ class FokkerPlanck(Metric):
         return numbers, [number * step for number in numbers]
 
     def _grid(self, seen: Array) -> Grid:
+        """Return the grid in `box`, or in 1.5 times the range of the particles (K, N, d)."""
         from driftspec_plugins.metrics._fokker_planck import Grid
 
         d = seen.shape[-1]
@@ -186,7 +190,7 @@ class FokkerPlanck(Metric):
         return Grid(box, (self.cells or CELLS[d],) * d)
 
     def _compare(self, grid: Grid, p: Array, x: Array, n: float) -> Quantities:
-        """Every quantity of particles x (N, d) and of the density, and the standard error for n independent ones."""
+        """Return each quantity of the particles x (N, d) and of the density p, with a standard error for n of them."""
         import numpy as np
 
         made: Quantities = {}
@@ -207,8 +211,8 @@ class FokkerPlanck(Metric):
                 probability(f"bin {k + 1} of x{axis + 1}", float(ours), float(theirs))
         return made | _moments(grid, p, x, n)
 
-    def _chance(self, grid: Grid, densities: Array, count: int, rng: np.random.Generator) -> float:
-        """The largest |z| of as many points drawn from the densities, uniform within their cells."""
+    def _floor(self, grid: Grid, densities: Array, count: int, rng: np.random.Generator) -> float:
+        """Return the largest |z| of `count` points drawn from the densities, uniform within a cell."""
         largest = 0.0
         for p in densities:
             weight = p.clip(0)
@@ -219,12 +223,13 @@ class FokkerPlanck(Metric):
 
 
 def _z(quantity: tuple[float, float, float]) -> float:
+    """Return |particles - density| / se."""
     ours, theirs, stderr = quantity
     return abs(ours - theirs) / stderr
 
 
 def _moments(grid: Grid, p: Array, x: Array, n: float) -> Quantities:
-    """Means and covariances, with standard errors by the density's own moments up to the fourth."""
+    """Return means and covariances, with standard errors from the second and fourth moments of the density."""
     mean, covariance = grid.moments(p)
     off, weight = grid.points() - mean, p / p.sum()
     ours = x - x.mean(0)
@@ -241,7 +246,7 @@ def _moments(grid: Grid, p: Array, x: Array, n: float) -> Quantities:
 
 
 def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
-    """x (n, d) numpy, model units -> the density the chains begin with."""
+    """Return the function x (n, d), model units -> the density (n,) of the chains' start."""
     import torch
 
     law: Distribution | None
@@ -268,7 +273,7 @@ def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
 def _solve(
     metric: Metric, sampler: FollowsSDE, model: Model, law: Any, grid: Grid, times: list[float]
 ) -> tuple[Array, dict[str, Any]]:
-    """The densities (K, n), and what is known of their error."""
+    """Return the densities (K, n) at the K times, and details with their errors."""
     import numpy as np
     import torch
 
@@ -305,7 +310,7 @@ def _solve(
             off = max(off, float(np.abs(grid.below(fine_p, axis, at) - coarse.below(coarse_p, axis, at)).max()))
     steady = rate(0.0) is rate(times[-1] / 3) is rate(times[-1])
     known = {
-        "grid_error": off / 3,  # of two orders: a third of the difference, in the distribution function
+        "grid_error": off / 3,  # order 2: a third of the difference of the distribution functions
         "time_error": evolution.error,
         "steps": evolution.steps,
         "mass_in_box": mass,
@@ -315,7 +320,7 @@ def _solve(
 
 
 def _entry(quantity: tuple[float, float, float], half: tuple[float, float, float] | None) -> dict[str, float]:
-    """A quantity's line; `step_bias` is twice what half the step changes, for an error in proportion to the step."""
+    """Return the entry of a quantity; `step_bias` is twice the change by half the step, for an error of order 1."""
     ours, theirs, stderr = quantity
     made = {"particles": ours, "density": theirs, "stderr": stderr, "z": (ours - theirs) / stderr}
     if half is not None:
@@ -323,9 +328,9 @@ def _entry(quantity: tuple[float, float, float], half: tuple[float, float, float
     return made
 
 
-def _largest_bias(told: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """The step's bias that stands out most from chance, and the largest |z| with half the step."""
-    each = [(t, name, one) for t, table in told.items() for name, one in table.items()]
+def _largest_bias(reported: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Return the step's bias that is largest in standard errors, and the largest |z| with half the step."""
+    each = [(t, name, one) for t, table in reported.items() for name, one in table.items()]
     t, name, one = max(each, key=lambda it: abs(it[2]["step_bias"] / it[2]["step_bias_stderr"]))
     half = max(abs(it["half_step"] - it["density"]) / it["stderr"] for _, _, it in each)
     bias, stderr = one["step_bias"], one["step_bias_stderr"]
@@ -333,6 +338,7 @@ def _largest_bias(told: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict
 
 
 def _outside(grid: Grid, x: Array) -> Any:
+    """Return which points x (..., d) lie outside the box."""
     import numpy as np
 
     low, high = np.array(grid.box).T
@@ -340,7 +346,7 @@ def _outside(grid: Grid, x: Array) -> Any:
 
 
 def _curves(grid: Grid, p: Array, x: Array, t: float) -> Iterator[dict[str, Any]]:
-    """Density and histogram along each axis, few enough numbers to be kept: what a picture needs."""
+    """Yield the density and the histogram along each axis, with few numbers, for the plots."""
     import numpy as np
 
     for axis in range(len(grid.cells)):
@@ -357,11 +363,12 @@ def _short(values: Array) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _line(told: Mapping[str, Mapping[str, Mapping[str, float]]], above: float, value: float, details: Any) -> str:
+def _line(reported: Mapping[str, Mapping[str, Mapping[str, float]]], above: float, value: float, details: Any) -> str:
+    """Return the metric's line: P(x1 > above) at each time, the largest |z|, its floor, and the grid's error."""
     name = f"P(x1 > {above:g})"
     parts = [
         f"{one['particles']:.4f} ± {one['stderr']:.4f} (density {one['density']:.4f}) at t = {t}"
-        for t, one in ((t, table[name]) for t, table in told.items())
+        for t, one in ((t, table[name]) for t, table in reported.items())
     ]
-    chance = f"largest |z| {value:.2f} of {details['compared']}, by chance {details['floor']:.2f}"
-    return f"{name} = {', '.join(parts)}; {chance}; grid's error {details['solver']['grid_error']:.0e}"
+    worst = f"largest |z| {value:.2f} of {details['compared']}, by chance {details['floor']:.2f}"
+    return f"{name} = {', '.join(parts)}; {worst}; grid's error {details['solver']['grid_error']:.0e}"

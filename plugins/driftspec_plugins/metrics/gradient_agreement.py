@@ -1,9 +1,10 @@
-"""Do the two gradients agree? The adjoint's, solved back in time, and backpropagation's, exact for the discrete solver.
+"""Difference of the gradient by the adjoint equation to that by backpropagation, which is exact for the solver's steps.
 
     ‖g_adjoint - g_backprop‖ / ‖g_backprop‖,   and the drift ‖z_back(t_0) - z(t_0)‖ of the state solved back from z(t_1)
 
-The difference falls at the solver's order; a drift that does not is a path that cannot be solved back, and an adjoint
-gradient that should not be trusted. Chen et al. 2018; Gholami, Keutzer, Biros, *ANODE*, 2019.
+Smaller steps or tolerances reduce the difference at the order of the solver. If they do not reduce the drift, the state
+cannot be solved back, and the adjoint's gradient is not reliable. Chen et al. 2018; Gholami, Keutzer, Biros, *ANODE*,
+2019.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class GradientAgreement(Metric):
-    """Relative difference of the estimator's gradients by the adjoint and by backpropagation, all else being equal."""
+    """Relative difference of the gradients of the estimator's loss by the adjoint equation and by backpropagation."""
 
     type = "gradient_agreement"
 
     against: Gradient = Field(
-        "backprop", description="the gradient that counts as right, which the other one is compared with"
+        "backprop", description="the gradient that is the reference; the other one is compared with it"
     )
-    points: int = Field(50, ge=1, description="test rows in the loss, the first ones")
+    points: int = Field(50, ge=1, description="number of test rows in the loss, the first ones")
 
     def needs(self) -> tuple[Need, ...]:
-        why = "the loss's gradient in both ways, by a solver with the key 'gradient', such as dopri5"
+        why = "both gradients of its loss, by a solver with the key 'gradient', such as dopri5"
         return (Need("estimator", ("solver_gradient",), why), Need("dynamics", ("trainable",), "to have parameters"))
 
     def measure(self, evaluation: Evaluation) -> Measured:
@@ -41,7 +42,7 @@ class GradientAgreement(Metric):
         from driftspec.accuracy import gradients
         from driftspec.numerics import transport
 
-        estimator: Any = evaluation.setting.estimator  # its solver is what `solver_gradient` promises
+        estimator: Any = evaluation.setting.estimator  # it offers `solver_gradient`, so it has a solver
         rows = evaluation.rows(evaluation.test(self.points))
         other: Gradient = "adjoint" if self.against == "backprop" else "backprop"
         (right, counts), (found, more_counts) = (
@@ -62,7 +63,7 @@ class GradientAgreement(Metric):
 
 
 def _gradient(evaluation: Evaluation, estimator: Any, by: Gradient, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """∂L/∂θ as one vector, and what it took."""
+    """Return ∂L/∂θ as one vector (P,), and the numbers of evaluations."""
     from driftspec.accuracy import gradients
 
     using = estimator.model_copy(update={"solver": estimator.solver.differentiated(by)})

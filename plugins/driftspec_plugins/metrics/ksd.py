@@ -1,14 +1,15 @@
-"""Kernel Stein discrepancy: how far rows are from being draws of the law with score s, which is all it needs of it.
+"""Kernel Stein discrepancy (KSD): the difference between the distribution of rows and that with the score s.
 
     KSD² = E u(x, y),   u = s(x)ᵀs(y) k + s(x)ᵀ∇_y k + s(y)ᵀ∇_x k + tr ∇_x∇_yᵀ k,   k = (c² + ‖x - y‖²)^(-1/2)
 
-zero only for the law itself. With this kernel, the inverse multiquadric, it also sees draws that escape to infinity.
-Liu, Lee, Jordan, *A Kernelized Stein Discrepancy for Goodness-of-fit Tests*, 2016; Gorham, Mackey, *Measuring Sample
-Quality with Kernels*, 2017. It sees little of the shares of modes that lie far apart, as the score does.
+It is zero only if both are equal, and needs only the score of the second. With this kernel, the inverse multiquadric,
+it also detects draws that escape to infinity. Liu, Lee, Jordan, *A Kernelized Stein Discrepancy for Goodness-of-fit
+Tests*, 2016; Gorham, Mackey, *Measuring Sample Quality with Kernels*, 2017. Like the score, it hardly depends on the
+weights of modes that are far apart.
 
-The value is the U-statistic of KSD², without bias, so it may come out below zero; its standard error is in
-`_u_statistics`. For rows that are draws of the law itself it is 1.8 times the spread of the value, which is `chance`.
-Draws of one chain are one row: u between two chains is the mean over pairs of their draws. In model units.
+The value is the U-statistic of KSD², without bias, so it may be negative. `_u_statistics` computes its standard error;
+for draws of the distribution itself it is 1.8 times the true one, which is `chance`. A chain counts as one row: u
+between two chains is the mean over pairs of their draws. All is in model units.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ if TYPE_CHECKING:
 
     from driftspec.components import Data, Evaluation, Measured
 
-BLOCK = 512  # rows of the n x n matrix held at a time
+BLOCK = 512  # rows of the n x n matrix in memory
 
 
 class KSD(Metric):
-    """KSD² of the run's draws, or of held-out data, under the score of the model, or of the target in its place."""
+    """KSD² of the run's draws, or of test rows, with the score of the model or of the target."""
 
     type = "ksd"
     draws_wanted = "samples"
 
     of: Literal["draws", "data"] = Field(
-        "draws", description="the run's draws (is the sampler right?) or the test rows (is the model? may monitor it)"
+        "draws", description="draws: the run's draws, to check the sampler; data: test rows, to check a model"
     )
-    samples: int = Field(2000, ge=10, description="rows read, the first ones")
+    samples: int = Field(2000, ge=10, description="number of rows, the first ones")
     width: float = Field(1.0, gt=0, description="c of the kernel, model units")
 
     def needs(self) -> tuple[Need, ...]:
@@ -67,9 +68,9 @@ class KSD(Metric):
 
 
 def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[float, float, float]:
-    """(KSD², its standard error, the same were x draws of the law itself), for x and its scores s (rows, d).
+    """Return KSD², its standard error, and its standard error if x are draws of the distribution with score s.
 
-    x falls into so many independent parts of equal length, null: its rows.
+    x and s are (n, d); x has `parts` independent parts of equal length (None: n).
     """
     import torch
 
@@ -90,7 +91,7 @@ def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[f
 
 
 def stein(x: Tensor, sx: Tensor, y: Tensor, sy: Tensor, width: float) -> Tensor:
-    """u(x_i, y_j) (n, m), with q = c² + ‖x - y‖² and k = q^(-1/2)."""
+    """Return u(x_i, y_j) (n, m) of x (n, d) and y (m, d) with scores sx, sy; q = c² + ‖x - y‖², k = q^(-1/2)."""
     d = x.shape[1]
     r = x[:, None] - y
     square = r.square().sum(-1)

@@ -1,7 +1,7 @@
-"""log Z of an energy model, Z = ∫ exp(-E(u)) du over model units, in nats: what turns an energy into a likelihood.
+"""log Z of an energy model, Z = ∫ exp(-E(u)) du over model units, in nats: log p(u) = -E(u) - log Z.
 
-By quadrature with its error, or by annealed importance sampling with a standard error:
-see `driftspec_plugins.metrics._log_z`.
+It is computed by quadrature with an error, or by annealed importance sampling with a standard error; see
+`driftspec_plugins.metrics._log_z`.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ class LogZ(Metric, Integral):
     def measure(self, evaluation: Evaluation) -> Measured:
         found = self.of(evaluation.model, evaluation.streams)
         n = found.details.get("chains", 0)
-        reason = "quadrature: no chance in it, its error is in details"
-        return Measured(found.value, found.stderr, "nats", n, found.details, reason, found.told(), found.verdicts())
+        reason = "quadrature is deterministic; its error is in details"
+        return Measured(found.value, found.stderr, "nats", n, found.details, reason, found.summary(), found.verdicts())

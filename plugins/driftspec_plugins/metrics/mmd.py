@@ -1,10 +1,10 @@
 """Maximum mean discrepancy: MMD²(P, Q) = E k(X, X') + E k(Y, Y') - 2 E k(X, Y), zero only for P = Q.
 
-k(x, y) = mean_s exp(-‖x - y‖² / (2 (s h)²)), h the bandwidth and s its scales: a Gaussian kernel, or a mixture.
+k(x, y) = mean_s exp(-‖x - y‖² / (2 (s h)²)) is a Gaussian kernel with bandwidth h, or a mean of several with scales s.
 
-Gretton, Borgwardt, Rasch, Schölkopf, Smola, *A kernel two-sample test*, 2012: the unbiased U-statistic of lemma 6,
-which may come out below zero; the median heuristic of section 8. Its standard error is in `_u_statistics`: for P = Q it
-is 1.8 times the spread of the value, which is `chance`.
+Gretton, Borgwardt, Rasch, Schölkopf, Smola, *A kernel two-sample test*, 2012. The value is the unbiased U-statistic of
+lemma 6, which may be negative; the default h is the median heuristic of section 8. `_u_statistics` computes the
+standard error, which for P = Q is 1.8 times the true one; `chance` is the standard error if P = Q.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HEURISTIC_ROWS = 1000
 
 
 class MMD(TwoSamples):
-    """MMD² between the run's draws and data; the kernel has no unit, so neither has the value."""
+    """MMD² between the run's draws and data. It has no unit."""
 
     type = "mmd"
 
     bandwidth: float | None = Field(
-        None, gt=0, description="h of the Gaussian kernel, in the data's units; null: median distance of training rows"
+        None, gt=0, description="h of the Gaussian kernel, data units; null: the median distance of training rows"
     )
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1.0,), min_length=1, description="factors of h; more than one is a mixture, sensitive to more than one scale"
+        (1.0,), min_length=1, description="factors s of h; the kernel is the mean over them"
     )
 
     def measure(self, evaluation: Evaluation) -> Measured:
@@ -54,7 +54,7 @@ class MMD(TwoSamples):
 
 
 def median_distance(x: Tensor) -> float:
-    """The median of ‖x_i - x_j‖ over all pairs i < j of rows of x (n, d)."""
+    """Return the median of ‖x_i - x_j‖ over all pairs i < j of rows of x (n, d)."""
     import torch
 
     return float(torch.pdist(x).median())
@@ -63,14 +63,17 @@ def median_distance(x: Tensor) -> float:
 def mmd(
     x: Tensor, y: Tensor, bandwidth: float, scales: Sequence[float] = (1.0,), parts: int | None = None
 ) -> tuple[float, float, float]:
-    """(MMD², its standard error, the same were P = Q), for y (m, d) and x (n, d) in so many parts (null: n)."""
+    """Return MMD², its standard error, and its standard error if P = Q, for x (n, d) and y (m, d).
+
+    x has `parts` independent parts of equal length (None: n).
+    """
     n = parts or len(x)
     k_xx, k_yy, k_xy = (_kernel(a, b, bandwidth, scales) for a, b in ((x, x), (y, y), (x, y)))
     return discrepancy(by_chain(by_chain(k_xx, n).T, n), k_yy, by_chain(k_xy, n))
 
 
 def _kernel(x: Tensor, y: Tensor, bandwidth: float, scales: Sequence[float]) -> Tensor:
-    """k(x_i, y_j) (n, m). The distances are differences, not ‖x‖² + ‖y‖² - 2 x·y, which cancels far from the origin."""
+    """Return k(x_i, y_j) (n, m); ‖x‖² + ‖y‖² - 2 x·y would lose digits far from the origin, so it is not used."""
     import torch
 
     exponents = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").div_(bandwidth).square_().div_(-2)

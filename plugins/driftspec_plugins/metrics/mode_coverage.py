@@ -1,9 +1,10 @@
-"""Mode coverage: which of the data's separate modes the run's draws are in, and with what share.
+"""Mode coverage: the share of the run's draws in each mode of the data, relative to the share of the data.
 
-A draw belongs to the mode it lies near, as the law itself says: a Gaussian of a mixture within √d + 2 of its
-deviations, a ring within 3, a cell of a checkerboard. A mode's ratio is the share of draws in it over the share that
-data have; it is covered from half of that on. The value is the smallest ratio: 1 for a perfect model but for chance,
-which makes the smallest of several less than 1 (the floor: the same of data in as many rows), and 0 for a lost mode.
+The distribution of the data defines when a draw is near a mode: within √d + 2 deviations of a component of a Gaussian
+mixture, within 3 deviations of a ring, in a cell of a checkerboard. The ratio of a mode is the share of draws near it
+divided by the share of data near it. A mode is covered if its ratio is at least ½. The value is the smallest ratio. It
+is 0 if a mode has no draws. For a perfect model it is somewhat below 1, because it is the smallest of several random
+ratios; the floor is its value for as many data rows.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
     from driftspec.components import Evaluation, Measured
 
-EXPECTED = 200_000  # rows of data that tell each mode's share
-COVERED = 0.5
+EXPECTED = 200_000  # number of data rows for the share of each mode
+COVERED = 0.5  # smallest ratio of a covered mode
 
 
 class ModeCoverage(TwoSamples):
-    """The smallest ratio, over the data's modes, of the draws' share to the data's."""
+    """The smallest ratio, over the modes of the data, of the share of draws to the share of data."""
 
     type = "mode_coverage"
 
@@ -37,13 +38,13 @@ class ModeCoverage(TwoSamples):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         law = around.law
         if law is not None and not (isinstance(law, Distribution) and type(law).mode_of is not Distribution.mode_of):
-            yield "type", f"{law.label} does not say where its modes are: a mixture, rings or a checkerboard do"
+            yield "type", f"{law.label} does not define its modes; a mixture, rings and a checkerboard do"
 
     def measure(self, evaluation: Evaluation) -> Measured:
         law = evaluation.law or evaluation.setting.data
         rows = evaluation.fresh(EXPECTED, "modes")
         if not isinstance(law, Distribution) or rows is None:
-            raise RunFailed(f"{self.label}: nothing says where the modes are")
+            raise RunFailed(f"{self.label}: the modes of the data are not known")
         expected = shares(law, rows, 0)
         chains = evaluation.chains(self.samples)
         drawn = Compared(checked(self, chains.flatten(0, 1), "draws"), rows, len(chains))
@@ -52,7 +53,7 @@ class ModeCoverage(TwoSamples):
         worst = int(ratio.argmin())
         share, true = (float(found[worst]) * n + 0.5) / (n + 1), float(expected[worst])
         near = by_chain((law.mode_of(drawn.x) == worst).double(), drawn.parts)
-        variance = max(share * (1 - share) / n, float(near.var()) / len(near))  # none in n draws: not none at all
+        variance = max(share * (1 - share) / n, float(near.var()) / len(near))  # above 0 even for 0 draws
         stderr = math.sqrt(variance + (share / true) ** 2 * true * (1 - true) / EXPECTED) / true
         covered = int((ratio >= COVERED).sum())
         details = {
@@ -68,7 +69,7 @@ class ModeCoverage(TwoSamples):
 
 
 def shares(law: Distribution, rows: Tensor, modes: int) -> Tensor:
-    """The share (K,) of rows near each mode."""
+    """Return the share (K,) of rows (n, d) near each mode, for at least `modes` modes."""
     import torch
 
     mode = law.mode_of(rows)

@@ -1,10 +1,10 @@
-"""Means and covariances of the run's draws against known ones or data, each as a z-score: z = (m - m') / √(se² + se'²).
+"""Means and covariances of the run's draws, compared with exact ones or with data: z = (m - m') / √(se² + se'²).
 
-For n rows se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n. For chains with several draws it is
-by the spread of the chains' own means, or for a few long chains s/√ESS (`accuracy.convergence.mean_error`). Exact
-moments (a target's, or with `predicted` those that the sampler's own bias leads to) have se' = 0. The value is the
-largest |z| of all. By chance alone it grows with the moments compared (on average 1.5 in 2 dimensions, 2.6 in 10): the
-floor.
+For n independent rows se(mean_j) = s_j/√n and se(cov_jk) = sd((x_j - mean_j)(x_k - mean_k))/√n. For chains with several
+draws se comes from the spread of the chains' means, or for a few long chains it is s/√ESS
+(`accuracy.convergence.mean_error`). Exact moments have se' = 0: those of a target, or with `predicted` those that the
+sampler predicts, with its bias. The value is the largest |z|. Even for perfect draws it is not 0 and grows with the
+number of moments (on average 1.5 in 2 dimensions, 2.6 in 10): this is the floor.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class Moments(Metric):
-    """The largest |z| over the means and covariances of the run's draws, against exact ones or data."""
+    """The largest |z| of the means and covariances of the run's draws, compared with exact ones or with data."""
 
     type = "moments"
     draws_wanted = "samples"
     reads_chains = True
 
     samples: int | None = Field(
-        None, ge=10, description="draws compared, the run's first ones in whole chains, with as many data; null: all"
+        None, ge=10, description="number of draws, the first ones in whole chains, and of data rows; null: all"
     )
     of: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of the reported quantities whose moments are compared; null: all"
     )
     predicted: bool = Field(
-        False, description="compare with what the sampler predicts of itself, its bias included, not with the target"
+        False, description="whether to compare with the moments that the sampler predicts, with its bias"
     )
 
     def needs(self) -> tuple[Need, ...]:
@@ -54,7 +54,7 @@ class Moments(Metric):
         law = around.law
         if self.predicted and around.sampler is not None:
             if around.data is not None or not isinstance(law, Distribution):
-                yield "predicted", f"{around.sampler.label} predicts moments of a target alone, and the spec has none"
+                yield "predicted", f"{around.sampler.label} predicts moments of a target only, and the spec has none"
             elif not isinstance(around.sampler, PredictsMoments) or not around.sampler.predicts(law):
                 yield "predicted", f"{around.sampler.label} does not predict the moments of its draws from {law.label}"
         elif law is not None and "samples" not in law.offers() and not _known(law):
@@ -76,9 +76,9 @@ class Moments(Metric):
             "worst": worst,
             "moments": {name: asdict(moment) for name, moment in compared.items()},
         }
-        reason = "z-scores are in standard errors already; the floor is what chance alone gives"
+        reason = "a z-score is already in standard errors; the floor is its value for perfect draws"
         most = compared[worst]
-        right = most.reference if abs(most.reference) > 1e-9 * most.stderr else 0.0  # rounding leaves 5e-25 for 0
+        right = most.reference if abs(most.reference) > 1e-9 * most.stderr else 0.0  # 5e-25 is a rounded 0
         line = f"{worst} is {most.value:.5g} where {right:.5g} is expected: z = {most.z:+.2f}"
         line += f", the largest of {len(compared)}"
         return Measured(largest(compared), None, "standard errors", len(rows), details, reason, line)
@@ -86,7 +86,7 @@ class Moments(Metric):
     def _reference(
         self, evaluation: Evaluation, columns: list[int], n: int
     ) -> tuple[Estimates, int | str, float | None]:
-        """What is compared with, what that is, and the floor."""
+        """Return the reference moments, what they are (a text, or a number of data rows), and the floor."""
         law, sampler = evaluation.law, evaluation.setting.sampler if evaluation.law is not None else None
         if self.predicted:
             settled = None if sampler is None else sampler.settled(evaluation.setting)
@@ -111,9 +111,9 @@ class Moments(Metric):
 
 
 def _too_short(drawn: Tensor) -> str | None:
-    """Why draws (chains, draws, m) show no error of their moments."""
+    """Return why draws (chains, draws, m) give no standard error, or None."""
     chains, draws, _ = drawn.shape
-    text = f"one chain of {draws} draws is too short to show an error: it takes {SHORT}, or several chains"
+    text = f"one chain of {draws} draws is too short for a standard error: {SHORT} are needed, or several chains"
     return text if chains == 1 and 1 < draws < SHORT else None
 
 
@@ -123,7 +123,7 @@ def _known(law: object) -> bool:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of the draws, the same of the reference, the standard error of their difference, and z."""
+    """A moment of the draws, that of the reference, the standard error of their difference, and z."""
 
     value: float
     reference: float
@@ -132,12 +132,12 @@ class Moment:
 
 
 def moments(x: Tensor, reference: Tensor, names: Sequence[str]) -> dict[str, Moment]:
-    """`mean x1`, ..., `variance x1`, ..., `covariance x1 x2`, ... for x (n, d) and reference (m, d)."""
+    """Return the moments of x (n, d) and reference (m, d) under `mean x1`, `variance x1`, `covariance x1 x2`, ..."""
     return compare(estimates(x), estimates(reference), names)
 
 
 def compare(first: Estimates, second: Estimates, names: Sequence[str]) -> dict[str, Moment]:
-    """The same from estimates with their standard errors."""
+    """Return the moments of two estimates, of the draws and of the reference, under their names."""
     (ours, our_error), (theirs, their_error) = first, second
     stderr = (our_error.square() + their_error.square()).sqrt()
     z = (ours - theirs) / stderr
@@ -149,7 +149,7 @@ def compare(first: Estimates, second: Estimates, names: Sequence[str]) -> dict[s
 
 
 def estimates(x: Tensor) -> Estimates:
-    """The d means and d(d + 1)/2 covariances of x (n, d), the upper triangle by rows, and standard errors."""
+    """Return the d means and the d(d + 1)/2 covariances of x (n, d), upper triangle by rows, with standard errors."""
     import torch
 
     n, d = x.shape
@@ -162,7 +162,7 @@ def estimates(x: Tensor) -> Estimates:
 
 
 def _rounding(x: Tensor) -> Tensor:
-    """That of the means and covariances: all that is left of their errors where a column is constant."""
+    """Return the rounding errors of the means and covariances of x (n, d): their least standard errors."""
     import torch
 
     size = x.abs().amax(0)
@@ -172,7 +172,7 @@ def _rounding(x: Tensor) -> Tensor:
 
 
 def chain_estimates(x: Tensor) -> Estimates:
-    """The same of chains x (chains, draws, d), with the standard errors of what depends within a chain."""
+    """Return the means and covariances of chains x (chains, draws, d), with standard errors for dependent draws."""
     import torch
 
     rows = x.flatten(0, 1)
@@ -189,7 +189,7 @@ def chain_estimates(x: Tensor) -> Estimates:
 
 
 def exact(mean: Tensor, covariance: Tensor, columns: list[int]) -> Estimates:
-    """Moments that are known, of some columns; no standard errors."""
+    """Return the exact moments of some columns of mean (d,) and covariance (d, d), with standard errors 0."""
     import torch
 
     above = torch.triu_indices(len(columns), len(columns)).unbind()
@@ -198,5 +198,5 @@ def exact(mean: Tensor, covariance: Tensor, columns: list[int]) -> Estimates:
 
 
 def largest(compared: dict[str, Moment]) -> float:
-    """max |z|."""
+    """Return the largest |z| of the moments."""
     return max(abs(moment.z) for moment in compared.values())

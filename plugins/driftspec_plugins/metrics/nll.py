@@ -1,16 +1,17 @@
-"""Negative log-likelihood of the test rows, -E[log p_model(x)] in nats, and how far it is from the truth.
+"""Negative log-likelihood (NLL) of the test rows, -E[log p_model(x)] in nats, compared with the truth if it is known.
 
-Where the data component knows its log p, the paired gap mean[log p(x) - log p_model(x)] estimates KL(p ‖ p_model) on
-the same points, far sharper than a difference of means: NLL = entropy + KL + sampling, the last being the luck of the
-test rows, mean[-log p(x)] - entropy. A KL is never negative: one that is, by more than its errors, shows that the log
-determinant is wrong. Where the truth is not known, baselines fitted to the training rows stand beside the number.
-Of an energy model log p is -E - log Z. `driftspec_plugins.metrics._likelihood` computes log p and its errors.
+If log p of the data is known, the mean of log p(x) - log p_model(x) over the test rows estimates KL(p ‖ p_model), with
+a much smaller standard error than the difference of two means: NLL = entropy + KL + sampling, where sampling is the
+random error mean[-log p(x)] - entropy of these test rows. A KL cannot be negative: if it is, by more than its errors,
+the log determinant is wrong. If log p of the data is not known, the NLL of baselines fitted to the training rows is
+reported too. For an energy model log p is -E - log Z. `driftspec_plugins.metrics._likelihood` computes log p and its
+errors.
 
-Standard errors are those of a mean over other test rows, for this model with its own change of units. 1.96 of them
-cover the truth in 95 % of cases for 400 rows of a normal law and in 93 % for 50: log p is skewed, and laws with heavier
-tails need more rows. Over other training rows too, from which a whitening is estimated, they cover less where the model
-does not fit: 94 % for one 0.6 times as wide as the data, whitened by 8 times as many rows as are scored, 90 % by as
-many.
+The standard error is that of a mean over independent test rows, for a fixed model. ± 1.96 of it cover the truth in 95 %
+of cases for 400 rows of a normal distribution and in 93 % for 50 rows: log p is skewed, and heavier tails need more
+rows. If the training rows, which a whitening is estimated from, are random too, the coverage is lower for a model that
+does not fit. For a model 0.6 times as wide as the data it is 94 % with 8 times as many training rows as test rows, and
+90 % with as many.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 
 class NLL(Likelihood):
-    """-mean log p_model(x) over the test rows, in the data's own units; solver error for each point by itself."""
+    """-mean log p_model(x) over the test rows in nats, data units."""
 
     type = "nll"
 
     baselines: tuple[Baseline, ...] | None = Field(
-        None, description="densities fitted to the training rows for comparison; null: all where the truth is unknown"
+        None,
+        description="densities fitted to the training rows for comparison; null: all if log p of the data is not known",
     )
 
     def measure(self, evaluation: Evaluation) -> Measured:
@@ -54,12 +56,12 @@ class NLL(Likelihood):
         if wanted and len(evaluation.dataset.train):
             seed = evaluation.streams.number("baselines") % 2**32
             details["baselines"] = _baselines.compare(wanted, evaluation.dataset.train, scored, seed)
-        line = f"{_line(value, stderr, details)}; {scored.told}"
+        line = f"{_line(value, stderr, details)}; {scored.summary}"
         return Measured(value, stderr, "nats", len(x), details, line=line, verdicts=judged)
 
 
 def _line(value: float, stderr: float, details: dict[str, Any]) -> str:
-    """NLL = entropy + KL (+ sampling): how the line begins that every run with a likelihood ends with."""
+    """Return the first part of the metric's line: NLL = entropy + KL (+ sampling), and the baselines."""
     text = f"NLL {value:.3f} ± {stderr:.3f} nats"
     if "kl" in details:
         kl = f"KL {details['kl']:.3f} ± {details['kl_stderr']:.3f}"
@@ -68,5 +70,5 @@ def _line(value: float, stderr: float, details: dict[str, Any]) -> str:
         else:
             text += f" = entropy {details['entropy']:.3f} + {kl} (+ sampling {details['sampling']:.3f})"
     if "baselines" in details:
-        text += f"; {_baselines.told(details['baselines'])}"
+        text += f"; {_baselines.summary(details['baselines'])}"
     return text

@@ -1,9 +1,9 @@
-"""R-hat: the spread of all draws against that within chains; 1 where the chains have forgotten where they began.
+"""R-hat: the spread of all draws divided by the spread within chains; near 1 for chains that converged.
 
-    R-hat = √(V/W), V the variance of all chains together, W the mean within one, of halves of chains, by normal scores
+    R-hat = √(V/W), V the variance of all halves of chains together, W the mean variance within a half, of normal scores
 
-Gelman, Rubin 1992; in the rank-normalised form of Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, who ask for less
-than 1.01. `driftspec.accuracy.convergence` has the whole formula.
+Gelman, Rubin 1992; in the rank-normalised form of Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021, who recommend a
+value below 1.01. `driftspec.accuracy.convergence` has the whole formula.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RHat(OfQuantities):
             still = ", ".join(name for name in each if name not in known)
             return Measured(None, None, "", chains * draws, details, f"nothing moves within the chains: {still}")
         details["worst"] = max(known, key=lambda name: known[name])
-        reason = "it is compared with a threshold, 1.01"
+        reason = "R-hat is compared with a threshold, 1.01"
         return Measured(max(known.values()), None, "", chains * draws, details, reason)
 
 

@@ -1,9 +1,9 @@
-"""Round trip: data carried to the prior and back. A flow is invertible on paper; in floating point only as far as this.
+"""Round trip: the error of solving from the data to the prior and back, which is 0 in exact arithmetic.
 
     mean ‖x' - x‖,   x' = decode(encode(x))
 
-A flow that contracts by e^c loses c nats of every coordinate's digits on the way: its inverse is then unreliable, and a
-small-looking log p with it. With the solver and the points of `nll` it is the round trip in that metric's line.
+If a flow contracts by a factor e^c, rounding errors grow by e^c in the solve back. Then the inverse of the flow and
+log p are not reliable. With the solver and the points of `nll`, the value is the round trip in that metric's line.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class RoundTrip(Metric):
-    """mean ‖x' - x‖ over test rows, x' = decode(encode(x)), in the data's own units."""
+    """mean ‖x' - x‖ over test rows, x' = decode(encode(x)), in data units."""
 
     type = "round_trip"
 
-    solver: Solver = default("lobatto", "integrates both ways")
-    points: int = Field(1000, ge=2, description="test rows carried, the first ones")
-    reliable: float = Field(1e-2, gt=0, description="largest error, in deviations of the data, that counts as reliable")
+    solver: Solver = default("lobatto", "solves the ODE in both directions")
+    points: int = Field(1000, ge=2, description="number of test rows, the first ones")
+    reliable: float = Field(1e-2, gt=0, description="largest error of a reliable inverse, in deviations of the data")
     reads_test_rows: ClassVar[bool] = True
 
     def needs(self) -> tuple[Need, ...]:

@@ -1,13 +1,14 @@
-"""What the equation of Kolmogorov, Fokker and Planck asks of a score s = ∇log p_t, and by how much s misses it.
+"""The residual of a score s = ∇log p_t in the score Fokker-Planck equation.
 
     r = ∂s/∂t - ∇[½ g² (∇·s + ‖s‖²) - f·s - ∇·f],   dx = f dt + g dw
 
-The gradient of ∂log p/∂t = ½ g² (Δlog p + ‖∇log p‖²) - f·∇log p - ∇·f: r = 0 for the scores of the densities that the
-SDE leads through. Denoising score matching asks each time by itself; r says whether the times fit together, and needs
-no truth. That r = 0 does not say that the score is the data's: any start gives such a family. The value is the mean of
-‖r‖ over held-out rows x carried to x_t by the noise kernel, or where there is none in `steps` steps of Euler and
-Maruyama, every row at a time of its own between t_data and t_prior, one in each of as many equal intervals. In float64,
-with exact divergences.
+The equation is the gradient of ∂log p/∂t = ½ g² (Δlog p + ‖∇log p‖²) - f·∇log p - ∇·f, so r = 0 for the scores of the
+SDE's densities p_t. Denoising score matching fits the score at each time separately; r measures whether the scores at
+different times are consistent, and needs no reference. r = 0 does not prove that the score is that of the data, because
+it also holds for any other density at t_data. The value is the mean of ‖r‖ over noised test rows x_t, from the noise
+kernel, or without one from `steps` Euler-Maruyama steps. The interval from t_data to t_prior is divided into as many
+equal parts as there are rows, and each row has a random time in a part of its own. All is in float64, with exact
+divergences.
 
 C.-H. Lai et al., *FP-Diffusion: Improving Score-based Diffusion Models by Enforcing the Underlying Score Fokker-Planck
 Equation*, 2023.
@@ -30,22 +31,22 @@ if TYPE_CHECKING:
 
     from driftspec.components import Evaluation, Model
 
-PARTS = 5  # of time, told apart
+PARTS = 5  # intervals of time for which the details have separate means
 
 
 class ScoreFokkerPlanck(Metric):
-    """Mean norm of the residual of the score Fokker-Planck equation, over noised held-out rows and times."""
+    """Mean norm of the residual of the score Fokker-Planck equation, over noised test rows and times."""
 
     type = "score_fokker_planck"
     reads_test_rows: ClassVar[bool] = True
 
-    points: int = Field(500, ge=10, description="test rows read, at most")
+    points: int = Field(500, ge=10, description="largest number of test rows, the first ones")
     steps: int = Field(100, ge=1, description="Euler-Maruyama steps to x_t, for an SDE without a noise kernel")
 
     def needs(self) -> tuple[Need, ...]:
         return (
-            Need("dynamics", ("drift",), "the SDE whose equation it is"),
-            Need("dynamics", ("score",), "to be held against the equation"),
+            Need("dynamics", ("drift",), "the equation is that of its SDE"),
+            Need("dynamics", ("score",), "to compute its residual"),
             Need("dynamics", ("smooth",), "the residual differentiates the score"),
             Need("data", ("samples",), "to have test rows"),
         )
@@ -53,12 +54,12 @@ class ScoreFokkerPlanck(Metric):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         first, last = around.dynamics.times()
         if first == last:
-            yield "type", f"the equation leads through time, and {around.dynamics.label} has none"
+            yield "type", f"the equation is for a score that depends on time, and {around.dynamics.label} has no time"
         network = next((one for one in around.dynamics.nested().values() if isinstance(one, Network)), None)
         if network is not None:
             needed = 2 + around.dynamics.network_derivatives()
             if network.smoothness() < needed:
-                text = f"the residual holds a second derivative of the score: {network.label} has"
+                text = f"the residual contains a second derivative of the score: {network.label} has"
                 yield "points", f"{text} {network.smoothness():g} continuous derivatives, {needed} are needed"
 
     def measure(self, evaluation: Evaluation) -> Measured:
@@ -99,7 +100,7 @@ class ScoreFokkerPlanck(Metric):
 
 
 def residual(model: Model, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(r (B, d), ∂s/∂t (B, d)) at x (B, d), t (B,), by automatic differentiation."""
+    """Return r (B, d) and ∂s/∂t (B, d) at x (B, d) and t (B,), by automatic differentiation."""
     import torch
 
     with torch.enable_grad():
@@ -112,12 +113,12 @@ def residual(model: Model, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _divergence(f: Tensor, x: Tensor) -> Tensor:
-    """Σ_i ∂f_i/∂x_i (B,)."""
+    """Return ∇·f = Σ_i ∂f_i/∂x_i (B,), with a graph."""
     return sum((_derivative(column, x)[:, i] for i, column in enumerate(f.unbind(1))), x.new_zeros(len(x)))
 
 
 def _derivative(values: Tensor, of: Tensor) -> Tensor:
-    """The derivative of each of `values` (B,) by its own row of `of`, with a graph; 0 where there is no dependence."""
+    """Return the derivative of each of `values` (B,) by the same row of `of`, with a graph; 0 if it is constant."""
     import torch
 
     if not values.requires_grad:

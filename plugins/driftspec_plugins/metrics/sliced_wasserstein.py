@@ -1,14 +1,14 @@
 """Sliced Wasserstein distance: SW_p(P, Q) = (E_θ W_p^p(θᵀX, θᵀY))^(1/p), θ uniform on the sphere; zero only for P = Q.
 
 Rabin, Peyré, Delon, Bernot, *Wasserstein barycenter and its application to texture mixing*, 2011; Bonneel, Rabin,
-Peyré, Pfister, *Sliced and Radon Wasserstein barycenters of measures*, 2015. On a line optimal transport is sorting:
-W_p^p is the mean of |u_(i) - v_(i)|^p.
+Peyré, Pfister, *Sliced and Radon Wasserstein barycenters of measures*, 2015. In one dimension the optimal transport
+pairs the sorted values: W_p^p is the mean of |u_(i) - v_(i)|^p.
 
-The standard error covers the draws, the data and the directions. Moving mass by a little changes SW_p^p by the dual
+The standard error is for the draws, the data and the directions. A small change of mass changes SW_p^p by the dual
 potentials f, g averaged over the directions, so Var = Var f/n + Var g/n + Var_θ(W_p^p)/L (del Barrio, Loubes, *Central
-limit theorems for empirical transportation cost in general dimension*, 2019). Near the floor, where the potentials are
-themselves chance, it is too large, by about 1.4 (1.96 of it cover 98 %, elsewhere 95 %). It does not cover the bias:
-two finite sets of one law are not at distance 0, but at the floor.
+limit theorems for empirical transportation cost in general dimension*, 2019). Near the floor the potentials are mostly
+random, and the standard error is about 1.4 times too large (± 1.96 of it cover 98 %, elsewhere 95 %). It does not
+include the bias: the distance of two finite samples of one distribution is not 0; its mean is the floor.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from driftspec.components import Evaluation, Measured
 
-CHUNK = 2_000_000  # numbers held at a time in one array
+CHUNK = 2_000_000  # largest number of elements of an array
 
 
 class SlicedWasserstein(TwoSamples):
-    """SW_p between the run's draws and data, in the data's own units (a length); exact W_p for d = 1."""
+    """SW_p between the run's draws and data, in data units (a length); it is W_p for d = 1."""
 
     type = "sliced_wasserstein"
 
-    directions: int = Field(200, ge=2, description="L, random directions averaged; one is exact for d = 1")
-    p: Literal[1, 2] = Field(2, description="power of the distance that is transported")
+    directions: int = Field(200, ge=2, description="L, number of random directions; for d = 1 there is only one")
+    p: Literal[1, 2] = Field(2, description="p, the power of the distance in the transport cost")
 
     def measure(self, evaluation: Evaluation) -> Measured:
         both = self.paired(evaluation)
@@ -53,7 +53,7 @@ class SlicedWasserstein(TwoSamples):
 
 @dataclass(frozen=True)
 class Sliced:
-    """SW_p, and its standard error from the rows and from the directions."""
+    """SW_p, and its standard errors from the rows and from the directions."""
 
     value: float
     stderr_points: float
@@ -61,7 +61,7 @@ class Sliced:
 
 
 def random_directions(count: int, d: int, generator: Generator) -> Tensor:
-    """θ (L, d), uniform on the unit sphere; the one there is for d = 1."""
+    """Return θ (L, d), uniform on the unit sphere; (1, 1) for d = 1."""
     import torch
 
     if d == 1:
@@ -70,7 +70,7 @@ def random_directions(count: int, d: int, generator: Generator) -> Tensor:
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, theta: Tensor, p: int, parts: int | None = None) -> Sliced:
-    """SW_p for x and y (n, d), x in so many independent parts (null: n), over the directions θ (L, d)."""
+    """Return SW_p of x and y (n, d) over the directions θ (L, d); x has `parts` independent parts (None: n)."""
     import torch
 
     n, count = len(x), len(theta)
@@ -91,9 +91,10 @@ def sliced_wasserstein(x: Tensor, y: Tensor, theta: Tensor, p: int, parts: int |
 
 
 def _potential(u: Tensor, v: Tensor, cost: Tensor, p: int) -> Tensor:
-    """The dual potential f (L, n) at the sorted u of the plan that pairs u_(i) with v_(i); at v_(i) it is g = cost - f.
+    """Return the dual potential f (L, n) at the sorted u, for the plan that pairs u_(i) with v_(i); g is cost - f.
 
-    f_i + g_j ≤ |u_i - v_j|^p with equality for i = j bounds each step f_(i+1) - f_i on both sides: the middle is taken.
+    f_i + g_j ≤ |u_i - v_j|^p, with equality for i = j, gives a lower and an upper bound of f_(i+1) - f_i. Their mean is
+    used.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Trajectory error: the mean squared distance between observations and the path from each first observation.
+"""Trajectory error: the mean squared distance of the observations to the solution from the first observation.
 
     1/(n (K-1)) Σ_i Σ_{k>0} ‖z_i(t_k) - y_ik‖²,   z_i(t_0) = y_i0
 
-A perfect field still misses by the noise of both ends: d σ² (1 + mean ‖∂z(t_k)/∂z(t_0)‖²_F / d). That is its floor.
+For a perfect model it is not 0, because y_i0 and y_ik contain noise: d σ² (1 + mean ‖∂z(t_k)/∂z(t_0)‖²_F / d).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class TrajectoryError(Metric):
-    """Mean squared distance over held-out trajectories, in squared data units; its standard error over trajectories."""
+    """Mean squared distance over test trajectories, in squared data units, with its standard error over them."""
 
     type = "trajectory_error"
 
     solver: Solver = default(
-        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8}, "integrates from observation to observation"
+        {"type": "dopri5", "rtol": 1e-6, "atol": 1e-8}, "solves the ODE from observation to observation"
     )
 
     def needs(self) -> tuple[Need, ...]:
@@ -59,9 +59,9 @@ class TrajectoryError(Metric):
 
 
 def _verdicts(solved: Solved) -> tuple[Verdict, ...]:
-    """A bad one where paths miss the solver's tolerance."""
+    """Return a bad verdict if the errors of some trajectories are above the solver's tolerance."""
     if not solved.not_converged:
         return ()
-    found = f"{solved.not_converged} of {len(solved.value)} paths did not converge"
+    found = f"{solved.not_converged} of {len(solved.value)} trajectories did not converge"
     reason = f"{found}: they are off by up to {float(solved.error.max()):.1e} model units"
     return (Verdict("solver", "not_converged", reason, "bad"),)

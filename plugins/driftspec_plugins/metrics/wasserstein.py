@@ -1,15 +1,15 @@
 """Wasserstein distance: W_p(P, Q) = (min_π E_π ‖X - Y‖^p)^(1/p) over the couplings π of P and Q; zero only for P = Q.
 
-Peyré, Cuturi, *Computational optimal transport*, 2019. Between two sets of rows it is a linear program, solved exactly
-by the network simplex of POT (Bonneel, van de Panne, Paris, Heidrich, *Displacement interpolation using Lagrangian mass
-transport*, 2011), at a cost cubic in the rows.
+Peyré, Cuturi, *Computational optimal transport*, 2019. For two sets of rows it is a linear program. The network simplex
+of POT solves it exactly (Bonneel, van de Panne, Paris, Heidrich, *Displacement interpolation using Lagrangian mass
+transport*, 2011); the time grows as the cube of the number of rows.
 
-The standard error comes from the program's dual potentials u, v: Var W_p^p = Var u/n + Var v/m (del Barrio, Loubes,
-*Central limit theorems for empirical transportation cost in general dimension*, 2019). It is the spread of W_p from one
-pair of samples to the next; near the floor, where the potentials are themselves chance, it is too large, by about 1.4
-(1.96 of it cover 99 %, elsewhere 95 to 96 %). It does not cover the bias: finite samples of one law are at a distance
-of order n^(-1/d), and the floor shows it. Of several optimal potentials the simplex finds one: at 100 rows that moves
-the error bar by a tenth, often, or by more.
+The standard error comes from the dual potentials u, v of the program: Var W_p^p = Var u/n + Var v/m (del Barrio,
+Loubes, *Central limit theorems for empirical transportation cost in general dimension*, 2019). Near the floor the
+potentials are mostly random, and the standard error is about 1.4 times too large (± 1.96 of it cover 99 %, elsewhere 95
+to 96 %). It does not include the bias: the distance of two finite samples of one distribution is of order n^(-1/d), as
+the floor shows. The optimal potentials are not unique, and the simplex finds one of them: with 100 rows this often
+changes the standard error by 10 % or more.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MOST_PIVOTS = 10_000_000
 
 
 class Wasserstein(TwoSamples):
-    """W_p between the run's draws and data, in the data's own units (a length). Needs POT: driftspec[ot]."""
+    """W_p between the run's draws and data, in data units (a length). It needs POT: driftspec[ot]."""
 
     type = "wasserstein"
     libraries: ClassVar[Mapping[str, str]] = {"ot": "driftspec[ot]"}
 
-    samples: int = Field(1000, ge=10, description="draws compared, the run's first ones, with as many data")
-    p: Literal[1, 2] = Field(2, description="power of the distance that is transported")
+    samples: int = Field(1000, ge=10, description="number of draws, the first ones of the run, and of data rows")
+    p: Literal[1, 2] = Field(2, description="p, the power of the distance in the transport cost")
 
     def measure(self, evaluation: Evaluation) -> Measured:
         both = self.paired(evaluation)
@@ -48,7 +48,7 @@ class Wasserstein(TwoSamples):
 
 
 def wasserstein(x: Tensor, y: Tensor, p: int, parts: int | None = None) -> tuple[float, float]:
-    """(W_p, standard error) for x (n, d) in so many independent parts (null: n) and y (m, d)."""
+    """Return W_p and its standard error for x (n, d) and y (m, d); x has `parts` independent parts (None: n)."""
     import torch
 
     cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist") ** p
@@ -59,9 +59,9 @@ def wasserstein(x: Tensor, y: Tensor, p: int, parts: int | None = None) -> tuple
 
 
 def _transport(cost: Any) -> tuple[float, Any, Any]:
-    """The least mean cost between uniform weights, for cost (n, m), and its dual potentials (n,), (m,)."""
+    """Return the least mean cost between uniform weights for cost (n, m), and the dual potentials (n,) and (m,)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what matters of them is in `log`
+        warnings.simplefilter("ignore")  # `log` has the warnings
         try:
             import ot
         except ImportError as error:

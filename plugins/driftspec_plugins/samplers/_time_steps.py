@@ -1,4 +1,4 @@
-"""Samplers that step an SDE's time: the loop from one end of time to the other, a method being one step."""
+"""Samplers that integrate an SDE in time: this file has the loop over time, and a sampler defines one step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class TimeSteps(Sampler):
-    """From the prior's end of time to the data's, one draw a chain."""
+    """A sampler with steps in time from t_prior to t_data. Each chain makes one draw."""
 
-    steps: int = Field(500, ge=1, description="steps of time")
+    steps: int = Field(500, ge=1, description="number of steps in time")
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("drift",), "to step the SDE"), Need("dynamics", ("score",), "to run it backwards"))
@@ -35,51 +35,52 @@ class TimeSteps(Sampler):
 
     @property
     def begins_at(self) -> Literal["data", "prior"]:
-        """Where chains begin."""
+        """Where chains begin: at training rows or at draws of the prior."""
         return "prior"
 
     def ends(self, model: Model) -> tuple[float, float]:
-        """The times to go from and to."""
+        """Return the first and the last time."""
         return model.dynamics.times()
 
     def grid(self, model: Model) -> Tensor:
-        """Times (steps + 1,) float64, equally spaced."""
+        """Return N + 1 equally spaced times (N + 1,) float64, N = `steps`."""
         import torch
 
         return torch.linspace(*self.ends(model), self.steps + 1, dtype=torch.float64)
 
     def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        """Where chains begin (at least `chains`, d). The place to refuse what cannot work."""
+        """Return the first states (n, d), n ≥ `chains`. An override may raise RunFailed for keys that cannot work."""
         return starts(model, self.begins_at, chains, streams)
 
-    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
-        """One step of every chain from t to `after`; noise is taken as needed."""
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
+        """Return x' (B, d) at time `after` () from x (B, d) at time t (); `next(noise)` is the noise of one step."""
         raise NotImplementedError
 
     def finish(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
-        """What is made of the last state."""
+        """Return the draws (B, d) from the last states x (B, d) at the last time t ()."""
         return x
 
     def length(self, model: Model) -> int:
         return len(self.grid(model)) - 1
 
     def states(self, model: Model, count: int, streams: Streams, after: Sequence[int]) -> Tensor:
+        """Return the states (K, count, d) of the chains after each of the K step numbers in `after`, which rise."""
         import torch
 
         with torch.no_grad():
-            way = enumerate(self._walk(model, count, streams, self.grid(model)))
-            return torch.stack([x[:count] for number, x in way if number in after])
+            path = enumerate(self._path(model, count, streams, self.grid(model)))
+            return torch.stack([x[:count] for number, x in path if number in after])
 
     def halved(self) -> Self:
         return self.model_copy(update={"steps": 2 * self.steps})
 
-    def _walk(self, model: Model, count: int, streams: Streams, times: Tensor) -> Iterator[Tensor]:
-        """The chains and their padding at each of the times."""
+    def _path(self, model: Model, count: int, streams: Streams, times: Tensor) -> Iterator[Tensor]:
+        """Yield the states of the chains and of their padding at each of the times."""
         x = self.begin(model, count, streams)[: padded(count)]
-        chance = noise(streams.under("chains"), len(x), x)
+        step_noise = noise(streams.under("chains"), len(x), x)
         yield x
         for number, (t, after) in enumerate(itertools.pairwise(times.to(x.device)), 1):
-            x = self.advance(model, x, t, after, chance)
+            x = self.advance(model, x, t, after, step_noise)
             if not bool(x[:count].isfinite().all()):
                 text = f"{self.label}: samples are no longer finite after step {number}, t = {float(after):.4g}"
                 raise RunFailed(text, "diverged", number)
@@ -90,13 +91,13 @@ class TimeSteps(Sampler):
 
         times = self.grid(model)
         with torch.no_grad():
-            (x,) = collections.deque(self._walk(model, count, streams, times), maxlen=1)
+            (x,) = collections.deque(self._path(model, count, streams, times), maxlen=1)
             x = self.finish(model, x, times[-1].to(x.device))
         if not bool(x[:count].isfinite().all()):
             raise RunFailed(f"{self.label}: samples are no longer finite at the end", "diverged", len(times) - 1)
         return Draws(x[:count, None, :], {"steps": len(times) - 1}, verdicts=self._verdicts())
 
     def _verdicts(self) -> tuple[Verdict, ...]:
-        """Chains that are stopped at a time have nothing to converge to, unless their law is meant to be another."""
-        reason = f"{self.label} leaves each law before it is reached: nothing tells how far its draws are from the last"
+        """Return the verdict `unknown` for a heuristic sampler; chains that run for a fixed time have no verdict."""
+        reason = f"{self.label} does not run until its chains converge: the error of its draws is not known"
         return (Verdict("chains", "unknown", reason, "unknown"),) if self.heuristic else ()

@@ -1,9 +1,10 @@
 """Annealed Langevin dynamics: Langevin steps at one noise level after another, from the highest σ to the lowest.
 
-    x' = x + (η_i/2) s(x, σ_i) + √η_i ε,   η_i = η (σ_i/σ_L)²,   σ_1 > ... > σ_L the dynamics' ladder
+    x' = x + (η_i/2) s(x, σ_i) + √η_i ε,   η_i = η (σ_i/σ_L)²,   σ_1 > ... > σ_L the noise levels of the dynamics
 
-Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019. The last state still carries
-the noise σ_L; by default it is replaced by its mean given x, x + σ_L² s(x, σ_L): Jolicoeur-Martineau et al. 2021.
+Song, Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019. The last state x still
+contains noise of size σ_L. By default the draw is x + σ_L² s(x, σ_L), the mean of the data given x (Tweedie's formula):
+Jolicoeur-Martineau et al. 2021.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class AnnealedLangevin(TimeSteps):
-    """Langevin steps at each σ of the dynamics' ladder, from the highest to the lowest."""
+    """Langevin steps at each noise level of the dynamics, from the highest to the lowest."""
 
     type = "annealed_langevin"
-    heuristic = True  # a level is left before its law is reached
+    heuristic = True  # the chains need not converge at a level
     example: ClassVar[Mapping[str, Any]] = {"step": 1e-4, "steps_per_level": 20}
 
-    steps: int = Field(10, ge=1, description="rungs, where the dynamics has no ladder of its own")
+    steps: int = Field(10, ge=1, description="number of noise levels, if the dynamics has no noise levels of its own")
     steps_per_level: int = Field(100, ge=1, description="Langevin steps at each σ")
     step: float = Field(gt=0, description="η at the lowest σ; η_i = η (σ_i/σ_L)²")
     denoise: bool = Field(True, description="end with the mean x + σ_L² s(x, σ_L)")
@@ -54,7 +55,10 @@ class AnnealedLangevin(TimeSteps):
             yield "step", _unstable(self.step, 4 * lowest**2)
 
     def grid(self, model: Model) -> Tensor:
-        """The ladder's times, highest σ first, and the lowest once more: a level is a step."""
+        """Return the times of the noise levels (L + 1,) float64, highest σ first; the last is there twice.
+
+        One step of the time loop is one level.
+        """
         import torch
 
         ladder = model.dynamics.ladder()
@@ -62,22 +66,24 @@ class AnnealedLangevin(TimeSteps):
         return torch.cat([times, times[-1:]])
 
     def begin(self, model: Model, chains: int, streams: Streams) -> Tensor:
-        """Before the first step: at η ≥ 4 σ_L² steps at a σ above the data's deviations diverge."""
+        """Return the first states (chains, d). Raise RunFailed for η ≥ 4 σ_L²: the steps would diverge at a large σ."""
         limit = 4 * float(model.dynamics.kernel(self.grid(model)[-1])[1]) ** 2
         if self.step >= limit:
             raise RunFailed(f"{self.label}: {_unstable(self.step, limit)}", "unstable", 0)
         return super().begin(model, chains, streams)
 
-    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
+        """Make `steps_per_level` steps x' = x + (η_i/2) s(x, σ_i) + √η_i ε (B, d), σ_i = σ(t)."""
         from driftspec.numerics.sde import euler_maruyama_step
 
         lowest, sigma = (model.dynamics.kernel(time)[1] for time in (self.grid(model)[-1], t))
         eta = (self.step * (sigma / lowest) ** 2).to(x)
         for _ in range(self.steps_per_level):
-            x = euler_maruyama_step(x, model.score(t.to(x), x), eta / 2, eta.sqrt() * next(chance).normal)
+            x = euler_maruyama_step(x, model.score(t.to(x), x), eta / 2, eta.sqrt() * next(noise).normal)
         return x
 
     def finish(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
+        """Return (x + σ² s(x, t)) / α (B, d), or x (B, d) without `denoise`."""
         if not self.denoise:
             return x
         alpha, sigma = (value.to(x) for value in model.dynamics.kernel(t))

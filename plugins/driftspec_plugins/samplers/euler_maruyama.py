@@ -1,11 +1,11 @@
-"""Euler-Maruyama: the SDE dx = f dt + g dw in steps of time, backwards from the prior or forwards from the data.
+"""Euler-Maruyama: steps in time of the SDE dx = f dt + g dw, backwards from the prior or forwards from the data.
 
     forwards     x' = x + f h + g √h ε
     backwards    x' = x - (f - g² s) h + g √h ε,   s = ∇log p_t       (Anderson, *Reverse-time diffusion*, 1982)
 
-Maruyama 1955. The weak error falls in proportion to h. The last step backwards adds its noise like every other: left
-out, g²h would be missing from every variance (4 % of 0.7 where g² = 3 and h = 0.008). Without it come sharper pictures.
-`driftspec.numerics.sde` has the step and the reverse drift.
+Maruyama 1955. The weak error is of order h. By default the last backward step adds noise like every other step. Without
+that noise every variance would be too small by g²h (4 % of a variance of 0.7 if g² = 3 and h = 0.008), but images look
+sharper. `driftspec.numerics.sde` has the step and the reverse drift.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class EulerMaruyama(TimeSteps):
-    """x' = x ± drift · h + g √h ε."""
+    """Euler-Maruyama steps x' = x + drift · h + g √h ε of the SDE or of its reverse."""
 
     type = "euler_maruyama"
 
     direction: Literal["reverse", "forward"] = Field(
-        "reverse", description="generate from the prior, or noise the data: training rows carried to t_prior"
+        "reverse", description="reverse: from the prior to t_data; forward: from training rows to t_prior"
     )
     last_noise: bool = Field(
-        True, description="whether the last step backwards adds noise too; without, all variances are g²h too small"
+        True, description="whether the last backward step adds noise; if not, all variances are too small by g²h"
     )
 
     def needs(self) -> tuple[Need, ...]:
@@ -52,7 +52,7 @@ class EulerMaruyama(TimeSteps):
         return Course(self.begins_at, duration, self.steps)
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
-        """f and g at time t; backwards g² s - f and g at t_prior - t."""
+        """Return the drift f(t, x) (B, d) and g(t) (); backwards g² s - f and g at the time t_prior - t."""
         from driftspec.numerics.sde import reverse_drift
 
         if self.direction == "forward":
@@ -65,6 +65,7 @@ class EulerMaruyama(TimeSteps):
         return back, lambda t: g(t_prior - t)
 
     def ends(self, model: Model) -> tuple[float, float]:
+        """Return the first and the last time: t_prior and t_data, or forwards 0 and t_prior."""
         t_prior, t_data = model.dynamics.times()
         return (t_prior, t_data) if self.direction == "reverse" else (0.0, t_prior)
 
@@ -72,7 +73,8 @@ class EulerMaruyama(TimeSteps):
     def begins_at(self) -> Literal["data", "prior"]:
         return "prior" if self.direction == "reverse" else "data"
 
-    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
+        """Return x' = x + f h + g √h ε (B, d), h = |after - t|; backwards with g² s - f in place of f."""
         from driftspec.numerics.sde import euler_maruyama_step, reverse_drift
 
         h, g = (after - t).abs(), model.dynamics.diffusion(t)
@@ -81,5 +83,5 @@ class EulerMaruyama(TimeSteps):
         else:
             f = reverse_drift(model.drift(t.to(x), x), g, model.score(t.to(x), x))
             last = not self.last_noise and bool(after == model.dynamics.times()[1])
-        noise = (g * h.sqrt()).to(x) * next(chance).normal
-        return euler_maruyama_step(x, f, h.to(x), None if last else noise)
+        added = (g * h.sqrt()).to(x) * next(noise).normal
+        return euler_maruyama_step(x, f, h.to(x), None if last else added)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Heun(TimeSteps):
-    """Two evaluations a step, no noise but the prior's."""
+    """Heun steps of the probability flow, with two evaluations each; only the first state is random."""
 
     type = "heun"
 
-    steps: int = Field(40, ge=1, description="N, steps; two evaluations each")
-    rho: float = Field(7.0, gt=0, description="ρ: the larger, the more levels are low; 7 as in EDM")
+    steps: int = Field(40, ge=1, description="N, number of steps, with two evaluations each")
+    rho: float = Field(7.0, gt=0, description="ρ: a larger value makes more noise levels small; EDM uses 7")
 
     def needs(self) -> tuple[Need, ...]:
         return (
@@ -38,7 +38,7 @@ class Heun(TimeSteps):
         )
 
     def grid(self, model: Model) -> Tensor:
-        """Times at which σ/α is on EDM's levels, found on a fine table."""
+        """Return the times (N + 1,) float64 at which σ/α = λ_i, by interpolation in a fine table."""
         import numpy as np
         import torch
 
@@ -50,7 +50,8 @@ class Heun(TimeSteps):
         times[0], times[-1] = fine[0], fine[-1]
         return times
 
-    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
+        """Return x_{i+1} = x_i + (h/2) (v(x_i, t_i) + v(x̃, t_{i+1})) (B, d), x̃ = x_i + h v(x_i, t_i)."""
         h = (after - t).to(x)
         first = model.velocity(t.to(x), x)
         return x + h / 2 * (first + model.velocity(after.to(x), x + h * first))

@@ -1,10 +1,10 @@
-"""MALA, the Metropolis-adjusted Langevin algorithm: a Langevin step, accepted or not so that p is exactly kept.
+"""MALA, the Metropolis-adjusted Langevin algorithm: a Langevin step that is accepted or rejected; p is invariant.
 
     y = x + (η/2) ∇log p(x) + √η ε
     r = p(y) q(x|y) / (p(x) q(y|x)),   q(y|x) = N(x + (η/2) ∇log p(x), η I)
 
-Roberts, Tweedie, *Exponential convergence of Langevin distributions*, 1996. The best rate of acceptance in high
-dimension is 0.574: Roberts, Rosenthal 1998. `driftspec_plugins.samplers._metropolis` accepts and rejects.
+Roberts, Tweedie, *Exponential convergence of Langevin distributions*, 1996. The best acceptance rate in high dimension
+is 0.574: Roberts, Rosenthal 1998. `driftspec_plugins.samplers._metropolis` accepts and rejects.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from driftspec.numerics.chains import Noise
-from driftspec_plugins.samplers._metropolis import Here, Metropolis
+from driftspec_plugins.samplers._metropolis import Current, Metropolis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class MALA(Metropolis):
-    """Langevin proposals with Metropolis-Hastings: the law is p for every η."""
+    """The Metropolis-adjusted Langevin algorithm: the invariant distribution is p for every η."""
 
     type = "mala"
 
-    def propose(self, model: Model, x: Tensor, here: Here, chance: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One Langevin step; log r from the densities of the step and of its return."""
-        eta = here.log_step.exp()[:, None]
-        y = x + eta / 2 * here.slope + eta.sqrt() * chance.normal
+    def propose(self, model: Model, x: Tensor, at: Current, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return y = x + (η/2) ∇log p(x) + √η ε (B, d), log p(y), ∇log p(y) and log r (B,)."""
+        eta = at.log_step.exp()[:, None]
+        y = x + eta / 2 * at.slope + eta.sqrt() * noise.normal
         log_p, slope = model.log_density_and_score(y)
-        there, back = y - x - eta / 2 * here.slope, x - y - eta / 2 * slope
+        there, back = y - x - eta / 2 * at.slope, x - y - eta / 2 * slope
         log_q = (there.square() - back.square()).sum(1) / (2 * eta[:, 0])
-        return y, log_p, slope, log_p - here.log_p + log_q
+        return y, log_p, slope, log_p - at.log_p + log_q

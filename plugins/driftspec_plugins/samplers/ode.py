@@ -1,4 +1,4 @@
-"""Sampling a continuous normalizing flow: draw z from the prior at t_prior and carry it along the ODE to t_data.
+"""Sampling a continuous normalizing flow: draw z from the prior and solve the ODE from z at t_prior to t_data.
 
     x = z + ∫_{t_prior}^{t_data} f(t, x(t)) dt,   by `driftspec.numerics.transport`
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ODE(Sampler):
-    """x = z + ∫_{t_prior}^{t_data} f(x(t), t) dt, z ~ p_prior; one draw a chain."""
+    """Draws x = z + ∫_{t_prior}^{t_data} f(t, x(t)) dt with z ~ p_prior, all independent."""
 
     type = "ode"
 
-    solver: Solver = default("rk4", "integrates from the prior to the data")
+    solver: Solver = default("rk4", "solves the ODE from t_prior to t_data")
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("velocity",), "to integrate"),)
@@ -37,7 +37,7 @@ class ODE(Sampler):
             yield "type", f"it begins at the prior, and {around.dynamics.label} has none"
 
     def draw(self, model: Model, count: int, streams: Streams) -> Draws:
-        """With the largest error of a sample, and a verdict where one is above the solver's tolerance."""
+        """Return `count` draws, with the largest solver error, and a verdict if an error is above the tolerance."""
         drawn = super().draw(model, count, streams)
         bad, error = int((~drawn.each["converged"]).sum()), float(drawn.each["solver_error"].max())
         stats = dict(drawn.stats) | {"not_converged": bad} | ({"solver_error": error} if math.isfinite(error) else {})
@@ -48,6 +48,7 @@ class ODE(Sampler):
         return replace(drawn, stats=stats, verdicts=verdicts)
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
+        """Return one block of draws (BLOCK, 1, d), with the solver error of each."""
         from driftspec.numerics.transport import transport
 
         t_prior, t_data = model.dynamics.times()

@@ -1,11 +1,11 @@
-"""Predictor-corrector: a reverse Euler-Maruyama step, then Langevin steps at the time it led to.
+"""Predictor-corrector: a reverse Euler-Maruyama step, then Langevin steps at the new time.
 
     predictor    x' = x - (f - g² s) h + g √h ε
     corrector    x' = x + (η/2) s(x, t) + √η ε,   η(t) = 4 (snr σ(t))²
 
-Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021. There the corrector's step is scaled by the norms of a batch's
-score and noise; here it depends on t alone: a step that looks at a sample's own score biases it, and one that looks at
-the batch makes each sample depend on the rest.
+Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021. In that paper η depends on the norms of the score and of the
+noise, averaged over a batch. Here η depends on t only. A step size that depends on the sample's own score would bias
+the sample, and one that depends on the batch would make each sample depend on the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class PredictorCorrector(TimeSteps):
-    """Reverse diffusion with `corrector_steps` of Langevin dynamics at each time."""
+    """Reverse Euler-Maruyama steps, each followed by `corrector_steps` Langevin steps."""
 
     type = "predictor_corrector"
 
@@ -35,17 +35,19 @@ class PredictorCorrector(TimeSteps):
         0.16,
         gt=0,
         lt=1,
-        description="signal-to-noise ratio of a corrector step: η(t) = 4 (snr σ(t))²; at 1 it diverges",
+        description="signal-to-noise ratio of a corrector step, η(t) = 4 (snr σ(t))²; at 1 the steps diverge",
     )
 
     last_noise: bool = Field(
-        True, description="false: the last step is the predictor's mean alone, and all variances are g²h too small"
+        True,
+        description="whether the last step adds noise and has a corrector; if not, all variances are too small by g²h",
     )
 
     def needs(self) -> tuple[Need, ...]:
         return (*super().needs(), Need("dynamics", ("noise_kernel",), "for σ(t) of the corrector's step"))
 
-    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, chance: Iterator[Noise]) -> Tensor:
+    def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
+        """Return x (B, d) after x' = x - (f - g² s) h + g √h ε and the steps x' = x + (η/2) s(x, t) + √η ε."""
         from driftspec.numerics.sde import euler_maruyama_step, reverse_drift
 
         h, g = t - after, model.dynamics.diffusion(t)
@@ -53,9 +55,9 @@ class PredictorCorrector(TimeSteps):
         backwards = reverse_drift(model.drift(t.to(x), x), g, model.score(t.to(x), x))
         if last:
             return euler_maruyama_step(x, backwards, h.to(x))
-        x = euler_maruyama_step(x, backwards, h.to(x), (g * h.sqrt()).to(x) * next(chance).normal)
+        x = euler_maruyama_step(x, backwards, h.to(x), (g * h.sqrt()).to(x) * next(noise).normal)
         eta = 4 * (self.snr * model.dynamics.kernel(after)[1]) ** 2
         for _ in range(self.corrector_steps):
             slope = model.score(after.to(x), x)
-            x = euler_maruyama_step(x, slope, (eta / 2).to(x), eta.sqrt().to(x) * next(chance).normal)
+            x = euler_maruyama_step(x, slope, (eta / 2).to(x), eta.sqrt().to(x) * next(noise).normal)
         return x

@@ -1,7 +1,7 @@
-"""An ODE with its integrands as torchdiffeq sees it: one system dy/dt of y = (state, integrals), counted and named.
+"""An ODE and its integrands as one system dy/dt for torchdiffeq, with y = (state, integrals).
 
-Its gradient comes by backpropagation through the steps, or by the adjoint equation of `_adjoint.py`, solved back in
-time. How far the state solved back ends from where it started is measured, row by row, in tolerances:
+The gradient is computed by backpropagation through the steps, or by the adjoint equation of `_adjoint.py`, which is
+solved back in time. The error of the state that was solved back is measured for each row b, in tolerances:
 
     m_b = max_i |x_back(t0) - x(t0)|_bi / (atol + rtol |x(t0)|_bi)
 """
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class Stopped(SolveFailed):
-    """Ends a solve from within: forwards it becomes a status, backwards it reaches whoever asked for gradients."""
+    """Ends a solve early. A forward solve turns it into a status; the caller of a backward pass receives it."""
 
 
 class System:
-    """dy/dt as torchdiffeq calls it, within [t0, t1]; `stats` goes on counting in the backward pass."""
+    """The function (t, y) -> dy/dt for t in [t0, t1]. It counts its evaluations, also in the backward pass."""
 
     def __init__(
         self,
@@ -55,7 +55,10 @@ class System:
         self.atol = self.rtol = math.inf
 
     def solve(self, x: Tensor, integrate: Callable[[Tensor], Tensor]) -> Solution:
-        """The path to where `integrate` carries y (B, d+m); without any time, y and the gradient in time."""
+        """Return the solution at t1 from x (B, d) at t0; `integrate` solves the system from y (B, d+m).
+
+        If t0 = t1, the solution is y; its derivative is -dy/dt with respect to t0 and dy/dt with respect to t1.
+        """
         import torch
 
         y = self.start(x)
@@ -73,10 +76,10 @@ class System:
     def adjoint(
         self, y: Tensor, params: Sequence[Tensor], forth: Settings, back: Settings, atol: float, rtol: float
     ) -> Tensor:
-        """y(t1) (B, d+m), its gradient solved back: it reaches y, both ends of time and `params`.
+        """Return y(t1) (B, d+m) with its gradient by the adjoint equation, for y, t0, t1 and `params`.
 
-        `forth` and `back` say how to solve either way; `atol` and `rtol` are the unit in which a miss of the start is
-        measured. What the field closes over must be among `params`, or its gradient is lost.
+        `forth` and `back` are the settings of the forward and the backward solve, `atol` and `rtol` those in m above.
+        A tensor that f depends on and that is not in `params` gets no gradient.
         """
         from driftspec_plugins.solvers._adjoint import Adjoint
 
@@ -86,7 +89,7 @@ class System:
         return apply(self, forth, back, y, self.ends, *reached.values())
 
     def start(self, x: Tensor) -> Tensor:
-        """(x, 0) (B, d+m), the integrals counted by asking for the rates once."""
+        """Return y(t0) = (x, 0) (B, d+m) for x (B, d); one evaluation of the rates gives m."""
         import torch
 
         if self.rates is None:
@@ -97,11 +100,11 @@ class System:
         return torch.cat([x, x.new_zeros(len(x), m)], 1)
 
     def controlled(self, rows: Tensor) -> Tensor:
-        """The columns of (B, d+m) whose error counts."""
+        """Return the columns of rows (B, d+m) whose error controls the step size."""
         return rows[:, : self.columns]
 
     def slope(self, t: Tensor, y: Tensor) -> Tensor:
-        """(f, r) (B, d+m)."""
+        """Return dy/dt = (f, r) (B, d+m) at y (B, d+m) and t (), and count the evaluation."""
         import torch
 
         if self.spent >= self.budget:
@@ -115,37 +118,38 @@ class System:
         return self.f(t, x) if self.rates is None else torch.cat(self.rates(t, x), 1)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        # The search for a first step, and rounding to float32, may look past an end.
+        # The search for a first step, and rounding to float32, may ask for a time outside [t0, t1].
         return self.slope(t.clamp(self.earliest, self.latest), y)
 
     def hamiltonian(self, t: Tensor, y: Tensor, a: Tensor) -> Tensor:
-        """H = Σ a · f (), over rows and columns."""
+        """Return H = Σ a · f (), a sum over rows and columns, for y and a (B, d+m)."""
         return (a * self.slope(t.to(y.dtype), y)).sum()
 
     def turns_back(self) -> None:
-        """A backward pass begins: each has the whole budget."""
+        """Reset the count of evaluations: each backward pass has the whole budget."""
         self.spent = 0
 
     def arrives_back(self, back: Tensor, start: Tensor) -> None:
-        """Measure how far the state solved back ends from where it started; the largest of several passes counts."""
+        """Set `missed` to m (B,) for y solved back and y at the start (B, d+m); keep the largest of several passes."""
         x = start[:, : self.d]
         missed = (back[:, : self.d] - x).abs() / (self.atol + self.rtol * x.abs())
         rows = missed.amax(1).nan_to_num(nan=math.inf, posinf=math.inf)
         self.missed = rows if self.missed is None else rows.maximum(self.missed)
 
     def all_finite(self, given: Parts, gradients: Parts) -> Parts:
-        """The gradients. One that was lost on the way back ends the solve; one that came in so is not the solve's."""
+        """Return the gradients. Stop if one is not finite although the incoming gradient `given` is."""
         if _finite(given) and not _finite(gradients):
             self.stop("non_finite")
         return gradients
 
     def stop(self, status: str) -> NoReturn:
+        """Raise Stopped with this status."""
         what = "the ODE" if self.forwards else "the adjoint ODE"
         raise Stopped(f"solving {what} ended with status {status} after {self.spent} evaluations", status)
 
 
 def unused(solver: Solver, gradient: Gradient, *keys: str) -> Iterator[Finding]:
-    """Keys of the adjoint solve that are given where the gradient is backpropagation's."""
+    """Yield a warning for each key of the adjoint solve that is given although the gradient is by backpropagation."""
     for key in keys:
         if gradient == "backprop" and getattr(solver, key) is not None:
             yield key, f"'{key}' is for the adjoint solve, and 'gradient' is 'backprop'", "warning"

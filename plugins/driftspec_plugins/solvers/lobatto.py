@@ -1,11 +1,11 @@
-"""State first, then the integrands at Gauss-Lobatto nodes: ∫ r dt without the stages that only the state needs.
+"""Runge-Kutta steps of the state between Gauss-Lobatto nodes; the integrands are evaluated at the nodes only.
 
     nodes    c_0 = -1 < ... < c_N = 1, the roots of (1 - c²) P'_N(c);    t_k = t0 + (1 + c_k)/2 (t1 - t0)
     state    x_k -> x_{k+1} by one classical Runge-Kutta step of dx/dt = f from t_k to t_{k+1}
     rates    ∫ r dt ≈ (t1 - t0)/2 Σ_k w_k r(t_k, x_k),    w_k = 2 / (N (N+1) P_N(c_k)²)
 
-A divergence never feeds back into the state, so it is asked for at the N+1 ends of steps alone, in a few batched calls.
-The quadrature is exact for polynomials of degree 2N - 1: the error is that of the state, of order 4.
+The state does not depend on a divergence, so the divergence is evaluated only at the N+1 ends of steps, in a few
+batched calls. The quadrature is exact for polynomials of degree 2N - 1; the error is that of the state, of order 4.
 R. Lobatto, Lessen over de differentiaal- en integraal-rekening, 1852; Abramowitz and Stegun 1964, 25.4.32.
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @functools.cache
 def gauss_lobatto(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights (n+1,) on [-1, 1], ascending and symmetric, for n >= 1.
+    """Return nodes c and weights w (n+1,) on [-1, 1], ascending and symmetric, for n >= 1.
 
-    Newton's method for (1 - c²) P'_n = 0 from the Chebyshev points, n P_{n-1} - n c P_n being (1 - c²) P'_n.
+    Newton's method solves (1 - c²) P'_n(c) = n P_{n-1}(c) - n c P_n(c) = 0, from the Chebyshev points.
     """
     import numpy as np
 
@@ -52,12 +52,12 @@ def gauss_lobatto(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Lobatto(FixedSteps):
-    """Runge-Kutta steps of the state from node to node, integrands at the nodes: 4 N + (N + 1) evaluations."""
+    """Classical Runge-Kutta steps from node to node: 4 N evaluations for the state, N + 1 for the integrands."""
 
     type = "lobatto"
     order = 4
     ROWS: ClassVar[int] = 2048
-    """Rows in one call of `rates`, about: more leave the cache (measured on 64 units wide: 8192 cost 15 % more)."""
+    """The approximate number of rows in one call of `rates`. With 8192 rows a network of width 64 was 15 % slower."""
 
     def solve(
         self,
@@ -69,7 +69,10 @@ class Lobatto(FixedSteps):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """N = `steps`. `rates` gets whole copies of the batch, node by node: t (n B,), x (n B, d). Gradients: exact."""
+        """Return x(t1) (B, d) and ∫ r dt (B, m) in N = `steps` steps from x (B, d) at t0; its gradient is exact.
+
+        `rates` is called with the batch at several nodes, one after another: t (n B,) and x (n B, d).
+        """
         import torch
 
         n = self.steps if steps is None else steps
@@ -80,7 +83,7 @@ class Lobatto(FixedSteps):
             (x,) = collections.deque(states, maxlen=1)
             return arrived(x, x.new_zeros(len(x), 0), 4 * n)
         batch, total = len(x), x.new_zeros(())
-        # A point's gradient keeps its bits in any company: one sum, whatever the number of rows.
+        # One call for gradients: the bits of a point's gradient must not depend on the number of rows.
         calls = 1 if x.requires_grad else max(1, min(n + 1, round((n + 1) * batch / self.ROWS)))
         for at in torch.arange(n + 1, device=x.device).tensor_split(calls):
             block = list(itertools.islice(states, len(at)))

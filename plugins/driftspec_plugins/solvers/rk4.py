@@ -1,7 +1,7 @@
-"""The classical Runge-Kutta method of order 4, in N equal steps.
+"""The classical Runge-Kutta method of order 4 in N equal steps of length h.
 
     k1 = f(t, x)    k2 = f(t + h/2, x + h/2 k1)    k3 = f(t + h/2, x + h/2 k2)    k4 = f(t + h, x + h k3)
-    x' = x + h/6 (k1 + 2 k2 + 2 k3 + k4),  and the integrands r take the place of k in the same sum.
+    x' = x + h/6 (k1 + 2 k2 + 2 k3 + k4);  the integral of r over the step is the same sum with r in place of f
 
 W. Kutta, Beitrag zur näherungsweisen Integration totaler Differentialgleichungen, 1901.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def spread(t0: float | Tensor, t1: float | Tensor, fractions: Tensor) -> Tensor:
-    """Times (N+1,) float64 at `fractions` of the way from t0 to t1, the ends exact, with the graph of t0 and t1."""
+    """Return the times t0 + fractions (t1 - t0) (N+1,) float64, exact at both ends, differentiable in t0 and t1."""
     import torch
 
     start, end = (torch.as_tensor(t, dtype=torch.float64, device=fractions.device) for t in (t0, t1))
@@ -29,7 +29,7 @@ def spread(t0: float | Tensor, t1: float | Tensor, fractions: Tensor) -> Tensor:
 
 
 def classical_steps(f: VectorField, x: Tensor, times: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(h, x') after each of the N steps whose ends are `times` (N+1,) float64."""
+    """Yield h () and x' (B, d) of each of the N steps between `times` (N+1,) float64, from x (B, d)."""
     lengths, middles = times.diff(), (times[1:] + times[:-1]) / 2
     ends, middles, lengths = (value.to(x.dtype) for value in (times, middles, lengths))
     for t, middle, end, h in zip(ends[:-1].unbind(), middles.unbind(), ends[1:].unbind(), lengths.unbind()):
@@ -42,18 +42,18 @@ def classical_steps(f: VectorField, x: Tensor, times: Tensor) -> Iterator[tuple[
 
 
 def weighted(h: Tensor, k1: Tensor, k2: Tensor, k3: Tensor, k4: Tensor) -> Tensor:
-    """h/6 (k1 + 2 k2 + 2 k3 + k4)."""
+    """Return h/6 (k1 + 2 k2 + 2 k3 + k4) (B, d) for h ()."""
     return h / 6 * (k1 + 2 * (k2 + k3) + k4)
 
 
 def arrived(state: Tensor, integrals: Tensor, evaluations: int) -> Solution:
-    """The path of a solve that took all its steps: `non_finite` if they led to NaN or infinity."""
+    """Return x(t1) (B, d) and ∫ r dt (B, m) as a Solution with the status `ok` or `non_finite`."""
     finite = bool(state.isfinite().all() and integrals.isfinite().all())
     return Solution(state, integrals, evaluations, "ok" if finite else "non_finite")
 
 
 class RK4(FixedSteps):
-    """Classical Runge-Kutta of order 4; 4 N evaluations of f, and of the rates where there are any. Kutta 1901."""
+    """The classical Runge-Kutta method of order 4, with 4 N evaluations of f and of the integrands. Kutta 1901."""
 
     type = "rk4"
     order = 4
@@ -68,7 +68,7 @@ class RK4(FixedSteps):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """N = `steps` equal steps; r is evaluated with f at each stage. Gradients: through the steps, exactly."""
+        """Return x(t1) (B, d) and ∫ r dt (B, m) in N = `steps` steps from x (B, d) at t0; its gradient is exact."""
         import torch
 
         n = self.steps if steps is None else steps

@@ -1,16 +1,17 @@
-"""Adaptive Runge-Kutta pairs: two orders from the same stages, whose difference chooses the length of each step.
+"""Adaptive Runge-Kutta pairs: two methods of different order from the same stages; their difference sets the step size.
 
     adaptive_heun   order 2(1), 2 stages                                                K. Heun 1900
     fehlberg2       order 2(1), 3 stages                                                E. Fehlberg 1969
-    bosh3           order 3(2), 4 stages, the last of which is the next step's first    P. Bogacki, L. F. Shampine 1989
-    dopri5          order 5(4), 7 stages, likewise                                      J. R. Dormand, P. J. Prince 1980
+    bosh3           order 3(2), 4 stages, the last is the first of the next step        P. Bogacki, L. F. Shampine 1989
+    dopri5          order 5(4), 7 stages, the last is the first of the next step        J. R. Dormand, P. J. Prince 1980
     dopri8          order 8(7), 13 stages                                               P. J. Prince, J. R. Dormand 1981
 
-The error of a step is measured sample by sample, as the root mean square of error/(atol + rtol |y|) over the sample's
-state and controlled integrals, and the worst sample decides: no point hides behind its batch.
+The error of a step is measured for each sample, as the root mean square of error/(atol + rtol |y|) over the sample's
+state and controlled integrals. The sample with the largest error sets the step size, so that a batch does not hide the
+error of one point.
 
-Gradients by backpropagation through the steps, or by the adjoint equation of `_adjoint.py` (Pontryagin 1962; Chen et
-al. 2018), solved backwards in time with steps of its own. Coefficients and stepping are torchdiffeq's.
+The gradient is computed by backpropagation through the steps, or by the adjoint equation of `_adjoint.py` (Pontryagin
+1962; Chen et al. 2018), which is solved backwards in time with its own steps. torchdiffeq computes the steps.
 """
 
 from __future__ import annotations
@@ -32,22 +33,24 @@ if TYPE_CHECKING:
 
 
 class Adaptive(Solver):
-    """Steps as long as the tolerances allow. Every solve ends: with a result, or with a status that says why not."""
+    """A solver that chooses its step size by its tolerances. A solve that fails ends with a status for the reason."""
 
     method: ClassVar[str]
     """The pair's name in torchdiffeq."""
     STEPS: ClassVar[int] = 100
-    """Tolerances of a step within which a whole solve is expected to stay."""
+    """The error of a whole solve may be this many times the tolerance of one step."""
 
     rtol: float = Field(1e-6, gt=0, description="error of a step, relative to |y|; float32 gains nothing below 1e-6")
     atol: float = Field(1e-6, gt=0, description="error of a step, absolute; float32 gains nothing below 1e-6")
     gradient: Gradient = Field(
         "backprop",
-        description="through the steps (exact for them), or by the adjoint equation (memory independent of steps)",
+        description="backprop: through the steps, exact for them; adjoint: by the adjoint equation, in constant memory",
     )
     adjoint_rtol: float | None = Field(None, gt=0, description="relative tolerance of the adjoint solve; null: rtol")
     adjoint_atol: float | None = Field(None, gt=0, description="absolute tolerance of the adjoint solve; null: atol")
-    max_evaluations: int = Field(10_000, ge=1, description="budget of a solve, and of its adjoint solve")
+    max_evaluations: int = Field(
+        10_000, ge=1, description="largest number of evaluations of a solve, and of its adjoint solve"
+    )
 
     def problems(self, around: Setting) -> Iterator[Finding]:
         for key, value in {"rtol": self.rtol, "adjoint_rtol": self.adjoint_rtol}.items():
@@ -56,14 +59,14 @@ class Adaptive(Solver):
         yield from unused(self, self.gradient, "adjoint_rtol", "adjoint_atol")
 
     def finer(self) -> Self:
-        """Every tolerance a tenth."""
+        """Return the same solver with every tolerance divided by 10."""
         names = ("rtol", "atol", "adjoint_rtol", "adjoint_atol")
         finer = self.model_copy(update={n: value / 10 for n in names if (value := getattr(self, n)) is not None})
         type(self).model_validate(finer.model_dump())
         return finer
 
     def allowed(self, value: Tensor) -> Tensor:
-        """The errors of 100 steps, 100 (atol + rtol |value|)."""
+        """Return 100 (atol + rtol |value|), the errors of 100 steps, in the shape of `value` (B, k)."""
         return self.STEPS * (self.atol + self.rtol * value.abs())
 
     def differentiated(self, by: Gradient) -> Self:
@@ -79,9 +82,10 @@ class Adaptive(Solver):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """State and integrals as one system (B, d+m). `params` counts for the adjoint only; t0, t1 and x always do.
+        """Return x(t1) (B, d) and ∫ r dt (B, m) from x (B, d) at t0, both solved as one system (B, d+m).
 
-        `stats` is filled in as things happen: the adjoint's evaluations appear with the backward pass.
+        With `gradient: adjoint`, gradients reach x, t0, t1 and `params` only. A backward pass adds its counts to
+        `stats`.
         """
         system = _Controlled(f, rates, x, t0, t1, self.max_evaluations)
         return system.solve(x, lambda y: self._integrate(system, y, params))
@@ -90,7 +94,7 @@ class Adaptive(Solver):
         from torchdiffeq import odeint
 
         ends = system.ends.detach()
-        # Without step_t a solver runs past its end and interpolates back.
+        # Without step_t the last step goes beyond t1, and torchdiffeq interpolates.
         options = {"norm": system.worst, "step_t": ends[1:]}
         forth = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "options": options}
         if self.gradient == "backprop":
@@ -137,7 +141,7 @@ class Dopri8(Adaptive):
 
 
 class _Controlled(System):
-    """A system whose steps are chosen: the norms that choose, and a name for every end torchdiffeq would assert."""
+    """A system with error norms for the step size, which stops with a status before torchdiffeq would assert."""
 
     def __init__(self, *given: Any):
         super().__init__(*given)
@@ -145,11 +149,11 @@ class _Controlled(System):
         self.stats |= {"rejected": 0, "rejected_backward": 0}
 
     def worst(self, rows: Tensor) -> Tensor:
-        """max over samples of the root mean square over a sample's columns, ()."""
+        """Return the largest over samples of the root mean square of a sample's columns (), for errors (B, d+m)."""
         return self.measured(self.controlled(rows.detach()).square().mean(1).amax())
 
     def worst_back(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """The same for (y, a, g...) of the way back, one mean square for each parameter."""
+        """Return the norm () of errors of (y, a, g...): the largest root mean square of a sample or a parameter."""
         import torch
 
         y, a, *g = parts
@@ -157,12 +161,12 @@ class _Controlled(System):
         return self.measured(torch.stack([*squares, *(p.square().mean() for p in g)]).amax())
 
     def measured(self, square: Tensor) -> Tensor:
-        """The root; inf for NaN, so that a step which leads there is rejected and a shorter one tried."""
+        """Return √square (); inf for NaN, so that the step is rejected and a shorter one is tried."""
         self.failed = not bool(square.isfinite())
         return square.sqrt().nan_to_num(nan=math.inf, posinf=math.inf)
 
     def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], dt: Tensor) -> None:
-        """Before each step: what torchdiffeq would assert next, by name. A step of unknown length comes as length 0."""
+        """Stop the solve if a step of length dt () from y at t () is impossible; an unknown length is given as 0."""
         now, step = float(t.detach()), float(dt.detach())
         finite = all(bool(part.isfinite().all()) for part in (y if isinstance(y, tuple) else (y,)))
         if not finite:
@@ -171,4 +175,5 @@ class _Controlled(System):
             self.stop("non_finite" if self.failed else "step_underflow")
 
     def callback_reject_step(self, *_: Any) -> None:
+        """Count a rejected step."""
         self.stats["rejected" if self.forwards else "rejected_backward"] += 1

@@ -1,13 +1,14 @@
-"""Methods of N equal steps, whose gradient may be taken by the adjoint equation too, in steps of its own.
+"""Methods of N equal steps of length h, with a gradient by backpropagation or by the adjoint equation.
 
     euler            order 1: x' = x + h f(t, x)                                                        L. Euler 1768
     midpoint         order 2: x' = x + h f(t + h/2, x + h/2 f(t, x))                                    C. Runge 1895
     heun3            order 3: x' = x + h/4 (k1 + 3 k3), stages at 0, 1/3 and 2/3                        K. Heun 1900
-    explicit_adams   order 4: x' = x + h/24 (55 f_0 - 59 f_1 + 37 f_2 - 9 f_3), f_k of k steps ago      J. C. Adams 1883
+    explicit_adams   order 4: x' = x + h/24 (55 f_0 - 59 f_1 + 37 f_2 - 9 f_3), f_k from k steps ago    J. C. Adams 1883
 
-The integrands r are integrated beside the state, by the same sum. By backpropagation the gradient is exact for the
-steps taken; by the adjoint equation of `_adjoint.py`, solved back from t1 (Pontryagin 1962; Chen et al. 2018), it is
-that of the ODE, with an error of the method's order, and no step is kept. torchdiffeq steps.
+The integrands r are integrated with the state, by the same sums. The gradient by backpropagation is exact for these
+steps. The gradient by the adjoint equation of `_adjoint.py`, solved back from t1 in its own steps (Pontryagin 1962;
+Chen et al. 2018), is that of the ODE, with an error of the method's order; no steps are stored. torchdiffeq computes
+the steps.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 
 class EqualSteps(FixedSteps):
-    """N equal steps of one method; every evaluation is of f and, where there are any, of the rates."""
+    """A solver with N equal steps of one method. Each evaluation is one of f and of the integrands."""
 
     method: ClassVar[str]
     """The method's name in torchdiffeq."""
     options: ClassVar[Mapping[str, Any]] = {}
-    """What the method is told there."""
+    """The options that torchdiffeq passes to the method."""
 
     gradient: Gradient = Field(
         "backprop",
-        description="through the steps (exact for them), or by the adjoint equation (memory independent of steps)",
+        description="backprop: through the steps, exact for them; adjoint: by the adjoint equation, in constant memory",
     )
-    adjoint_steps: int | None = Field(None, ge=1, description="steps of the adjoint solve; null: as many as forwards")
+    adjoint_steps: int | None = Field(None, ge=1, description="steps of the adjoint solve; null: N")
 
     def problems(self, around: Setting) -> Iterator[Finding]:
         yield from super().problems(around)
@@ -56,7 +57,10 @@ class EqualSteps(FixedSteps):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """State and integrals as one system (B, d+m), in N = `steps`. `params` counts for the adjoint only."""
+        """Return x(t1) (B, d) and ∫ r dt (B, m) in N = `steps` steps from x (B, d) at t0, as one system (B, d+m).
+
+        With `gradient: adjoint`, gradients reach x, t0, t1 and `params` only.
+        """
         n, system = self.steps if steps is None else steps, System(f, rates, x, t0, t1)
         return system.solve(x, lambda y: self._integrate(system, y, n, params))
 
@@ -74,7 +78,7 @@ class EqualSteps(FixedSteps):
 
 
 def _grid(n: int) -> Callable[[Any, Tensor, Tensor], Tensor]:
-    """Times (n+1,) float64 from t[0] to t[-1], with the graph of both."""
+    """Return the function (f, y, t) -> n+1 equally spaced times (n+1,) float64 from t[0] to t[-1]."""
     import torch
 
     def grid(f: Any, y: Tensor, t: Tensor) -> Tensor:
@@ -105,8 +109,8 @@ class Heun3(EqualSteps):
 
 
 class ExplicitAdams(EqualSteps):
-    """Order 4, N + 6 evaluations for N > 1: three Runge-Kutta steps begin. Bashforth and Adams, 1883."""
+    """Order 4, N + 6 evaluations for N > 1; the first steps are Runge-Kutta steps. Bashforth and Adams, 1883."""
 
     type = method = "explicit_adams"
-    options: ClassVar[Mapping[str, Any]] = {"max_order": 5}  # torchdiffeq counts one more than the order
+    options: ClassVar[Mapping[str, Any]] = {"max_order": 5}  # one more than the order, in torchdiffeq
     order = 4
