@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from driftspec.components.capabilities import capabilities
 from driftspec.components.data import Distribution
+from driftspec.components.metric import too_few_rows
 from driftspec.errors import RunFailed, SolveFailed
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """The largest number of rows that the message of a failed solve names."""
-
-
-def too_few_rows(who: str, part: str, left: int) -> str:
-    """Return the message for a metric that has too few rows."""
-    return f"{who} reads {part} rows, at least 2: 'split' in data leaves {left}"
 
 
 @dataclass(frozen=True)

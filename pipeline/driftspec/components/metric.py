@@ -129,6 +129,11 @@ class Metric(Component):
         return None
 
 
+def too_few_rows(who: str, part: str, left: int) -> str:
+    """Return the message for a metric that has too few rows."""
+    return f"{who} reads {part} rows, at least 2: 'split' in data leaves {left}"
+
+
 def _names_used(metric: type[Metric]) -> set[str]:
     """Return the names that the methods of a metric's own classes use."""
     own = metric.__mro__[: metric.__mro__.index(Metric)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec import source, spec
 from driftspec.components import Data, Distribution, Metric, Verdict
-from driftspec.components.evaluation import too_few_rows
+from driftspec.components.metric import too_few_rows
 from driftspec.components.observer import STAGES, Observer
 from driftspec.errors import DriftspecError, Problem, RunFailed, SpecError, UsageError, refusal
 from driftspec.experiment.build import Experiment, build, use_of

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from driftspec.components import Data, Dynamics, Metric, Sampler, Solver, Trace
 from driftspec.components.capabilities import capabilities, offered
 from driftspec.components.component import Component, Need
-from driftspec.components.evaluation import too_few_rows
+from driftspec.components.metric import too_few_rows
 from driftspec.components.observer import STAGES
 from driftspec.errors import Problem, SpecError, in_order
 from driftspec.source import Document, KeyPath
