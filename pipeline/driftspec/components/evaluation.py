@@ -76,7 +76,7 @@ class Evaluation:
             raise SolveFailed(text, error.status, error.step, error.cure, error.rows) from error
 
     @property
-    def law(self) -> Distribution | None:
+    def target_alone(self) -> Distribution | None:
         """The target, if the spec has no data; else None."""
         return self.target if self.setting.data is None else None
 
@@ -91,9 +91,9 @@ class Evaluation:
 
     def reported(self, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
         """Return the quantities (..., m) that reports show for x (..., d) in the data's own units, and their names."""
-        if self.law is None:
+        if self.target_alone is None:
             return x, self.dataset.columns
-        values, names = self.law.reported(x.flatten(0, -2))
+        values, names = self.target_alone.reported(x.flatten(0, -2))
         return values.reshape(*x.shape[:-1], -1), names
 
     def draws(self, n: int) -> Tensor:

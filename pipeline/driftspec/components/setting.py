@@ -45,6 +45,6 @@ class Setting:
         return EPSILON.get(self.dtype, 0.0)
 
     @property
-    def law(self) -> Data | None:
+    def reference(self) -> Data | None:
         """The distribution with which draws are compared: the data, or the target that replaces them."""
         return self.data if self.data is not None else self.dynamics.target_law()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Tree: TypeAlias = Any
 Skeleton: TypeAlias = Any
-Path: TypeAlias = tuple[object, ...]
+TreePath: TypeAlias = tuple[object, ...]
 
 FORMAT = 1
 DEPTH = 100
@@ -86,7 +86,7 @@ def unflatten(skeleton: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
         raise DriftspecError(f"the checkpoint's tree is damaged ({type(error).__name__}: {error})") from error
 
 
-def _flat(value: Tree, path: Path, tensors: dict[str, Tensor]) -> Skeleton:
+def _flat(value: Tree, path: TreePath, tensors: dict[str, Tensor]) -> Skeleton:
     """The skeleton of one value. Types are compared exactly: a subclass (an enum, a named tuple, numpy.float64) would
     come back as something else."""
     from torch import Tensor
@@ -118,7 +118,7 @@ def _is_plain(key: object) -> bool:
     return isinstance(key, str) and not key.startswith("$")
 
 
-def _key(key: object, path: Path) -> str | int:
+def _key(key: object, path: TreePath) -> str | int:
     if type(key) is int:
         return key
     if type(key) is str:
@@ -126,14 +126,14 @@ def _key(key: object, path: Path) -> str | int:
     raise _refused(path, f"the key {key!r} ({type(key).__name__})", "a key is text or an integer")
 
 
-def _text(value: str, path: Path) -> str:
+def _text(value: str, path: TreePath) -> str:
     """JSON joins two lone surrogates into one character, and safetensors takes none: neither is text."""
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise _refused(path, f"{value!a}, which is not Unicode text,", "escape it")
     return value
 
 
-def _add(tensor: Tensor, path: Path, tensors: dict[str, Tensor]) -> str:
+def _add(tensor: Tensor, path: TreePath, tensors: dict[str, Tensor]) -> str:
     """Put a dense CPU copy into `tensors`; the name it got there."""
     import torch
 
@@ -149,12 +149,12 @@ def _add(tensor: Tensor, path: Path, tensors: dict[str, Tensor]) -> str:
     return name
 
 
-def _name(path: Path) -> str:
+def _name(path: TreePath) -> str:
     """The leading slash keeps a tensor from the one name that safetensors reserves, `__metadata__`."""
     return "/" + "/".join(map(str, path))
 
 
-def _refused(path: Path, what: str, instead: str) -> DriftspecError:
+def _refused(path: TreePath, what: str, instead: str) -> DriftspecError:
     return DriftspecError(f"a checkpoint cannot hold {what} at {shown(_name(path), 200)}: {instead}")
 
 

@@ -99,7 +99,7 @@ class Integral(BaseModel):
         if around.dynamics.confinement() == math.inf:
             text = "Z may be infinite with confine: none"
             yield "method", f"{text}: give {around.dynamics.label} a width in its place, such as confine: 3.0"
-        d = None if around.law is None else around.law.dim()
+        d = None if around.reference is None else around.reference.dim()
         if self.method == "quadrature" and d is not None and d > 2:
             yield "method", _too_wide(d)
 

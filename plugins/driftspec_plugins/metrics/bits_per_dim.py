@@ -48,8 +48,8 @@ class BitsPerDim(Likelihood):
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         yield from super().problems(around)
-        if isinstance(around.law, Distribution):
-            yield "levels", f"{around.law.label} is continuous, it never had levels: take nll"
+        if isinstance(around.reference, Distribution):
+            yield "levels", f"{around.reference.label} is continuous, it never had levels: take nll"
 
     @property
     def bin(self) -> float:

@@ -90,7 +90,7 @@ class FokkerPlanck(Metric):
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
         if not isinstance(around.sampler, FollowsSDE) or "motion" not in around.sampler.offers():
             return
-        course, law = around.sampler.course(around), around.law
+        course, law = around.sampler.course(around), around.reference
         if late := self._late(course):
             yield "times", late
         start = law if course.start == "data" else course.start

@@ -36,12 +36,12 @@ class ModeCoverage(TwoSamples):
         return (Need("data", ("samples",), "to know each mode's share"),)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        law = around.law
+        law = around.reference
         if law is not None and not (isinstance(law, Distribution) and type(law).mode_of is not Distribution.mode_of):
             yield "type", f"{law.label} does not define its modes; a mixture, rings and a checkerboard do"
 
     def measure(self, evaluation: Evaluation) -> Measured:
-        law = evaluation.law or evaluation.setting.data
+        law = evaluation.target_alone or evaluation.setting.data
         rows = evaluation.fresh(EXPECTED, "modes")
         if not isinstance(law, Distribution) or rows is None:
             raise RunFailed(f"{self.label}: the modes of the data are not known")

@@ -51,7 +51,7 @@ class Moments(Metric):
         return (Need("data", ("samples", "log_prob", "energy"), "to compare with"),)
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
-        law = around.law
+        law = around.reference
         if self.predicted and around.sampler is not None:
             if around.data is not None or not isinstance(law, Distribution):
                 yield "predicted", f"{around.sampler.label} predicts moments of a target only, and the spec has none"
@@ -87,7 +87,10 @@ class Moments(Metric):
         self, evaluation: Evaluation, columns: list[int], n: int
     ) -> tuple[Estimates, int | str, float | None]:
         """Return the reference moments, what they are (a text, or a number of data rows), and the floor."""
-        law, sampler = evaluation.law, evaluation.setting.sampler if evaluation.law is not None else None
+        law, sampler = (
+            evaluation.target_alone,
+            evaluation.setting.sampler if evaluation.target_alone is not None else None,
+        )
         if self.predicted:
             settled = None if sampler is None else sampler.settled(evaluation.setting)
             if law is None or not isinstance(settled, PredictsMoments) or not settled.predicts(law):
