@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def test_format() -> None:
 def test_reading_every_component_imports_no_torch() -> None:
     code = """
 import sys
+import tokenize
 from driftspec.registry import installed
 registry = installed()
 for kind, name in registry.providers:
@@ -183,3 +186,23 @@ def test_user_input_is_never_asserted() -> None:
     """`assert` is gone under -O: what can go wrong has an exception."""
     trees = {path.name: ast.parse(path.read_text()) for path in SOURCES}
     assert [name for name, tree in trees.items() if any(isinstance(node, ast.Assert) for node in ast.walk(tree))] == []
+
+
+HOUSE_WORDS = re.compile(r"\b(told|tells?|said|says|mend(s|ed)?|vouch\w*|anew|stands?)\b")
+"""Words that the pages and the code do without: reported, states, right, again, is."""
+STANDARD = {
+    "spec/explanations.py": "the JSON of `explain` names a part `mended`",
+}
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of each comment and of each string: docstrings, messages, descriptions."""
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)):
+            yield token.start[0], token.string
+
+
+def test_the_code_speaks_plain_english() -> None:
+    own = [path for path in SOURCES if not str(path).endswith(tuple(STANDARD))]
+    found = {f"{path.name}:{line}: {text}" for path in own for line, text in prose(path) if HOUSE_WORDS.search(text)}
+    assert found == set()
