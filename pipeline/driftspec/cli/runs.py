@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
         lines = _list(told["runs"])
     elif args.action == "show":
         entry = history.look(options.run(args.names[0]))
-        told = {**history.told(entry), "resume": _resume(entry)}
+        told = {**history.described(entry), "resume": _resume(entry)}
         lines = _show(told, entry.record)
     else:
         told = history.difference(*(history.look(options.run(name)) for name in args.names))
