@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options, tell
+from driftspec.cli import options, tables, tell
+from driftspec.components.observer import STAGES
 
 if TYPE_CHECKING:
     from driftspec.experiment.build import Experiment
@@ -31,9 +32,7 @@ def main(words: list[str]) -> int:
     for point in loaded.points or (loaded,):
         runs.carried_out(point.spec, args.stages)
     if loaded.points:
-        from driftspec.cli.sweep import planned
-
-        return planned(loaded, args)
+        return _plan_sweep(loaded, args)
 
     files = Files(loaded.root, args.allow_outside)
     experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
@@ -53,7 +52,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     data_digest = experiment.dataset.digest if given.data is not None else None
     return {
         "name": given.name,
-        "stages": stages(given, args.stages),
+        "stages": _stages(given, args.stages),
         "directory": args.out or f"runs/{given.name}/<UTC time>-{identity(given, data_digest)[:8]}",
         "parameters": sum(p.numel() for p in experiment.model.parameters()),
         "dimensions": experiment.model.dim,
@@ -73,10 +72,35 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     }
 
 
-def stages(given: Spec, asked: Sequence[str]) -> list[str]:
+def _stages(given: Spec, asked: Sequence[str]) -> list[str]:
     """Those of the stages asked for in which this spec has something to do."""
     there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     return [stage for stage in asked if there[stage]]
+
+
+def _plan_sweep(loaded: Loaded, args: argparse.Namespace) -> int:
+    """Print the points of a spec with a sweep. One point alone is planned with --unset sweep --set ..."""
+    from driftspec.runs.sweeps import digest_of
+
+    name = loaded.spec.name
+    doing = {stage for point in loaded.points for stage in _stages(point.spec, args.stages)}
+    plan: dict[str, Any] = {
+        "name": name,
+        "stages": [stage for stage in args.stages if stage in doing],
+        "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
+        "points": [dict(point.values) for point in loaded.points],
+    }
+    if args.format == "json":
+        print(json.dumps(plan, allow_nan=False))
+        return 0
+    keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
+    rows = [[tables.value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
+    width = max(3, len(str(len(rows))))
+    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
+    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
+    numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
+    print("\n".join(tables.aligned([["point", *keys], *numbered], "  ")))
+    return 0
 
 
 def _origin(path: KeyPath, loaded: Loaded, value: object, written: object) -> str:

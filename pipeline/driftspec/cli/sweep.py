@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
 from driftspec.cli.tables import aligned, measured, standing, value
-from driftspec.components.observer import STAGES
 from driftspec.errors import RunFailed, shown
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
     from driftspec.runs.sweeps import Settings, SweepUnderWay, Watcher
-    from driftspec.spec import Loaded
 
 
 def main(words: list[str]) -> int:
@@ -128,32 +126,6 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
         ),
     ])  # fmt: skip
     yield result["sweep"]
-
-
-def planned(loaded: Loaded, args: argparse.Namespace) -> int:
-    """What `plan` says of a spec with a sweep: its points. One of them alone is planned with --unset sweep --set ..."""
-    from driftspec.cli.plan import stages
-    from driftspec.runs.sweeps import digest_of
-
-    name = loaded.spec.name
-    doing = {stage for point in loaded.points for stage in stages(point.spec, args.stages)}
-    plan: dict[str, Any] = {
-        "name": name,
-        "stages": [stage for stage in args.stages if stage in doing],
-        "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
-        "points": [dict(point.values) for point in loaded.points],
-    }
-    if args.format == "json":
-        print(json.dumps(plan, allow_nan=False))
-        return 0
-    keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
-    rows = [[value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
-    width = max(3, len(str(len(rows))))
-    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
-    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
-    numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
-    print("\n".join(aligned([["point", *keys], *numbered], "  ")))
-    return 0
 
 
 def _assigned(values: Any) -> str:
