@@ -1,4 +1,4 @@
-"""`run-spec plan SPEC`: what would run, and where every value comes from. Nothing is written."""
+"""`run-spec plan SPEC`: show what would run, and where every value comes from. Nothing is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options, tables, tell
+from driftspec.cli import options, print_problems, tables
 from driftspec.components.observer import STAGES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("plan", "Show what a run would do: stages, components, every value with its source.")
+    parser = options.parser("plan", "Show what a run would do: stages, components, and where every value comes from.")
     options.choosing(parser)
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -37,13 +37,14 @@ def main(words: list[str]) -> int:
     files = Files(loaded.root, args.allow_outside)
     experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
     runs.check_rows(loaded, experiment, args.stages)
-    tell(build.warnings_of(experiment, loaded.document))
+    print_problems(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
 
 
 def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the plan of a run as JSON data."""
     from driftspec.runs.provenance import identity
     from driftspec.source.document import dotted, leaves
 
@@ -73,7 +74,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
 
 
 def _stages(given: Spec, asked: Sequence[str]) -> list[str]:
-    """Those of the stages asked for in which this spec has something to do."""
+    """Return those of the given stages that this spec has."""
     there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     return [stage for stage in asked if there[stage]]
 
@@ -104,15 +105,15 @@ def _plan_sweep(loaded: Loaded, args: argparse.Namespace) -> int:
 
 
 def _origin(path: KeyPath, loaded: Loaded, value: object, written: object) -> str:
-    """Where a value comes from; of one that the data decide, the default that it replaces."""
-    return _source(path, loaded) if value == written else f"default {written}, less for the data"
+    """Return where a value comes from; if the data have few rows, the default that was lowered."""
+    return _source(path, loaded) if value == written else f"default {written}, lowered to fit the data"
 
 
 def _source(path: KeyPath, loaded: Loaded) -> str:
-    """file:line, --set[1], or default; a component given by name alone stands at that name."""
+    """Return file:line, --set[1] or default. The `type` of a component given only by name is at that name."""
     marks = loaded.document.marks
     below = [one.value for at, one in marks.items() if at[: len(path)] == path]
-    if changed := dict.fromkeys(place.file for place in below if not place.line):  # in a list that is one value
+    if changed := dict.fromkeys(place.file for place in below if not place.line):  # changed by an option
         return ", ".join(changed)
     for candidate in (path, path[:-1] if path[-1] == "type" else path):
         if candidate in marks:
@@ -126,6 +127,7 @@ def _source(path: KeyPath, loaded: Loaded) -> str:
 
 
 def _text(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a plan."""
     yield f"{plan['name']}: {' -> '.join(plan['stages']) or 'nothing to do'}"
     yield f"  into        {plan['directory']}"
     yield f"  parameters  {plan['parameters']:,} in {plan['dimensions']} dimensions"
@@ -138,6 +140,7 @@ def _text(plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _columns(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield rows as lines with aligned columns of at most 40 letters."""
     first, second = (min(40, max(len(row[i]) for row in rows)) for i in (0, 1))
     for name, text, origin in rows:
         yield f"  {name:<{first}}  {text:<{second}}  {origin}"
