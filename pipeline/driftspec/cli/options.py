@@ -42,7 +42,7 @@ def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     made.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="load a one-file plugin")
-    made.add_argument("--no-plugins", action="store_true", help="load only the built-in plugins")
+    made.add_argument("--no-plugins", action="store_true", help="load no installed plugins except the built-in ones")
     made.add_argument("-v", "--verbose", action="store_true", help="more detail, and tracebacks")
     made.add_argument("--version", action="version", version=f"driftspec {__version__}")
     made.set_defaults(strict_plugins=False)  # for verbs without the option
