@@ -60,7 +60,7 @@ def run(
 def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
     """Open a run directory and return the run. Give the `plugins` that it was made with, unless they are installed.
 
-    For a folder of runs, such as runs/NAME, open the newest run that has no parent; its `path` is that run's directory.
+    For a folder of runs, such as runs/NAME, open the newest run that does not measure or sample another run.
     """
     return Run(runs.opened(meant(arguments.path("path", path)), arguments.registry_with(plugins)))
 
@@ -137,7 +137,7 @@ class Run:
         return (value, off) if error else value
 
     def score(self, x: Array, t: float | None = None, error: bool = False) -> Any:
-        """Return ∇ log p(x) (B, d) at the data time, or ∇ log p_t(x) if the model knows the score at every t.
+        """Return ∇ log p(x) (B, d) at the data time, or ∇ log p_t(x) at t for a model that knows the score at every t.
 
         With `error`, return also a bound (B,) on the numerical error of a component of each point's score. The bound is
         0 if the score needs no solve.

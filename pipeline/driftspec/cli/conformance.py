@@ -77,7 +77,7 @@ def _spelt(registry: Registry) -> Iterator[tuple[str, str]]:
 
 
 def _made(registry: Registry, one: str) -> Checked:
-    """Return a component without results: to be checked, or not checked with the reason why it cannot be made."""
+    """Return a component without results; if it cannot be made, it is marked as not checked, with the reason."""
     kind, _, name = one.partition("/")
     found, problem = registry.look_up(kind, name)
     if found is None:

@@ -135,7 +135,7 @@ def _option(spec: str | None, problem: Problem) -> str | None:
 
 
 def _message(spec: str | None, problem: Problem) -> str:
-    """Return the message, after the option that gave the value."""
+    """Return the message of a problem, with the option that gave the value before it."""
     option = _option(spec, problem)
     return f"{printable(option)}: {problem.message}" if option else problem.message
 

@@ -1,4 +1,4 @@
-"""`run-spec init [NAME] [--like SPEC-NAME]`: a commented spec to start from."""
+"""`run-spec init [NAME] [--like SPEC-NAME]`: write a commented spec to start from."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def build(
 def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
     """Return the trace and the solver that compute log p from a velocity.
 
-    Those of a metric that needs log p come before those of the estimator. An exact trace comes before the others,
+    Those of a metric that computes log p come before those of the estimator. An exact trace comes before the others,
     because its log p can be differentiated.
     """
     found = [pair for metric in spec.scorers if (pair := metric.solves_with()) is not None]

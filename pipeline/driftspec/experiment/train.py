@@ -170,7 +170,7 @@ def _finite(value: float, what: str) -> float:
 
 
 def is_over(settings: Train, step: int, best: BestCheck | None) -> bool:
-    """Whether training ends at a step: all steps are done, or early stopping has no patience left."""
+    """Whether training ends at a step: all steps are done, or `patience` checks brought no improvement."""
     stopping = settings.early_stopping
     patience_over = stopping is not None and best is not None and best.checks_since >= stopping.patience
     return step >= settings.steps or patience_over

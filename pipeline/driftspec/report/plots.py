@@ -119,7 +119,7 @@ def _beside_the_data(
 
 
 def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
-    """Yield the traces of chains with 20 draws or more, in the quantities that reports name."""
+    """Yield the picture of the traces of chains that have 20 draws or more, in the quantities that reports name."""
     sampler, target = experiment.spec.sampler, experiment.spec.dynamics.target_law()
     chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
 
@@ -135,7 +135,7 @@ def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
 
 
 def _of_states(experiment: Experiment, model: Model) -> Iterator[Picture]:
-    """Yield the states of some chains at five times from their start to their draw, in 1 and 2 dimensions."""
+    """Yield the picture of some chains at five times from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
     differentiates = model.own.isdisjoint({"score", "energy"})  # then each step of a chain solves an ODE
     if not isinstance(sampler, ShowsStates) or model.dim > 2 or differentiates:
@@ -155,7 +155,7 @@ def _of_states(experiment: Experiment, model: Model) -> Iterator[Picture]:
 
 
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
-    """Yield draws beside exact draws of the target, in 1 and 2 dimensions, if the target can be drawn from."""
+    """Yield the picture of draws next to exact draws of the target, in 1 and 2 dimensions, if there are such draws."""
     target = experiment.spec.dynamics.target_law()
     if not isinstance(target, Distribution) or "samples" not in target.offers():
         return

@@ -146,7 +146,7 @@ def again(
     if "sample" in stages and loaded.spec.sample is None:
         raise UsageError(f"the spec of '{path}' draws no samples: give their number with -n")
     same = loaded.spec.data == parent.spec.data
-    # All rows of another file are measured: none of them is a training row of this run.
+    # All rows of another file are measured: the file was not used in training.
     asked = parent.record.changed(stages=stages, every_row=parent.record.every_row or not same)
     experiment = _refitted(loaded, asked, saved, parent, same)
     check_rows(loaded, experiment, stages)
@@ -251,7 +251,7 @@ _OF_EVERY_DATA = {"split", "standardize"}
 def _refitted(
     loaded: spec.Loaded, record: RunRecord, saved: CheckpointRecord, parent: RunUnderWay, same_data: bool = True
 ) -> Experiment:
-    """Return the experiment of a checkpoint, with its data where they are measured or come from a distribution."""
+    """Return the experiment of a checkpoint. Its data are read if they are measured or drawn from a distribution."""
     files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or that of --data
     experiment = build(loaded.spec, files, fitted=saved, document=loaded.document)
     if data is not None and ("evaluate" in record.stages or isinstance(data, Distribution)):
@@ -262,7 +262,10 @@ def _refitted(
 
 
 def _measured(experiment: Experiment, data: Data, record: RunRecord, parent: RunUnderWay) -> Dataset:
-    """Return the data to measure: split as for training; of other data every row, with the run's training rows."""
+    """Return the data to measure, split as for training.
+
+    For data of another file, all rows are test rows, and the training rows are those of the run.
+    """
     from driftspec.experiment import inspection
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams

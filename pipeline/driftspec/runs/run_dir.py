@@ -3,7 +3,7 @@
     runs/NAME/20261122T095200Z-1f3c9a02/
         run.json            the record of the run, without which a directory is no run; written first and last
         train.jsonl         one line per logged step; lines are appended
-        checkpoints/        step-00000200.safetensors, then step-00000200.json; a checkpoint without the second is none
+        checkpoints/        step-00000200.safetensors, then step-00000200.json; the checkpoint exists once both exist
         .lock               locked (flock) by the process that writes; the system unlocks it when that process dies
 
 Every file except train.jsonl is written under a temporary name in the same folder, flushed to the disk and renamed.

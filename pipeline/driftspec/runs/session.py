@@ -112,7 +112,7 @@ def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
 
 
 class Stop:
-    """Handles SIGINT and SIGTERM: they end the run at once; inside `deferred`, only after the block or a second one."""
+    """Handles SIGINT and SIGTERM: they end the run at once, or inside `deferred` after the block or at a second one."""
 
     def __init__(self, run: RunUnderWay):
         self.run, self.waits = run, False

@@ -72,7 +72,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """Return max |a - b| / (1 + |b|) over the entries of a and b (..., d); inf for different shapes or a NaN."""
+    """Return max |a - b| / (1 + |b|) over the entries of a and b (n, ...); inf for different shapes or a NaN."""
     if a.shape != b.shape:
         return float("inf")
     a, b = a.detach(), b.detach()

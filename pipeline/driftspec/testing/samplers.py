@@ -45,7 +45,7 @@ class Walk(ChainSampler):
         return super().offers() | {"acceptance"}
 
     def begin(self, model: Model, x: Tensor, asked: int) -> None:
-        """Raise RunFailed if log p at the start x (chains, d) is not finite: every proposal would be rejected."""
+        """Raise RunFailed if log p at the start x (chains, d) is not finite: then p(y)/p(x) is not defined."""
         if not bool(model.log_density(x)[:asked].isfinite().all()):
             raise RunFailed(f"{self.label}: chains begin where log p has no value", "bad_start", 0)
 
