@@ -112,7 +112,7 @@ class ComponentTests:
         made = self.made()
         offered = made.offers()
         plain = isinstance(offered, frozenset) and all(isinstance(one, str) for one in offered)
-        expect(plain, f"offers() is a frozenset of names, not {offered!r}")
+        expect(plain, f"offers() must be a frozenset of names, not {offered!r}")
         for need in made.needs():
             expect(need.kind in KINDS, f"needs() names the unknown kind '{need.kind}'")
             expect(need.any_of, f"needs() names no capability of the {need.kind}")

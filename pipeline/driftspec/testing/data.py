@@ -87,8 +87,8 @@ class DataTests(ComponentTests):
     def test_rows_are_finite_float64_and_named(self) -> None:
         made, table = self.made(), self.read()
         values = table.values
-        expect(values.dtype == torch.float64, f"rows are float64, not {values.dtype}")
-        expect(values.dim() >= 2 and len(values), f"rows are (n, ..., d), not of shape {tuple(values.shape)}")
+        expect(values.dtype == torch.float64, f"rows must be float64, not {values.dtype}")
+        expect(values.dim() >= 2 and len(values), f"rows must be (n, ..., d), not of shape {tuple(values.shape)}")
         expect(values.isfinite().all(), "some rows are not finite")
         d, names = values.shape[-1], table.columns
         expect(made.dim() in (None, d), f"dim() is {made.dim()}, but the rows have {d} columns")
@@ -105,7 +105,7 @@ class DataTests(ComponentTests):
         made = self.made()
         with no_global_draws(made.label):
             first, second = self.read().values, self.read().values
-        expect(same(first, second), "two generators of one seed give different rows: draw from the generator alone")
+        expect(same(first, second), "two generators with one seed give different rows: draw only from the generator")
         if isinstance(made, Distribution):
             expect(not same(first, self.read(2).values), "every seed gives the same rows: draw from the generator")
 
@@ -118,16 +118,16 @@ class DataTests(ComponentTests):
         distribution, x = self.scored(), self.points()
         rows_alone(distribution.log_prob, x, what="log_prob")
         value = distribution.log_prob(x)
-        expect(value.shape == (len(x),), f"log_prob is (B,), not {tuple(value.shape)}")
+        expect(value.shape == (len(x),), f"log_prob must be (B,), not {tuple(value.shape)}")
         expect(value.isfinite().all(), "log_prob is not finite at the distribution's own draws")
 
     def test_log_prob_keeps_the_precision_it_is_given(self) -> None:
         distribution, x = self.scored(), self.points()
         single = distribution.log_prob(x.float())
-        expect(single.dtype == torch.float32, f"log_prob of float32 is float32, not {single.dtype}")
+        expect(single.dtype == torch.float32, f"log_prob of float32 points must be float32, not {single.dtype}")
         if not distribution.hard_edges:
             error = apart(single.double(), distribution.log_prob(x))
-            expect(error < 1e-2, f"log_prob in float32 is off by {error:.1e}")
+            expect(error < 1e-2, f"log_prob in float32 differs by {error:.1e}")
 
     def test_log_prob_stays_on_its_device(self) -> None:
         distribution, x = self.scored(), self.points()
@@ -173,7 +173,7 @@ class DataTests(ComponentTests):
         values, names = distribution.reported(self.sampled())
         mean, covariance = moments
         m = len(names)
-        expect(mean.shape == (m,) and covariance.shape == (m, m), f"moments() are ({m},) and ({m}, {m})")
+        expect(mean.shape == (m,) and covariance.shape == (m, m), f"moments() must be ({m},) and ({m}, {m})")
         expect(apart(covariance, covariance.T) < 1e-9, "the covariance of moments() is not symmetric")
         centred = values - mean
         pairs = [*itertools.combinations_with_replacement(range(m), 2)]

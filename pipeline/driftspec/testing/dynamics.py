@@ -60,7 +60,7 @@ class DynamicsTests(ComponentTests):
     def test_its_time_has_two_ends(self) -> None:
         ends = self.made().times()
         plain = len(ends) == 2 and all(isinstance(t, float) and math.isfinite(t) for t in ends)
-        expect(plain, f"times() is (t_prior, t_data), two finite numbers, not {ends!r}")
+        expect(plain, f"times() must be (t_prior, t_data), two finite numbers, not {ends!r}")
 
     def test_fields_have_a_row_a_sample(self) -> None:
         on, x = self.model(), normal(5, self.d())
@@ -87,7 +87,7 @@ class DynamicsTests(ComponentTests):
         narrow = self.fields(single)
         for name, field in self.fields(double).items():
             value = narrow[name](t.float(), x.float())
-            expect(value.dtype == torch.float32, f"{name} of float32 rows is {value.dtype}")
+            expect(value.dtype == torch.float32, f"{name} of float32 rows is {value.dtype}, not float32")
             error = apart(value.double(), field(t, x))
             expect(error < 1e-2, f"{name} in float32 and float64 differs by {error:.1e}")
 
@@ -142,14 +142,14 @@ class DynamicsTests(ComponentTests):
             unfit(f"{on.dynamics.label} offers no noise_kernel with a drift")
         t, h = self.times(9), 1e-5
         alpha, sigma = on.dynamics.kernel(t)
-        expect(alpha.shape == sigma.shape == t.shape, "kernel(t) gives α and σ in the shape of t")
+        expect(alpha.shape == sigma.shape == t.shape, "kernel(t) must give α and σ in the shape of t")
         (before, low), (after, high) = on.dynamics.kernel(t - h), on.dynamics.kernel(t + h)
         rate, growth = (after - before) / (2 * h), (high**2 - low**2) / (2 * h)
         x = normal(9, self.d())
         error = apart(on.drift(t, alpha[:, None] * x), rate[:, None] * x)
-        expect(error < 1e-4, f"the mean α(t) x does not follow the drift: it is off by {error:.1e}")
+        expect(error < 1e-4, f"the mean α(t) x does not follow the drift: it differs by {error:.1e}")
         error = apart(growth, 2 * rate / alpha * sigma**2 + on.dynamics.diffusion(t) ** 2)
-        expect(error < 1e-4, f"the variance σ(t)² does not follow drift and diffusion: it is off by {error:.1e}")
+        expect(error < 1e-4, f"the variance σ(t)² does not follow drift and diffusion: it differs by {error:.1e}")
 
     def test_the_diffusion_has_the_shape_of_time(self) -> None:
         on = self.model()

@@ -181,10 +181,12 @@ class TraceTests(EstimatorTests):
         made, x = self.made(), normal(ROWS, 4)
         value, divergence = self.estimate(f, x)
         expect(apart(value, f(x)) < 1e-12, f"the value returned with the trace is not f(x), for {what}")
-        expect(divergence.shape == (ROWS,), f"the trace of a batch is ({ROWS},), not {tuple(divergence.shape)}")
+        expect(divergence.shape == (ROWS,), f"the trace of a batch must be ({ROWS},), not {tuple(divergence.shape)}")
         off = divergence - trace(f, x)
         if made.exact():
-            expect(float(off.abs().max()) < 1e-10, f"the exact trace is off by {float(off.abs().max()):.1e} for {what}")
+            expect(
+                float(off.abs().max()) < 1e-10, f"the exact trace is wrong by {float(off.abs().max()):.1e} for {what}"
+            )
         unbiased(off[:, None], 0.0, f"error of the trace of {what}")
 
     def test_every_row_has_its_own_probe(self) -> None:
@@ -193,7 +195,7 @@ class TraceTests(EstimatorTests):
         if probe is None:
             expect(made.exact(), "probe() is None, but exact() is False")
             unfit(f"{made.label} has no probes: it is exact")
-        expect(probe.dim() == 3 and probe.shape[1:] == (64, 4), f"probes are (K, B, d), not {tuple(probe.shape)}")
+        expect(probe.dim() == 3 and probe.shape[1:] == (64, 4), f"probes must be (K, B, d), not {tuple(probe.shape)}")
         alike = bool((probe == probe[:, :1]).all())
         expect(not alike, "all rows share one probe: the error of a batch does not average out")
         with no_global_draws(made.label):

@@ -133,8 +133,8 @@ class MetricTests(ComponentTests):
             expect(one.stderr_reason, "it gives no standard error, and stderr_reason is empty: give the reason")
         else:
             expect(math.isfinite(one.stderr) and one.stderr >= 0, f"its standard error is {one.stderr}")
-        expect(type(one.n) is int and one.n >= 0, f"n is the number of things measured, not {one.n!r}")
-        expect(isinstance(one.unit, str), f"unit is text, not {one.unit!r}")
+        expect(type(one.n) is int and one.n >= 0, f"n must be the number of things measured, not {one.n!r}")
+        expect(isinstance(one.unit, str), f"unit must be text, not {one.unit!r}")
         try:
             json.dumps(as_json(one), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -153,7 +153,7 @@ class MetricTests(ComponentTests):
             gradient, error = made.log_prob_gradient(evaluation, x)
         except RunFailed:
             return
-        expect(gradient.shape == x.shape and error.shape == (len(x),), "log_prob_gradient gives (B, d) and (B,)")
+        expect(gradient.shape == x.shape and error.shape == (len(x),), "log_prob_gradient must give (B, d) and (B,)")
         off = apart(gradient, slope(lambda y: made.log_prob(evaluation, y)[0].detach(), x, 1e-2))
         expect(
             off < 1e-2, f"log_prob_gradient differs from the slope of log_prob by {off:.1e}, relative to 1 + |slope|"

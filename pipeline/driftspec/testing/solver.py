@@ -102,7 +102,7 @@ class SolverTests(ComponentTests):
         finer = solver.finer()
         if self.fixed() or finer is None:
             unfit(f"{solver.label} takes a fixed number of steps, or has no finer(): its order is checked instead")
-        expect(type(finer) is type(solver), f"finer() is {finer.label}, not the same solver")
+        expect(type(finer) is type(solver), f"finer() must be the same solver, not {finer.label}")
         for t0, t1 in ((T0, T1), (T1, T0)):
             coarse, fine = self.error(solver, None, t0, t1), self.error(finer, None, t0, t1)
             for what, first, second in zip(("state", "integrals"), coarse, fine):
@@ -117,7 +117,7 @@ class SolverTests(ComponentTests):
         zero = path.integrals.shape == (7, 2) and not bool(path.integrals.any())
         expect(zero, "in a solve from t to the same t the integrals are not 0")
         shape = tuple(self.solve(solver, problem.f, x, T0, T1).integrals.shape)
-        expect(shape == (7, 0), f"without rates integrals are (B, 0), not {shape}")
+        expect(shape == (7, 0), f"without rates, integrals must be (B, 0), not {shape}")
 
     def test_float32_is_kept(self) -> None:
         solver, x, problem = self.made(), points(), Logistic()
