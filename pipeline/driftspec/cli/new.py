@@ -64,7 +64,10 @@ class Names:
 def main(words: list[str]) -> int:
     parser = options.parser("plugins new", "Write a complete package for a component of your own.")
     parser.add_argument("directory", metavar="DIR", help="a new or empty directory; the package gets its name")
-    parser.add_argument("--kind", metavar="KIND", help=f"one of {', '.join(USAGE)}; without it a terminal asks")
+    parser.add_argument(
+        "--kind", metavar="KIND",
+        help=f"one of {', '.join(USAGE)}; without it you are asked on a terminal, and a script gets a {DEFAULT}",
+    )  # fmt: skip
     options.shaping(parser)
     args = parser.parse_args(words)
     asked = args.kind is None and args.format == "text" and sys.stdin.isatty() and sys.stderr.isatty()

@@ -42,7 +42,9 @@ def main(words: list[str]) -> int:
 
 def parallel(made: options.Parser) -> None:
     """Add --jobs."""
-    made.add_argument("--jobs", type=_jobs, metavar="N", help="the number of runs at once, each a process; default 1")
+    made.add_argument(
+        "--jobs", type=_jobs, metavar="N", help="runs at once, each a process; by default 1, or as before"
+    )
 
 
 def _jobs(text: str) -> int:

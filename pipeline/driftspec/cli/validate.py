@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("validate", "Check specs without running them: 0 if all are valid, 3 if one is not.")
+    parser = options.parser(
+        "validate", "Check specs without running them; the exit code is 0 if all are valid, 3 if one is not."
+    )
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="YAML files")
     options.changing(parser)
     options.strict(parser)
