@@ -1,10 +1,10 @@
-"""The same runs from Python: `driftspec.run(...)` makes one, `driftspec.load(...)` opens one.
+"""The Python interface: `driftspec.run(...)` carries out a run, `driftspec.load(...)` opens an existing one.
 
     run = driftspec.run("specs/cnf_moons.yaml", overrides={"train.steps": 200})
     run.metrics["nll"], run.sample(100), run.log_prob(x)
 
-A spec, a script and the command give the same bytes. Arrays in and out are in the data's own units, and an answer comes
-as what was asked with: numpy for numpy, torch for torch.
+A run from Python gives the same bytes as the command with the same spec. Arrays in and out are in data units. For
+numpy arrays the results are numpy arrays, for torch tensors they are torch tensors.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     plugins: Sequence[Plugin] = (),
 ) -> Run:
-    """Train, evaluate and sample a spec: a file's path, or the spec itself as a mapping.
+    """Train, evaluate and sample a spec, given as the path of a file or as a mapping; return the run.
 
-    `overrides` are values by dotted key, as `--set` takes them. Raises SpecError, PluginError, RunFailed, UsageError.
+    `overrides` are values by dotted key, as for `--set`. Raises SpecError, PluginError, RunFailed or UsageError.
     """
     registry, changes = arguments.registry_with(plugins), spec.Changes(options=arguments.options(overrides))
     if isinstance(given, Mapping):
@@ -58,15 +58,15 @@ def run(
 
 
 def load(path: str | Path, plugins: Sequence[Plugin] = ()) -> Run:
-    """A run directory, opened. `plugins` are those it was made with, unless they are installed.
+    """Open a run directory and return the run. Give the `plugins` that it was made with, unless they are installed.
 
-    Of a folder of runs, such as runs/NAME, the newest run that does not measure another one: `path` of the answer.
+    For a folder of runs, such as runs/NAME, open the newest run that does not measure or sample another run.
     """
     return Run(runs.opened(meant(arguments.path("path", path)), arguments.registry_with(plugins)))
 
 
 class Run:
-    """A trained model with its spec, its metrics and its directory. B points, d dimensions, data units throughout."""
+    """A trained model with its spec, its metrics and its directory. Points are (B, d) in data units."""
 
     def __init__(self, opened: RunUnderWay):
         self._run = opened
@@ -80,26 +80,29 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: {name: {"value", "stderr", "unit", "n", "details"}}; empty where nothing was measured."""
+        """The content of metrics.json: {name: {"value", "stderr", "unit", "n", "details"}}; {} if there is none."""
         there = (self.path / "metrics.json").exists()
         return self._run.directory.read_json("metrics.json") if there else {}
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """How far the run can be trusted, aspect by aspect, and why: run.json's verdicts."""
+        """The verdicts in run.json: how far each aspect of the run can be trusted, and why."""
         return [one.verdict for one in self._run.verdicts]
 
     @cached_property
     def _experiment(self) -> Experiment:
-        files = Files(self._run.loaded.root, allow_outside=True)  # the run was allowed its file where it was made
+        """The experiment of the checkpoint that was evaluated."""
+        files = Files(self._run.loaded.root, allow_outside=True)  # the file was allowed when the run was made
         return build(self.spec, files, fitted=self._saved)
 
     @cached_property
     def _saved(self) -> CheckpointRecord:
+        """The checkpoint that was evaluated."""
         return evaluated_checkpoint(self._run)
 
     @cached_property
     def _model(self) -> Model:
+        """The trained model."""
         return fitted(self._experiment, self._saved)
 
     @property
@@ -108,7 +111,10 @@ class Run:
         return self._model.module
 
     def sample(self, n: int, seed: int | None = None) -> NDArray[np.float32]:
-        """(n, d) float32, chain by chain. Sample i is a function of (seed, i), the seed by default the run's own."""
+        """Return n draws (n, d) in float32, one chain after the other.
+
+        Draw i depends only on the seed and on i. The default seed is that of the run.
+        """
         import numpy as np
 
         n, streams = arguments.whole("n", n), self._experiment.streams
@@ -120,24 +126,25 @@ class Run:
         return self._experiment.transform.to_data(drawn.flat().cpu()).numpy().astype(np.float32)
 
     def log_prob(self, x: Array, error: bool = False) -> Any:
-        """log p(x) (B,) in nats, float64, as the run's evaluation finds it; of an energy model -E - log Z.
+        """Return log p(x) (B,) in nats, float64, computed as in the run's evaluation; -E - log Z for an energy model.
 
-        With `error` also each point's numerical error (B,): the difference to the next finer solve and the rounding, or
-        the error of log Z. A point that is no number, or whose solve blows up, is NaN with the error inf. Of a torch
-        tensor that requires grad log p may be differentiated, once. Raises RunFailed for a model without a log p.
+        With `error`, return also the numerical error (B,) of each point: the difference from the next finer solve plus
+        rounding, or the error of log Z. If a point is NaN, or its solve diverges, log p is NaN and the error is inf. If
+        x is a torch tensor that requires grad, log p can be differentiated once. RunFailed for a model without log p.
         """
         self._offering("log_prob", "energy")
         value, off = self._number(x, self._log_p, self._log_p_gradient)
         return (value, off) if error else value
 
     def score(self, x: Array, t: float | None = None, error: bool = False) -> Any:
-        """∇ log p(x) (B, d), at the data's end of time unless a model that knows every t is asked for one.
+        """Return ∇ log p(x) (B, d) at the data time, or ∇ log p_t(x) at t for a model that knows the score at every t.
 
-        With `error` also a bound (B,) of each point's numerical error in a component: 0 where the score takes no solve.
+        With `error`, return also a bound (B,) on the numerical error of a component of each point's score. The bound is
+        0 if the score needs no solve.
         """
         t_prior, t_data = self.spec.dynamics.times()
         if t is not None and (t_prior == t_data or "score" not in self._model.own):
-            raise RunFailed(f"{self.spec.dynamics.label} knows the score at t_data alone: leave t out")
+            raise RunFailed(f"{self.spec.dynamics.label} knows the score only at t_data: leave t out")
         self._offering("score")
 
         def own(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,10 +154,10 @@ class Run:
         return self._vector("score", x, own if known else self._log_p_gradient, error)
 
     def energy(self, x: Array) -> Any:
-        """E(x) (B,) float64, for a model that has one: exp(-E) is its density up to Z, whatever the units.
+        """Return the energy E(x) (B,) in float64, for a model that has one: p(x) = exp(-E(x)) / Z in data units.
 
-        Of data in other units than the model's it holds the change of units, E(x) = E(u) - log |det du/dx|. Of a torch
-        tensor that requires grad it may be differentiated, once.
+        It includes the change of units, E(x) = E(u) - log |det du/dx| for model units u. If x is a torch tensor that
+        requires grad, E can be differentiated once.
         """
         self._offering("energy")
 
@@ -165,7 +172,7 @@ class Run:
         return self._number(x, value, gradient)[0]
 
     def velocity(self, t: float, x: Array) -> Any:
-        """dx/dt (B, d) at time t, of the ODE between the prior and the data."""
+        """Return the velocity dx/dt (B, d) at time t of the ODE between the prior and the data."""
         import torch
 
         self._offering("velocity")
@@ -179,9 +186,10 @@ class Run:
         return self._vector("velocity", x, answer, error=False)
 
     def encode(self, x: Array, error: bool = False) -> Any:
-        """The latent points z (B, d), model units, that the ODE carries to the data x.
+        """Return the latent points z (B, d), in model units, that the ODE transports to the data x (B, d).
 
-        With `error` also the numerical error (B,) of each: the difference to the next finer solve, and the rounding.
+        With `error`, return also the numerical error (B,) of each: the difference from the next finer solve plus
+        rounding.
         """
         from driftspec.numerics import transport
 
@@ -195,10 +203,10 @@ class Run:
         return self._vector("encode", x, answer, error)
 
     def decode(self, z: Array, error: bool = False) -> Any:
-        """The data x (B, d) that the ODE carries the latent points z to.
+        """Return the data x (B, d) to which the ODE transports the latent points z (B, d), in model units.
 
-        With `error` also a bound (B,) of each one's numerical error, by the difference to the next finer solve and the
-        rounding.
+        With `error`, return also a bound (B,) on the numerical error of each: the difference from the next finer solve
+        plus rounding.
         """
         from driftspec.numerics import transport
 
@@ -214,7 +222,7 @@ class Run:
         return self._vector("decode", z, answer, error, named=False)
 
     def _number(self, x: Array, value: Answer, gradient: Answer) -> tuple[Any, Any]:
-        """A number a point (B,) and its error (B,), with a graph that leads to x where x asks for one."""
+        """Return a number per point (B,) and its error (B,); the number has a graph if x requires grad."""
         from driftspec.accuracy import pointwise
 
         points, answer = self._points(x), arguments.like(x)
@@ -225,7 +233,7 @@ class Run:
         return answer(found), answer(error)
 
     def _vector(self, what: str, x: Array, answer: Answer, error: bool, named: bool = True) -> Any:
-        """A vector a point (B, d), and with `error` each one's error (B,); RunFailed where a graph would be lost."""
+        """Return a vector per point (B, d), and with `error` its error (B,). RunFailed if x requires grad."""
         from driftspec.accuracy import pointwise
 
         if arguments.asking_for_gradient(x) is not None:
@@ -235,21 +243,21 @@ class Run:
         return (like(value), like(off)) if error else like(value)
 
     def _log_p(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """log p (B,) of points (B, d), data units, and each one's error."""
+        """Return log p (B,) of points (B, d) in data units, and its error (B,)."""
         if "log_prob" in self._model.own:
             return self._log_density(points)
         measure = self._scorer()
         return measure.log_prob(self._evaluation(measure), points)
 
     def _log_p_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Its gradient (B, d), and a bound (B,) of the errors of components."""
+        """Return ∇ log p (B, d) of points (B, d), and a bound (B,) on the errors of its components."""
         if "log_prob" in self._model.own:
             return self._own_score(points, self._model.t_data)
         measure = self._scorer()
         return measure.log_prob_gradient(self._evaluation(measure), points)
 
     def _log_density(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The dynamics' own log p (B,), up to a constant of an energy, in the data's units."""
+        """Return the dynamics' own log p (B,) of points (B, d) in data units, up to a constant for an energy."""
         import torch
 
         with torch.no_grad():
@@ -257,7 +265,7 @@ class Run:
         return value + self._experiment.transform.log_det(), torch.zeros_like(value)
 
     def _own_score(self, points: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """The score (B, d) at t that takes no solve."""
+        """Return the dynamics' own score (B, d) of points (B, d) at time t, which needs no solve, and its error 0."""
         import torch
 
         rows = self._experiment.rows(points)
@@ -266,36 +274,38 @@ class Run:
         return self._experiment.transform.gradient_to_data(slope, slope.new_zeros(len(slope)))
 
     def _evaluation(self, measure: Metric) -> Evaluation:
-        """What the metric sees when it is measured, with its own random streams."""
+        """Return what the metric reads when it is measured, with its own random streams."""
         from driftspec.experiment.evaluate import evaluation_of
 
         streams = self._experiment.streams.under("evaluate").under(measure.key())
         return evaluation_of(self._experiment, self._model, streams, _no_draws)
 
     def _points(self, x: Array, named: bool = True) -> Tensor:
-        """(B, d) float64, columns with names in the run's order; RunFailed for another shape, or no numbers."""
+        """Return x as points (B, d) in float64, with named columns in the run's order. RunFailed for a wrong shape."""
         columns = self._run.record.columns if named else None
         return arguments.points(arguments.in_order(x, columns), self._experiment.model.dim)
 
     def _offering(self, *what: str) -> None:
+        """Raise RunFailed if the dynamics offers none of these capabilities."""
         offered = capabilities(self.spec.dynamics)
         if offered.isdisjoint(what):
             text = f"{self.spec.dynamics.label} offers no {' or '.join(what)}: it offers {', '.join(sorted(offered))}"
             raise RunFailed(text)
 
     def _sampler(self) -> Sampler:
+        """Return the sampler of the spec. RunFailed if there is none."""
         if self.spec.sampler is None:
             raise RunFailed("the spec has no sampler")
         return self.spec.sampler
 
     def _scorer(self) -> Metric:
-        """The metric that answers for log p: one of the spec's, or of those that its dynamics names."""
+        """Return the metric that computes log p: the first of the spec's, or of those that its dynamics names."""
         if not self.spec.scorers:
             raise RunFailed(f"neither the spec nor {self.spec.dynamics.label} names a metric that scores data")
         return self.spec.scorers[0]
 
     def _solver(self) -> Solver:
-        """What carries points along the ODE: the sampler's own solver, else the spec's, else that of scoring."""
+        """Return the solver of the ODE: the sampler's own, or the spec's, or that of a metric that computes log p."""
         sampler, scoring = self.spec.sampler, [pair[1] for m in self.spec.scorers if (pair := m.solves_with())]
         own = [] if sampler is None else [one for one in sampler.nested().values() if isinstance(one, Solver)]
         others = [one for one in self.spec.components().values() if isinstance(one, Solver)]
@@ -306,7 +316,8 @@ class Run:
 
 
 def _no_draws() -> Draws:
-    raise RunFailed("a point's log p reads none of the run's draws")
+    """Raise RunFailed: no draws are made to compute log p."""
+    raise RunFailed("log p of a point does not depend on the draws of the run")
 
 
 __all__ = ["Plugin", "Run", "load", "run"]

@@ -1,4 +1,4 @@
-"""What Python calls are given, checked: plugins, specs and overrides, whole numbers, points."""
+"""Check the arguments of calls from Python: plugins, specs, overrides, paths, whole numbers, points."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     Array = NDArray[np.floating[Any]] | Tensor
 
 Plugin = str | Path | type[Component]
-"""A one-file plugin by its path, or a component's class: a notebook's own network comes in as one."""
+"""A one-file plugin, given by its path, or a component class, such as a network defined in a notebook."""
 
 
 def registry_with(plugins: Iterable[Plugin]) -> Registry:
-    """The registry of this environment with the plugins of a call. PluginError P204 lists each that is none."""
+    """Return the registry of installed plugins with those of a call added. PluginError lists each that is wrong."""
     if isinstance(plugins, (str, Path, type, Mapping)) or not isinstance(plugins, Iterable):
         text = f"'plugins' is {_what(plugins)}: it takes a list of component classes and of .py files"
         raise PluginError(Problem("P204", text))
@@ -45,7 +45,7 @@ def registry_with(plugins: Iterable[Plugin]) -> Registry:
 
 
 def _take_in(registry: Registry, name: str, plugin: object) -> None:
-    """Add one plugin. PluginError with its name in the call."""
+    """Add one plugin to the registry. PluginError names its place in the call, such as plugins[0]."""
     if isinstance(plugin, (str, Path)):
         try:
             registry.add_file(plugin, name)
@@ -58,7 +58,7 @@ def _take_in(registry: Registry, name: str, plugin: object) -> None:
 
 
 def _what(given: object) -> str:
-    """What was given, in a few words."""
+    """Return a few words that describe a wrong argument."""
     if isinstance(given, type):
         return f"the class {given.__qualname__}"
     if hasattr(given, "dtype"):
@@ -69,17 +69,17 @@ def _what(given: object) -> str:
 
 
 def _remedy(given: object) -> str:
-    """What to pass in its place."""
+    """Return what to pass instead of a wrong plugin."""
     if isinstance(given, Component):
         return f"pass its class, {type(given).__qualname__}"
     if isinstance(given, type) and issubclass(given, Component):
-        return "it has no 'type', so that no spec can name it: give it one, and the kind it is of as a base class"
+        return "it has no 'type', so no spec can name it: give it a 'type', and the base class of its kind"
     bases = ", ".join(kind.__name__ for kind in KINDS.values())
     return f"a plugin is a .py file, or a class derived from one of driftspec.components: {bases}"
 
 
 def options(overrides: Mapping[str, Any] | None) -> tuple[tuple[str, str, Any], ...]:
-    """Overrides as changes of a spec: (name, dotted key, value). SpecError S112 lists each that is no plain value."""
+    """Return overrides as changes of a spec: (name, dotted key, value). SpecError S112 for a value that YAML lacks."""
     if not isinstance(overrides, Mapping | None):
         raise UsageError(f"'overrides' is {_what(overrides)}: it takes a mapping of dotted keys to values")
     return tuple(
@@ -88,7 +88,7 @@ def options(overrides: Mapping[str, Any] | None) -> tuple[tuple[str, str, Any], 
 
 
 def plain(tree: Any, name: str) -> Any:
-    """A spec's data as YAML has them, with numbers of other libraries as Python's. SpecError S112 for anything else."""
+    """Return spec data as plain Python values; numbers of other libraries are converted. SpecError S112 for others."""
     if isinstance(tree, Mapping):
         return {key: plain(value, f"{name}.{key}") for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -102,14 +102,14 @@ def plain(tree: Any, name: str) -> Any:
 
 
 def path(name: str, value: object) -> Path:
-    """A path. UsageError for what is none."""
+    """Return the value as a Path. UsageError if it is no path."""
     if isinstance(value, (str, Path)):
         return Path(value)
     raise UsageError(f"'{name}' is {_what(value)}: it takes a path")
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number from 0 on that fits a seed. UsageError for anything else."""
+    """Return the value as a whole number from 0 to 2^63 - 1. UsageError for anything else."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -120,16 +120,16 @@ def whole(name: str, value: Any) -> int:
 
 
 def in_order(x: Any, columns: Sequence[str] | None) -> Any:
-    """The columns asked for, in this order, of a table that names its columns; all of them without `columns`.
+    """Return these columns, in this order, of a table with named columns; all columns if `columns` is None.
 
-    Other arrays are returned as they are.
+    An array without column names is returned as it is.
     """
     import numpy as np
 
     names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
     if names is None:
         return x
-    if columns is None or not all(isinstance(name, str) for name in names):  # numbered, as of a frame made of an array
+    if columns is None or not all(isinstance(name, str) for name in names):  # a data frame may number its columns
         return np.asarray(x)
     if missing := [name for name in columns if name not in names]:
         there = ", ".join(map(str, names))
@@ -138,7 +138,7 @@ def in_order(x: Any, columns: Sequence[str] | None) -> Any:
 
 
 def points(x: Array, d: int) -> Tensor:
-    """Points (B, d) float64 on the CPU, without a graph. RunFailed for another shape, or no real numbers."""
+    """Return x as points (B, d) in float64 on the CPU, without a graph. RunFailed for a wrong shape or dtype."""
     import torch
 
     try:
@@ -153,14 +153,14 @@ def points(x: Array, d: int) -> Tensor:
 
 
 def asking_for_gradient(x: Array) -> Tensor | None:
-    """x, if a graph that leads to it is expected behind what is computed from it; else None."""
+    """Return x (B, d) if it is a tensor that requires grad, so that results need a graph to it; otherwise None."""
     import torch
 
     return x if isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled() else None
 
 
 def like(x: Array) -> Callable[[Tensor], Any]:
-    """Answers come as what was asked with."""
+    """Return the function that converts results to the type of x (B, d): numpy, or torch on the device of x."""
     import torch
 
     return (lambda value: value.to(x.device)) if isinstance(x, torch.Tensor) else (lambda value: value.numpy())

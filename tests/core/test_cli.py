@@ -143,7 +143,7 @@ def test_validate_is_quick_and_imports_no_torch(write: Write) -> None:
         (["plon"], "'plon' is neither a spec's file nor a verb (did you mean 'plan' or 'plow.yaml'?); verbs: "),
         (["zzz"], "'zzz' is neither a spec's file nor a verb; verbs: "),
         (["a.yaml", "--sed", "3"], "unrecognized arguments: --sed 3"),
-        (["a.yaml", "--seed", "-1"], "argument --seed: '-1' is not a whole number from 0 below 2^63"),
+        (["a.yaml", "--seed", "-1"], "argument --seed: '-1' is not a whole number from 0 to 2^63 - 1"),
         (["a.yaml", "--seed", "9223372036854775808"], "argument --seed: '9223372036854775808' is not a whole number"),
         (["a.yaml", "--seed", "x"], "argument --seed: 'x' is not a whole number"),
         (["a.yaml", "--stage", "tran"], "argument --stage: unknown stage 'tran' (did you mean 'train'?)"),

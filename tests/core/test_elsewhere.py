@@ -142,7 +142,7 @@ def test_a_missing_key_is_meant_before_an_optional_one_and_is_never_hidden(keys:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("train a.yaml", "'train' is neither a spec's file nor a verb: a spec is trained, measured and sampled by"),
+        ("train a.yaml", "'train' is neither a spec's file nor a verb: run-spec SPEC trains, measures and samples a"),
         ("eval x", "(did you mean 'evaluate'?)"),
         ("lint a.yaml", "(did you mean 'validate'?)"),
         ("ls", "(did you mean 'runs'?)"),

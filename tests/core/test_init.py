@@ -99,9 +99,9 @@ def test_the_starter_names_every_alternative(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "--like", "cnf_mons"], "--like cnf_mons: no spec of that name is shipped (did you mean 'cnf_moons'?); "),
-        (["a", "--like", "../a"], "--like ../a: no spec of that name is shipped"),
-        (["a/b"], "'a/b' is a path: name the spec alone"),
+        (["a", "--like", "cnf_mons"], "--like cnf_mons: no shipped spec has that name (did you mean 'cnf_moons'?); "),
+        (["a", "--like", "../a"], "--like ../a: no shipped spec has that name"),
+        (["a/b"], "'a/b' is a path: give only a name"),
         ([".."], "'..' cannot name a spec"),
         ([".a"], "'.a' cannot name a spec: up to 100 letters, digits"),
         (["a b"], "'a b' cannot name a spec"),

@@ -100,10 +100,13 @@ def test_a_thin_layer_about_a_plane_is_a_warning(share: float) -> None:
     one = faults(torch.stack([A, B, thin], 1), "abc")
     assert [fault.near for fault in one] == ([True] if share < 1e-2 else [])
     if one:
-        assert one[0].text == f"column 'c' is a linear function of columns 'a', 'b', but for {share:g} of its deviation"
+        assert (
+            one[0].text
+            == f"column 'c' is a linear function of columns 'a', 'b', up to {share:g} of its standard deviation"
+        )
 
 
-ERROR = "the rows have no density, and a likelihood of them no upper bound; leave the column out (name the others in"
+ERROR = "the rows have no density, and their likelihood has no upper bound; leave the column out (name the others in"
 
 
 def test_a_run_that_needs_a_density_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +150,7 @@ def test_a_thin_layer_is_trained_on_with_a_warning(capsys: pytest.CaptureFixture
     write(torch.stack([A, B, A + B + 1e-3 * C], 1))
     assert main(["plan", "a.yaml"]) == 0
     text = (
-        "a.yaml:3:7: warning[X304] columns nearly dependent: column 'c' is a linear function of columns 'a', 'b', but"
+        "a.yaml:3:7: warning[X304] columns nearly dependent: column 'c' is a linear function of columns 'a', 'b', up to"
     )
     assert capsys.readouterr().err.startswith(text)
 
@@ -174,7 +177,7 @@ def test_whole_numbers_are_named_with_how_many_there_are() -> None:
     count, half = torch.arange(200) % 5, torch.arange(200) % 3 / 2
     (one,) = found(torch.stack([A, count.double()], 1))
     assert one.severity == "warning" and one.reason.startswith(
-        "column 'b' (5) has few different whole numbers in 200 rows: at each a density can rise without bound"
+        "column 'b' (5) has few different whole numbers in 200 rows: a density can rise without bound at each"
     )
     (one,) = found(torch.stack([A, count.double(), half.double()], 1))
     assert one.reason.startswith("columns 'b' (5), 'c' (3) have few different values in 200 rows")
@@ -203,7 +206,7 @@ def test_test_rows_that_are_training_rows_are_counted(repeated: int, expected: b
     verdicts = found(x, test=test)
     assert [one.outcome for one in verdicts] == ["memorised"] * expected
     if expected:
-        assert verdicts[0].reason.startswith(f"{repeated} of 200 test rows are training rows too")
+        assert verdicts[0].reason.startswith(f"{repeated} of 200 test rows are also training rows")
 
 
 def test_the_shipped_table_needs_no_word() -> None:

@@ -58,7 +58,7 @@ def test_a_package_is_complete(folder: Path, capsys: pytest.CaptureFixture[str])
     said, logged = capsys.readouterr()
     assert said.startswith("somewhere/tail-mass: metric 'tail_mass' in 9 files\nnext: cd somewhere/tail-mass && ")
     assert not logged
-    assert said.splitlines()[-1] == f"it is a metric, for no --kind was given; there are {', '.join(USAGE)}"
+    assert said.splitlines()[-1] == f"it is a metric, because no --kind was given; kinds: {', '.join(USAGE)}"
     assert main(["plugins", "new", "other", "--kind", "metric"]) == 0
     assert "--kind" not in capsys.readouterr().out
 

@@ -269,7 +269,7 @@ def test_an_observer_that_raises_is_told_no_more_and_the_run_goes_on(
     places = {"step": " at step 1", "checkpoint": " at step 3", "metric": " at metric 'nll'"}
     what = hook + places.get(hook.removeprefix("driftspec_"), "")
     assert note.troubles == [
-        f"warning[P207] plugin 'loud' (Loud_Dist 1.2): {what} failed: {cause}; the run goes on, and tells it no more"
+        f"warning[P207] plugin 'loud' (Loud_Dist 1.2): {what} failed: {cause}; the run continues without it"
     ]
     assert info(tmp_path)["status"] == "finished" and info(tmp_path)["failed_observers"] == [
         {"plugin": "loud", "distribution": "Loud_Dist", "version": "1.2", "hook": what, "error": cause}
@@ -384,7 +384,7 @@ def test_stdout_is_the_result_and_stderr_the_trouble(chatty: list[str], capsys: 
     assert err.splitlines() == [
         "step 1", "step 2", "step 3",
         "warning[P207] plugin 'chatty.py': driftspec_step at step 3 failed: ValueError: boom; "
-        "the run goes on, and tells it no more",
+        "the run continues without it",
     ]  # fmt: skip
     assert len(json.loads(Path("run/run.json").read_bytes())["plugins"]["chatty.py"]) == 64
 

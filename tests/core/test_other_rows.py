@@ -151,7 +151,7 @@ def test_rows_that_were_trained_on_are_counted_in_any_file(trained: Path) -> Non
         evaluate(Path(run), "--data", name, out=out)
         verdicts = json.loads(Path(out, "run.json").read_text())["verdicts"]
         reasons = [one["reason"] for one in verdicts if one["outcome"] == "memorised"]
-        expected = ["96 of 120 test rows are training rows too"] if name == "all.csv" else []
+        expected = ["96 of 120 test rows are also training rows"] if name == "all.csv" else []
         assert [reason.partition(",")[0] for reason in reasons] == expected
 
 

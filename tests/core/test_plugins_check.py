@@ -108,7 +108,7 @@ def test_without_pytest_it_says_how_to_get_it(
     [
         ("E   KeyError: 1\na.py:3: in f\nE   PluginError: it failed\n1 error in 3 s\n", "", "PluginError: it failed"),
         ("", "no module named pytest\n", "no module named pytest"),
-        ("", "", "it says nothing"),
+        ("", "", "it printed nothing"),
     ],
 )
 def test_where_pytest_cannot_check_the_last_error_is_told(out: str, err: str, reason: str) -> None:

@@ -502,7 +502,7 @@ def test_what_a_component_offers_and_needs_is_shown(capsys: pytest.CaptureFixtur
     assert {"drift", "score"} < {*told["offers"]} and told["needs"] == []
     assert main(["plugins", "show", "estimator/denoising"]) == 0
     assert (
-        "\noffers\n  nothing to others\nneeds\n  of the data: samples (to learn from)\n"
+        "\noffers\n  nothing\nneeds\n  of the data: samples (to learn from)\n"
         "  of the dynamics: a noise_kernel (for α(t) and σ(t))\n"
     ) in capsys.readouterr().out
 

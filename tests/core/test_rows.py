@@ -180,7 +180,7 @@ def test_a_default_batch_is_no_larger_than_the_training_rows(
     assert main(["plan", spec(text), "--format", "json"]) == 0
     values = {one["key"]: one for one in json.loads(capsys.readouterr().out)["values"]}
     assert values["train.batch_size"] == {
-        "key": "train.batch_size", "value": 80, "from": "default 256, less for the data",
+        "key": "train.batch_size", "value": 80, "from": "default 256, lowered to fit the data",
     }  # fmt: skip
     assert main(["s.yaml", "--out", "out", "--quiet"]) == 0
     assert yaml.safe_load(Path("out/resolved.yaml").read_text())["train"]["batch_size"] == 80

@@ -452,7 +452,7 @@ def test_a_failure_is_named_and_leaves_the_last_checkpoint(name: str, tmp_path: 
         assert directory.checkpoints() == list(range(max(1, last - 2), last))  # whole ones, up to the step before
         if last > 1:
             assert directory.load_checkpoint()[0] == last - 1
-    with pytest.raises(UsageError, match="not trained to its end yet"):
+    with pytest.raises(UsageError, match="has not finished training"):
         again(tmp_path / "run", with_plugin, Changes(), ["evaluate"])
 
 
@@ -586,7 +586,7 @@ def test_more_samples_begin_with_the_ones_there_were(whole: RunUnderWay, tmp_pat
 )  # fmt: skip
 def test_what_was_trained_cannot_be_set(key: str, whole: RunUnderWay, tmp_path: Path, registry: Registry) -> None:
     sets, unsets = ([key], []) if "=" in key else ([], [key])
-    with pytest.raises(UsageError, match="trained"):
+    with pytest.raises(UsageError, match="belongs to training"):
         again(whole.path, registry, Changes(sets, unsets), ["sample"], out=tmp_path / "child")
     assert not (tmp_path / "child").exists()
 

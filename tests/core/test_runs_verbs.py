@@ -284,7 +284,7 @@ def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Tol
         (["diff", "a"], "runs diff takes two runs, A and B, not 1"),
         (["diff", "a", "b", "c"], "runs diff takes two runs, A and B, not 3"),
         (["list", "a", "b"], "runs list takes at most one NAME, not 2"),
-        (["show", "runs/tiny/a", "--root", "x"], "--root is for runs list"),
+        (["show", "runs/tiny/a", "--root", "x"], "--root is only for runs list"),
         (["list", "--root", "rns"], "--root rns: no such folder"),
         (["list", "tiyn"], "no run of 'tiyn' below 'runs' (did you mean 'tiny'?); there are: tiny, other"),
         (["show", "runs"], "'runs' is not a run: it has no run.json"),

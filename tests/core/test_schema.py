@@ -484,19 +484,19 @@ def test_a_file_is_written_and_checked(
     Path("s.json").write_text(json.dumps(changed))
     capsys.readouterr()
     assert main(["schema", "--check", "s.json"]) == 1
-    assert capsys.readouterr() == ("", "error: 's.json' is not the schema of what is installed here, it differs at "
+    assert capsys.readouterr() == ("", "error: 's.json' is not the schema of the installed plugins: it differs at "
         "/definitions/data.moons/properties/noise/default, /definitions/spec:Sample (new); "
-        "write it anew: run-spec schema -o s.json\n")  # fmt: skip
+        "write it again: run-spec schema -o s.json\n")  # fmt: skip
     assert list(map(str, Path().iterdir())) == ["s.json"]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--check", "no.json"], 1, "error: 'no.json' cannot be read: no such file or directory; write it anew"),
-        (["--check", "bad.json"], 1, "error: 'bad.json' is no JSON"),
-        (["-o", "no/s.json"], 2, "error: -o 'no/s.json': a file in an existing folder"),
-        (["-o", "."], 2, "error: -o '.': a file in an existing folder"),
+        (["--check", "no.json"], 1, "error: 'no.json' cannot be read: no such file or directory; write it again"),
+        (["--check", "bad.json"], 1, "error: 'bad.json' is not JSON"),
+        (["-o", "no/s.json"], 2, "error: -o 'no/s.json': give a file in an existing folder"),
+        (["-o", "."], 2, "error: -o '.': give a file in an existing folder"),
         (["-o", "s.json", "--check", "s.json"], 2, "error: argument --check: not allowed with argument -o"),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_sweep_is_not_a_run_and_a_run_is_no_sweep(write: Write, capsys: pytest
         (["sweep", "a.yaml", "--set", "train.steps=0"], 3, "--set[1]: error[S113] 'steps' in train is 0"),
         (["sweep", "b.yaml"], 3, "b.yaml: error[Y001] cannot be read: no such file (did you mean 'a.yaml'?)"),
         (["resume", "nowhere"], 2, "error: 'nowhere' is not a run: there is no such directory"),
-        (["resume", "nowhere", "--jobs", "2"], 2, "error: 'nowhere' is no sweep: --jobs has no use"),
+        (["resume", "nowhere", "--jobs", "2"], 2, "error: 'nowhere' is not a sweep: --jobs is only for sweeps"),
     ],
 )
 def test_a_wrong_command_writes_nothing(

@@ -117,9 +117,9 @@ def test_a_plain_component_passes_everything() -> None:
     [
         (Silent, "it_says_what_it_is_and_what_each_key_means", "mute"),
         (Undocumented, "it_says_what_it_is_and_what_each_key_means", "docstring"),
-        (Lenient, "an_unknown_key_is_refused", "taken without a word"),
-        (Clamps, "values_out_of_bounds_are_refused_at_their_key", "size: 0 is taken without a word"),
-        (Loose, "values_out_of_bounds_are_refused_at_their_key", "way: 'no such value' is taken"),
+        (Lenient, "an_unknown_key_is_refused", "is accepted"),
+        (Clamps, "values_out_of_bounds_are_refused_at_their_key", "size: 0 is accepted"),
+        (Loose, "values_out_of_bounds_are_refused_at_their_key", "way: 'no such value' is accepted"),
         (Forgets, "it_goes_to_spec_form_and_back", "differs"),
         (OffersList, "what_it_offers_and_needs_is_plain", "frozenset"),
     ],
@@ -137,7 +137,7 @@ def test_a_value_that_the_author_calls_bad_must_be_refused() -> None:
     check = "values_out_of_bounds_are_refused_at_their_key"
     assert outcome(tests, check) == "passed"
     type(tests).bad = {"several": [1, -2]}
-    assert "several: [1, -2] is taken without a word" in outcome(tests, check)
+    assert "several: [1, -2] is accepted" in outcome(tests, check)
 
 
 FILE = """
@@ -172,7 +172,7 @@ def driftspec_components():
     ("heavy", "seconds", "said"),
     [
         ("math", 0, "passed"),
-        ("math", 0.05, "allowed are 20"),
+        ("math", 0.05, "more than 20 ms"),
         ("numpy", 0, "imports numpy"),
         ("torch", 0, "imports torch"),
     ],

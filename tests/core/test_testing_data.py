@@ -198,7 +198,9 @@ def test_what_data_get_wrong(found: type[Component], check: str) -> None:
 def test_what_data_do_not_offer_is_skipped_with_its_name() -> None:
     tests = checks_for("data", "spiral_trajectories")()
     said = {outcome(tests, check) for check in checks(tests) if "log_prob" in check or "moments" in check}
-    assert said == {"skipped: data 'spiral_trajectories' is no Distribution: it has rows, and no law that is known"}
+    assert said == {
+        "skipped: data 'spiral_trajectories' is no Distribution: it has rows, but their density is not known"
+    }
     target = checks_for("data", "eight_schools")()
     assert "offers no samples" in outcome(target, "one_row_can_be_drawn")
     assert "holds up to a constant" in outcome(target, "log_prob_integrates_to_one")

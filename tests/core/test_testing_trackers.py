@@ -86,7 +86,7 @@ def only_new(self: Told, run: RunInfo) -> None:
     [
         (tracker("abroad", {"step": abroad}), "it_writes_in_its_own_folder", "failed: it writes"),
         (tracker("lucky", {"step": lucky}), WHOLE, "failed: tracker 'lucky' draws from the global generator of torch"),
-        (tracker("changes", {"metric": changes}), WHOLE, "failed: it changes the results that it is told"),
+        (tracker("changes", {"metric": changes}), WHOLE, "failed: it changes the results that it gets"),
     ],
     ids=lambda one: getattr(one, "type", None),
 )

@@ -75,7 +75,7 @@ def test_no_metric_has_the_word_none_for_its_unit() -> None:
         ("evaluated", {"weights": "last", "step": 40, "best": True},
          "the last weights at step 40, the best of the checks"),
         ("evaluated", {"weights": "last", "step": 0, "best": False},
-         "those the network began with: nothing was trained"),
+         "the initial weights: nothing was trained"),
         ("seconds", {"train": 1.712, "evaluate": 0.004}, "train 1.7, evaluate 0.0"),
         ("stages", ["train", "sample"], "train, sample"),
         ("plugins", {"driftspec": "0.1.0", "a.py": "0123456789abcdef"}, "driftspec 0.1.0, a.py 0123456789ab"),

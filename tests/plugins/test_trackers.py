@@ -359,7 +359,7 @@ def test_a_strangers_tracker_comes_through_the_same_door(tmp_path: Path, alone: 
     run = made("run", "trackers=[lines, {type: lines, fails: 4}, tensorboard]", registry=registry, observer=note)
     assert note.troubles == [
         "warning[P207] tracker 'lines' of plugin '" + str(tmp_path / "own.py") + "': step at step 4 failed: "
-        "RuntimeError: disk full; the run goes on, and tells it no more"
+        "RuntimeError: disk full; the run continues without it"
     ]
     folder = run.path / "trackers"
     assert (folder / "lines" / "lines").read_text().splitlines() == [f"{n} of 6" for n in range(1, 7)]

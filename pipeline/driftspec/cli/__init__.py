@@ -1,4 +1,4 @@
-"""`run-spec`: one file a verb, and the only code that prints. stdout carries the result, stderr all else."""
+"""`run-spec`: one file per verb. Only this package prints: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from driftspec.registry.elsewhere import WORDS, Words
 
 VERBS = {
     "validate": "check specs without running them",
-    "explain": "what a code such as S111 means, with an example",
-    "schema": "the JSON Schema of specs, for editors and checks",
-    "plan": "what would run, and where each value comes from",
+    "explain": "explain an error code such as S111, with an example",
+    "schema": "write the JSON Schema of specs, for editors and other checkers",
+    "plan": "show what would run, and where each value comes from",
     "init": "write a commented spec to start from",
     "sweep": "run every point of a spec's sweep",
-    "runs": "what runs there are, one of them, or what differs between two",
-    "plugins": "what is installed, and what a component takes",
-    "resume": "go on with an interrupted run",
-    "sample": "draw from a finished run in another way",
-    "evaluate": "measure a finished run in another way",
+    "runs": "list runs, show one, or compare two",
+    "plugins": "list what is installed, show or check components, start a package",
+    "resume": "continue an interrupted run",
+    "sample": "draw samples from a finished run, without training again",
+    "evaluate": "measure a finished run, without training again",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = any(word in ("-v", "--verbose") for word in words)
     try:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         report(error)
         code = error.exit_code
-    except BrokenPipeError:  # `run-spec ... | head` closed our stdout: nothing left to say
+    except BrokenPipeError:  # stdout was closed, as by `run-spec ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    """Run the verb, or a spec if the first word is no verb; return the exit code."""
     if words and words[0] in VERBS:
         verb: int = importlib.import_module(f"driftspec.cli.{words[0]}").main(words[1:])
         return verb
@@ -68,12 +69,12 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _is_path(word: str) -> bool:
-    """What is there, or is spelt like a file: then its absence is the file's problem, not the verb's."""
+    """Whether the word is a file, or looks like one: if it is missing, the message is about a file, not a verb."""
     return Path(word).exists() or word.endswith((".yaml", ".yml")) or os.sep in word
 
 
 def _neither(word: str) -> str:
-    """Neither a spec nor a verb: the nearest of both."""
+    """Return the message for a word that is neither a spec nor a verb, with the nearest of both."""
     specs = {path.stem: str(path) for folder in ("specs", ".") for path in sorted(Path(folder).glob("*.y*ml"))}
     entry = Words(WORDS).meant(word, (*VERBS, "train"))
     verbs = [entry] if entry in VERBS else difflib.get_close_matches(word.lower(), VERBS, n=1)
@@ -81,21 +82,21 @@ def _neither(word: str) -> str:
     near = " or ".join(f"'{name}'" for name in [*verbs, *files])
     hint = f" (did you mean {near}?)" if near else ""
     if word.lower() in ("train", "run") or entry == "train":
-        hint = ": a spec is trained, measured and sampled by run-spec SPEC"
+        hint = ": run-spec SPEC trains, measures and samples a spec"
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
 def report(error: DriftspecError | Interrupted) -> None:
-    """An error on stderr: each problem a line; on a terminal the source line and a caret follow."""
+    """Print an error to stderr: one line per problem."""
     if isinstance(error, (SpecError, PluginError)):
-        tell(error.problems)
+        print_problems(error.problems)
     else:
         kind = "" if isinstance(error, Interrupted) else "error: "
         print(f"{kind}{printable(str(error))}", file=sys.stderr)
 
 
-def tell(problems: Iterable[Problem]) -> None:
-    """Problems on stderr, a line each; on a terminal with the source line and a caret."""
+def print_problems(problems: Iterable[Problem]) -> None:
+    """Print problems to stderr, one per line; on a terminal also the line of the spec, with a caret."""
     for problem in problems:
         print(problem, file=sys.stderr)
         if sys.stderr.isatty():
@@ -103,7 +104,7 @@ def tell(problems: Iterable[Problem]) -> None:
 
 
 def caret(problem: Problem) -> str:
-    """The line a problem stands on, and a caret below its column; of a long line the part around it."""
+    """Return the line of the spec with the problem (a part of a long line), and a caret below the column."""
     if not problem.source or problem.place is None or not problem.place.line:
         return ""
     column = problem.place.column - 1
@@ -112,4 +113,4 @@ def caret(problem: Problem) -> str:
     return f"    {line}\n    {' ' * (column - start)}^\n"
 
 
-__all__ = ["VERBS", "caret", "main", "options", "report", "tell"]
+__all__ = ["VERBS", "caret", "main", "options", "print_problems", "report"]

@@ -1,4 +1,4 @@
-"""What a component's keys take, in words: `a whole number, at least 1`, `'scale' | 'none'`, `a solver`."""
+"""The values that a component's keys accept, in words: `a whole number, at least 1`, `'scale' | 'none'`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUNDS = {
 
 
 def keys(found: type[Component]) -> Iterator[dict[str, Any]]:
-    """Each key with its default, what it takes and what it means."""
+    """Yield each key with its default, the values it accepts, and its description."""
     for name, field in found.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
         yield {
@@ -31,17 +31,17 @@ def keys(found: type[Component]) -> Iterator[dict[str, Any]]:
 
 
 def _plain(default: object) -> object:
-    """What JSON has no word for: a mapping of keys as one, anything else as text."""
+    """Return a default that JSON cannot hold: a component as a mapping, anything else as text."""
     return default.model_dump(mode="json") if isinstance(default, BaseModel) else str(default)
 
 
 def takes(field: FieldInfo) -> str:
-    """What may stand in a key."""
+    """Return the values that a key accepts, in words."""
     return _with_bounds(field.annotation, field.metadata)
 
 
 def _with_bounds(annotation: Any, metadata: Any) -> str:
-    """Bounds hold for what is not null."""
+    """Return a type with its bounds, in words. The bounds do not apply to null."""
     inner = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     words = " or ".join(dict.fromkeys(_worded(one) for one in inner if one is not NoneType))
     text = ", ".join([words, *_bounds(metadata)])
@@ -49,6 +49,7 @@ def _with_bounds(annotation: Any, metadata: Any) -> str:
 
 
 def _worded(annotation: Any) -> str:
+    """Return a type in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _with_bounds(inner[0], inner[1:])
@@ -66,13 +67,14 @@ def _worded(annotation: Any) -> str:
 
 
 def _list(inner: tuple[Any, ...]) -> str:
+    """Return a list type in words, from the types of its items."""
     worded = list(dict.fromkeys(_worded(one) for one in inner if one is not ...))
     count = "" if len(inner) == 1 or ... in inner else f" of {len(inner)}"
     return f"a list{count}: {', '.join(worded)}" if worded else "a list"
 
 
 def _bounds(metadata: Any) -> Iterator[str]:
-    """Constraints: annotated-types' objects, and those that Field keeps inside an Annotated."""
+    """Yield the bounds in words: those of the metadata, and those of a Field inside it."""
     for one in metadata:
         if isinstance(one, FieldInfo):
             yield from _bounds(one.metadata)
@@ -82,10 +84,10 @@ def _bounds(metadata: Any) -> Iterator[str]:
 
 
 def place(found: type[Component]) -> str:
-    """path:line of a class, or what is known of it."""
+    """Return path:line of a class, or "" if its source is not known."""
     try:
         return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
-    except (OSError, TypeError):  # made in a notebook, or its text is not there
+    except (OSError, TypeError):  # the class was made in a notebook, or its source file is missing
         return ""
 
 

@@ -1,4 +1,4 @@
-"""`run-spec plugins check`: the conformance kit over what is installed, by pytest in a process of its own."""
+"""`run-spec plugins check`: run the conformance kit on installed components, with pytest in a separate process."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ QUIET = ("-q", "-p", "no:cacheprovider", "--tb=short", "-W", "ignore", "--no-hea
 
 @dataclass
 class Checked:
-    """What the kit says of one component, or why it was not asked."""
+    """The kit's results for one component, or why it was not checked."""
 
-    name: str  # kind/name, as a spec would write the name
+    name: str  # KIND/NAME, with the name as a spec would write it
     passed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unchecked: str | None = None
 
-    def told(self) -> dict[str, Any]:
-        """Its entry in --format json."""
+    def entry(self) -> dict[str, Any]:
+        """Return the entry in --format json."""
         if self.unchecked is not None:
             return {"checked": False, "reason": self.unchecked}
         return {"checked": True, "passed": self.passed, "failed": self.failed, "skipped": self.skipped}
@@ -44,9 +44,9 @@ class Checked:
 def check(
     registry: Registry, named: Sequence[str], files: Sequence[str], verbose: bool, only_builtin: bool = False
 ) -> list[Checked]:
-    """Every component, or those named, in order. UsageError where pytest is not there."""
+    """Check the named components, or all; return their results in order. UsageError if pytest is not installed."""
     if importlib.util.find_spec("pytest") is None:
-        raise UsageError("plugins check runs the conformance kit by pytest: pip install 'driftspec[test]'")
+        raise UsageError("plugins check runs the conformance kit with pytest: pip install 'driftspec[test]'")
     found = [_made(registry, one) for one in _chosen(registry, named)]
     asked = [one for one in found if one.unchecked is None]
     if asked:
@@ -55,19 +55,20 @@ def check(
 
 
 def _chosen(registry: Registry, named: Sequence[str]) -> list[str]:
-    """KIND/NAME of each; a name that several provide once a distribution."""
+    """Return KIND/NAME of each component to check. A name that several distributions provide comes once for each."""
     known = [f"{kind}/{name}" for kind, name in _spelt(registry)]
     for one in named:
         kind, _, name = one.partition("/")
         if kind not in KINDS or not name:
             raise UsageError(f"{shown(one)} is no KIND/NAME{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
         if registry.provider(kind, name) is None:
-            problem = registry.look_up(kind, name)[1] or Problem("S120", f"{shown(one)} cannot be told apart")
+            problem = registry.look_up(kind, name)[1] or Problem("S120", f"{shown(one)} is ambiguous")
             raise (UsageError(problem.message) if problem.code == "S120" else PluginError(problem))
     return list(dict.fromkeys(named)) or sorted(known)
 
 
 def _spelt(registry: Registry) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of every component, with the distribution in the name if several provide it."""
     for (kind, name), providers in registry.providers.items():
         if len(providers) == 1:
             yield kind, name
@@ -76,14 +77,14 @@ def _spelt(registry: Registry) -> Iterator[tuple[str, str]]:
 
 
 def _made(registry: Registry, one: str) -> Checked:
-    """A component that can be made, or why it cannot: then nothing is checked, and that is said."""
+    """Return a component without results; if it cannot be made, it is marked as not checked, with the reason."""
     kind, _, name = one.partition("/")
     found, problem = registry.look_up(kind, name)
     if found is None:
-        return Checked(one, failed={"it is found": problem.message if problem else "nobody provides it"})
+        return Checked(one, failed={"it is found": problem.message if problem else "no plugin provides it"})
     try:
         KINDS[kind].make({"type": name, **found.example}, registry)
-    except ValueError as error:  # pydantic's
+    except ValueError as error:  # also pydantic's ValidationError
         missing = [".".join(map(str, e["loc"])) for e in _errors(error) if e["type"] == "missing"]
         reasons = [str(e["msg"]).removeprefix("Value error, ") for e in _errors(error)]
         return Checked(one, unchecked=f"needs keys: {', '.join(missing)}" if missing else "; ".join(reasons))
@@ -91,11 +92,12 @@ def _made(registry: Registry, one: str) -> Checked:
 
 
 def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
+    """Return the errors of a ValidationError; none for another ValueError."""
     return error.errors() if isinstance(error, ValidationError) else ()
 
 
 def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool, only_builtin: bool) -> None:
-    """Fill in what pytest says of each: class Test0 is the first's, and so on."""
+    """Run pytest and add its results to each component: class Test0 is for the first one, Test1 for the second."""
     written = ["from driftspec.testing import checks_for", ""]
     for number, one in enumerate(asked):
         kind, _, name = one.name.partition("/")
@@ -114,34 +116,34 @@ def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool, only_bui
             print(done.stdout + done.stderr, end="", file=sys.stderr)
         if not report.exists() or done.returncode not in (0, 1):
             ended = f"nothing was checked, pytest ended with code {done.returncode}"
-            raise RunFailed(f"{ended}: {_reason(done.stdout, done.stderr)} (-v shows all that pytest says)")
+            raise RunFailed(f"{ended}: {_reason(done.stdout, done.stderr)} (-v shows the output of pytest)")
         _read(report, asked)
 
 
 def _reason(out: str, err: str) -> str:
-    """The last error that pytest reports, or its last line."""
+    """Return the last error that pytest reports, or its last line."""
     lines = [line.strip() for line in (err + out).splitlines() if line.strip()]
     errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
-    return (errors or lines or ["it says nothing"])[-1]
+    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def _read(report: Path, asked: Sequence[Checked]) -> None:
-    """Each case of the report to its component."""
+    """Add each test of the report to the results of its component."""
     for case in ElementTree.parse(report).iter("testcase"):
         one = asked[int(case.get("classname", "").rpartition(".Test")[2])]
         name = case.get("name", "").removeprefix("test_").replace("_", " ")
-        told = next(iter(case), None)
-        said = "" if told is None else (told.get("message") or told.text or "").strip()
-        if told is None or told.tag not in ("failure", "error", "skipped"):
+        outcome = next(iter(case), None)
+        reason = "" if outcome is None else (outcome.get("message") or outcome.text or "").strip()
+        if outcome is None or outcome.tag not in ("failure", "error", "skipped"):
             one.passed += 1
-        elif told.tag == "skipped":
-            one.skipped[name] = said
+        elif outcome.tag == "skipped":
+            one.skipped[name] = reason
         else:
-            one.failed[name] = said.removeprefix("Failed: ")
+            one.failed[name] = reason.removeprefix("Failed: ")
 
 
 def lines(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
-    """A line a component; below, what failed, and with `verbose` what was skipped."""
+    """Yield one line per component, then one per failed check, and with `verbose` one per skipped check."""
     width = max(len(one.name) for one in found)
     yield f"{'component':<{width}}  passed  failed  skipped"
     for one in found:
@@ -150,9 +152,9 @@ def lines(found: Sequence[Checked], verbose: bool) -> Iterator[str]:
         else:
             yield f"{one.name:<{width}}  {one.passed:>6}  {len(one.failed):>6}  {len(one.skipped):>7}"
     for one in found:
-        yield from (f"{one.name}: {check}: {said}" for check, said in one.failed.items())
+        yield from (f"{one.name}: {check}: {reason}" for check, reason in one.failed.items())
         if verbose:
-            yield from (f"{one.name}: {check}: skipped: {said}" for check, said in one.skipped.items())
+            yield from (f"{one.name}: {check}: skipped: {reason}" for check, reason in one.skipped.items())
 
 
 __all__ = ["Checked", "check", "lines"]

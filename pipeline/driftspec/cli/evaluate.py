@@ -1,4 +1,4 @@
-"""`run-spec evaluate RUN`: measure a finished run in another way, without training again."""
+"""`run-spec evaluate RUN`: measure a finished run with other metrics or data, without training again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from driftspec.cli import options
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("evaluate", "Measure a finished run; the answer goes to a new run directory.")
+    parser = options.parser(
+        "evaluate", "Measure a finished run without training again; the result is in a new run directory."
+    )
     parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
-    parser.add_argument("--data", metavar="FILE", help="measure on the rows of this file")
+    parser.add_argument("--data", metavar="FILE", help="measure all rows of this file instead of the test rows")
     options.changing(parser)
     options.running(parser)
     args = parser.parse_args(words)

@@ -1,4 +1,4 @@
-"""`run-spec explain [CODE]`: what a code means, by an example that is wrong and the right one; without CODE, all."""
+"""`run-spec explain [CODE]`: explain an error code by a wrong and a right example; without CODE, list all codes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from driftspec.errors import CODES, UsageError, nearest, shown
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser(
-        "explain", "What a code of an error means, and how to mend it. Without a code: all of them."
-    )
+    parser = options.parser("explain", "Explain an error code and how to fix the error; without CODE, list all codes.")
     parser.add_argument("code", nargs="?", metavar="CODE", help="e.g. S111")
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -27,6 +25,6 @@ def main(words: list[str]) -> int:
     from driftspec.spec.explanations import EXPLANATIONS
 
     found = EXPLANATIONS[code]
-    told = {"code": code, "title": CODES[code], "why": found.why, "wrong": found.wrong, "mended": found.mended}
-    print(json.dumps(told) if args.format == "json" else found.text(code))
+    data = {"code": code, "title": CODES[code], "why": found.why, "wrong": found.wrong, "mended": found.mended}
+    print(json.dumps(data) if args.format == "json" else found.text(code))
     return 0

@@ -1,4 +1,4 @@
-"""What other libraries warn of or log: one line each on stderr that begins with the library's name."""
+"""Print the warnings and log messages of other libraries to stderr, one line each, with the library's name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from driftspec.errors import printable
 
 @contextlib.contextmanager
 def reported(verbose: bool = False) -> Iterator[None]:
-    """A warning, and a log message that no handler takes, become lines such as "warning: numpy: divide by zero".
+    """Print warnings, and log messages that have no handler, as lines such as "warning: numpy: divide by zero".
 
-    With `verbose` the place in the library's code comes last.
+    With `verbose` the place in the library's code is added.
     """
 
     def show(
@@ -35,19 +35,20 @@ def reported(verbose: bool = False) -> Iterator[None]:
 
 
 class _Unhandled(logging.Handler):
-    """Takes the log messages of libraries that nobody has set up."""
+    """Prints log messages of libraries for which no handler is set up."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _print(record.name.partition(".")[0], record.getMessage(), "")
 
 
 def _print(library: str, text: str, place: str) -> None:
+    """Print a warning of a library as one line."""
     where = f" ({place})" if place else ""
     print(f"warning: {library}: {printable(' '.join(text.split()))}{where}", file=sys.stderr, flush=True)
 
 
 def _library(filename: str) -> str:
-    """The package that a file belongs to, or the file's own name."""
+    """Return the package of a file, or the file's own name if it is in no package."""
     folders = Path(filename).parts
     installed = [number for number, part in enumerate(folders) if part in ("site-packages", "dist-packages")]
     return Path(folders[installed[-1] + 1]).stem if installed else Path(filename).name

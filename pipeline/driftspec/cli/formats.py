@@ -1,4 +1,4 @@
-"""What `validate` found, as people and machines read it: text, JSON, SARIF 2.1.0, annotations of GitHub Actions."""
+"""The findings of `validate` as text, JSON, SARIF 2.1.0, or annotations of GitHub Actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schem
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one spec, warnings included."""
+    """The problems of one spec, with warnings."""
 
     spec: str
     problems: Sequence[Problem] = ()
@@ -27,7 +27,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """The verdict on every spec, and what is wrong with the plugins whatever the spec."""
+    """The verdict on every spec, and the problems of plugins, which belong to no spec."""
 
     general: Sequence[Problem] = ()
     verdicts: list[Verdict] = field(default_factory=list)
@@ -35,24 +35,25 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
+        """The highest exit code of all specs and of the plugins."""
         return max([self.general_code, *(verdict.exit_code for verdict in self.verdicts)])
 
     def each(self) -> Iterator[tuple[str | None, Problem]]:
-        """Every problem with the spec that has it; None for those of no spec."""
+        """Yield every problem with its spec; None for a problem of no spec."""
         yield from ((None, problem) for problem in self.general)
         for verdict in self.verdicts:
             yield from ((verdict.spec, problem) for problem in verdict.problems)
 
 
 def as_json(findings: Findings) -> str:
-    """One object: is everything valid, is each file, and every problem with its place."""
+    """Return one JSON object: whether everything is valid, whether each file is, and every problem with its place."""
     files = [{"file": printable(one.spec), "valid": one.exit_code == 0} for one in findings.verdicts]
     problems = [_entry(spec, problem) for spec, problem in findings.each()]
     return json.dumps({"valid": findings.exit_code == 0, "files": files, "problems": problems})
 
 
 def _entry(spec: str | None, problem: Problem) -> dict[str, Any]:
-    """Without a place in a file line and column are null; `file` is then the option that the value came from."""
+    """Return a problem as JSON. If its value came from an option, `file` is the option, line and column are null."""
     place = problem.place
     return {
         "spec": spec and printable(spec),
@@ -66,7 +67,7 @@ def _entry(spec: str | None, problem: Problem) -> dict[str, Any]:
 
 
 def as_sarif(findings: Findings) -> str:
-    """One run, a rule for every code, a result for every problem. Columns count code points, from 1."""
+    """Return SARIF with one run: a rule per code, a result per problem. Columns count code points, from 1."""
     from driftspec.spec.explanations import EXPLANATIONS
 
     codes = list(CODES)
@@ -84,7 +85,7 @@ def as_sarif(findings: Findings) -> str:
             "ruleId": problem.code,
             "ruleIndex": codes.index(problem.code),
             "level": problem.severity,
-            "message": {"text": _said(spec, problem)},
+            "message": {"text": _message(spec, problem)},
             "locations": _locations(spec, problem),
         }
         for spec, problem in _once(findings)
@@ -99,12 +100,12 @@ def as_sarif(findings: Findings) -> str:
 
 
 def as_github(findings: Findings) -> str:
-    """A workflow command a line: GitHub shows each beside the line it is about."""
+    """Return one workflow command per problem; GitHub shows each at its line of the file."""
     return "\n".join(_annotation(spec, problem) for spec, problem in _once(findings))
 
 
 def as_text(findings: Findings) -> str:
-    """The specs that are valid, a line each; what is wrong with others is told on stderr."""
+    """Return one line per valid spec. The problems of the others are printed to stderr elsewhere."""
     return "\n".join(f"{printable(one.spec)}: valid" for one in findings.verdicts if one.exit_code == 0)
 
 
@@ -112,14 +113,14 @@ FORMATS = {"text": as_text, "json": as_json, "sarif": as_sarif, "github": as_git
 
 
 def show(findings: Findings, form: str) -> None:
-    """The result on stdout."""
+    """Print the findings to stdout in the given format."""
     if text := FORMATS[form](findings):
         print(text)
         sys.stdout.flush()
 
 
 def _once(findings: Findings) -> list[tuple[str | None, Problem]]:
-    """Every problem once: that of a base is found in each spec that extends it."""
+    """Return every problem once: a problem of a base would come again for each spec that extends it."""
     found: dict[tuple[Any, ...], tuple[str | None, Problem]] = {}
     for spec, problem in findings.each():
         in_file = problem.place is not None and problem.place.line
@@ -128,22 +129,24 @@ def _once(findings: Findings) -> list[tuple[str | None, Problem]]:
 
 
 def _option(spec: str | None, problem: Problem) -> str | None:
-    """The option of the command line that a problem's value came from, such as --set[2]."""
+    """Return the option of the command line that gave the wrong value, such as --set[2]; None if it was a file."""
     place = problem.place
     return place.file if place is not None and not place.line and place.file != spec else None
 
 
-def _said(spec: str | None, problem: Problem) -> str:
+def _message(spec: str | None, problem: Problem) -> str:
+    """Return the message of a problem, with the option that gave the value before it."""
     option = _option(spec, problem)
     return f"{printable(option)}: {problem.message}" if option else problem.message
 
 
 def _where(spec: str | None, problem: Problem) -> str | None:
-    """The file to show a problem in: that of its place, or the spec that an option changes."""
+    """Return the file in which a problem is shown: that of its place, or the spec that an option changes."""
     return problem.place.file if problem.place is not None and not _option(spec, problem) else spec
 
 
 def _locations(spec: str | None, problem: Problem) -> list[dict[str, Any]]:
+    """Return the SARIF locations of a problem: one or none."""
     file, place, option = _where(spec, problem), problem.place, _option(spec, problem)
     location: dict[str, Any] = {}
     if file is not None:
@@ -157,7 +160,7 @@ def _locations(spec: str | None, problem: Problem) -> list[dict[str, Any]]:
 
 
 def _uri(file: str) -> str:
-    """A relative path as a relative reference, an absolute one as file:///..."""
+    """Return a path as a URI: a relative path as a relative reference, an absolute one as file:///..."""
     from urllib.parse import quote
 
     path = quote(os.fsencode(file.replace(os.sep, "/")))
@@ -165,6 +168,7 @@ def _uri(file: str) -> str:
 
 
 def _annotation(spec: str | None, problem: Problem) -> str:
+    """Return a problem as a workflow command of GitHub Actions."""
     file, place = _where(spec, problem), problem.place
     values: dict[str, object] = {}
     if file is not None:
@@ -173,14 +177,16 @@ def _annotation(spec: str | None, problem: Problem) -> str:
         values |= {"line": place.line, "col": place.column}
     values["title"] = f"{problem.code} {CODES[problem.code]}"
     properties = ",".join(f"{name}={_property(str(value))}" for name, value in values.items())
-    return f"::{problem.severity} {properties}::{_data(_said(spec, problem))}"
+    return f"::{problem.severity} {properties}::{_data(_message(spec, problem))}"
 
 
 def _data(text: str) -> str:
+    """Return text with the escapes of a workflow command's message."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
+    """Return text with the escapes of a workflow command's property."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 

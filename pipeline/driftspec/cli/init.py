@@ -1,4 +1,4 @@
-"""`run-spec init [NAME] [--like SPEC-NAME]`: a commented spec to start from."""
+"""`run-spec init [NAME] [--like SPEC-NAME]`: write a commented spec to start from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from driftspec.cli import options
 from driftspec.errors import UsageError, nearest, shown
 
 STARTER = "starter"
-"""The shipped spec that a new one is like where --like says nothing."""
-EDITORS = (
-    "to complete and check its keys in an editor with a YAML language server: run-spec schema -o driftspec.schema.json"
-)
+"""The shipped spec that is copied without --like."""
+EDITORS = "for completion and checks in an editor with a YAML language server: run-spec schema -o driftspec.schema.json"
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("init", "Write a commented spec into the current directory; nothing there is replaced.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="its name, and that of its file; by default --like's")
-    parser.add_argument("--like", default=STARTER, metavar="SPEC-NAME", help="a shipped spec to start from: cnf_moons")
+    parser = options.parser("init", "Write a commented spec into the current directory; no file is overwritten.")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="the name of the spec and of its file; by default that of --like"
+    )
+    parser.add_argument("--like", default=STARTER, metavar="SPEC-NAME", help="a shipped spec to copy, e.g. cnf_moons")
     options.shaping(parser)
     args = parser.parse_args(words)
     options.no_registry(args)
@@ -29,10 +29,10 @@ def main(words: list[str]) -> int:
     specs = shipped(args.no_plugins)
     if args.like not in specs:
         near = nearest(args.like, specs)
-        raise UsageError(f"--like {args.like}: no spec of that name is shipped{near}; there are: {', '.join(specs)}")
+        raise UsageError(f"--like {args.like}: no shipped spec has that name{near}; there are: {', '.join(specs)}")
     name = args.like.rpartition("/")[2] if args.name is None else args.name.removesuffix(".yaml")
     if Path(name).name != name:
-        raise UsageError(f"{shown(name)} is a path: name the spec alone; it is written into the current directory")
+        raise UsageError(f"{shown(name)} is a path: give only a name; the spec is written into the current directory")
     written, *beside = map(str, begin(specs[args.like], name, Path()))
     following = shlex.join(["run-spec", written])
     if args.format == "json":

@@ -1,4 +1,4 @@
-"""`run-spec plugins new DIR`: a package with one component, its tests through the kit, and a spec that uses it."""
+"""`run-spec plugins new DIR`: write a package with one component, its tests, and a spec that uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from driftspec.errors import UsageError, nearest, shown
 from driftspec.registry import GROUP, Registry
 
 LONGEST = 28
-"""Letters in a component's name: no line of the package then grows beyond what its own checks allow."""
+"""The most letters that a component's name may have: longer ones would make lines too long for the package's checks."""
 
 FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -33,7 +33,7 @@ FILES = {
     "test_{kind}.py": "tests/test_{component}.py",
     "{kind}.yaml": "specs/{component}.yaml",
 }
-"""Skeletons, each a text with $placeholders, and where in the package they go."""
+"""Each skeleton, a text with $placeholders, and the path of its file in the package."""
 
 USAGE = {
     "metric": "evaluate: [$component]",
@@ -47,13 +47,13 @@ USAGE = {
     "schedule": "train: {schedule: {type: $component}}",
     "tracker": "trackers: [$component]",
 }
-"""How a spec names a component of each kind that has a skeleton (of `estimator`, a trace)."""
+"""How a spec names a component of each kind that has a skeleton. The skeleton of `estimator` is a trace estimator."""
 DEFAULT = "metric"
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a package is called: on an index, in Python, and by a spec."""
+    """The names of a package: of the distribution, of the Python package, of the component and of its class."""
 
     distribution: str
     package: str
@@ -62,13 +62,16 @@ class Names:
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("plugins new", "A complete package for a component of your own.")
-    parser.add_argument("directory", metavar="DIR", help="a new or empty directory; its name is the package's")
-    parser.add_argument("--kind", metavar="KIND", help=f"one of {', '.join(USAGE)}; without, a terminal is asked")
+    parser = options.parser("plugins new", "Write a complete package for a component of your own.")
+    parser.add_argument("directory", metavar="DIR", help="a new or empty directory; the package gets its name")
+    parser.add_argument(
+        "--kind", metavar="KIND",
+        help=f"one of {', '.join(USAGE)}; without it you are asked on a terminal, and a script gets a {DEFAULT}",
+    )  # fmt: skip
     options.shaping(parser)
     args = parser.parse_args(words)
     asked = args.kind is None and args.format == "text" and sys.stdin.isatty() and sys.stderr.isatty()
-    kind = args.kind or (_answer() if asked else DEFAULT)
+    kind = args.kind or (_ask() if asked else DEFAULT)
     if kind not in USAGE:
         raise UsageError(_no_skeleton(kind))
     directory = Path(args.directory)
@@ -76,31 +79,32 @@ def main(words: list[str]) -> int:
     _refuse_taken(names, kind, options.registry(args))
     files = _filled(names, kind)
     _write(directory, files)
-    told = {
+    data = {
         "directory": args.directory, "distribution": names.distribution, "package": names.package,
         "component": f"{kind}/{names.component}", "files": sorted(files),
     }  # fmt: skip
     text = f"{args.directory}: {kind} '{names.component}' in {len(files)} files\n"
     text += f"next: cd {args.directory} && pip install -e '.[test]' && pytest && run-spec specs/{names.component}.yaml"
     if args.kind is None and not asked:
-        text += f"\nit is a {kind}, for no --kind was given; there are {', '.join(USAGE)}"
-    print(json.dumps(told) if args.format == "json" else text)
+        text += f"\nit is a {kind}, because no --kind was given; kinds: {', '.join(USAGE)}"
+    print(json.dumps(data) if args.format == "json" else text)
     return 0
 
 
-def _answer() -> str:
-    """The kind that a terminal names when asked; nothing is the default."""
+def _ask() -> str:
+    """Ask the user for the kind and return the answer; an empty answer means the default."""
     print(f"kind ({', '.join(USAGE)}) [{DEFAULT}]: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() or DEFAULT
 
 
 def _no_skeleton(kind: str) -> str:
+    """Return the message for a kind that has no skeleton."""
     what = f"no skeleton for the kind {shown(kind)}" if kind in KINDS else f"unknown kind {shown(kind)}"
     return f"--kind: {what}{nearest(kind, USAGE)}; allowed: {', '.join(USAGE)}"
 
 
 def _names(written: str, kind: str) -> Names:
-    """Names from a directory's: `driftspec-tails` is the package driftspec_tails with the component tails."""
+    """Return the names for a directory: `driftspec-tails` gives the package driftspec_tails, the component tails."""
     package = re.sub(r"[-.]", "_", written).lower()
     component = package.removeprefix("driftspec_") or package
     usable = re.fullmatch(r"[A-Za-z](?:[\w.-]*[A-Za-z0-9])?", written, re.ASCII) and component[0].isalpha()
@@ -109,13 +113,13 @@ def _names(written: str, kind: str) -> Names:
     if len(component) > LONGEST:
         raise UsageError(f"{shown(written)} names a component of {len(component)} letters: at most {LONGEST}")
     cls = "".join(map(str.capitalize, component.split("_")))
-    if re.search(rf"\b{cls}\b", _text(f"{kind}.py") + _text(f"test_{kind}.py")):  # it would hide what the skeleton uses
+    if re.search(rf"\b{cls}\b", _text(f"{kind}.py") + _text(f"test_{kind}.py")):  # the skeleton uses this name already
         cls += kind.capitalize()
     return Names(written, package, component, cls)
 
 
 def _refuse_taken(names: Names, kind: str, registry: Registry) -> None:
-    """UsageError where an installed distribution, a module or a component of the kind has the name."""
+    """Raise UsageError if an installed distribution, a module or a component of the kind already has the name."""
     try:
         metadata.version(names.distribution)
         taken = "distribution"
@@ -130,11 +134,12 @@ def _refuse_taken(names: Names, kind: str, registry: Registry) -> None:
 
 
 def _text(name: str) -> str:
+    """Return the text of a skeleton."""
     return resources.files("driftspec.cli").joinpath("skeleton", f"{name}.txt").read_text("utf-8")
 
 
 def _filled(names: Names, kind: str) -> dict[str, str]:
-    """The package's files: path and text."""
+    """Return the text of each file of the package, by path."""
     words = {**asdict(names), "kind": kind, "version": __version__, "group": GROUP}
     words["usage"] = Template(USAGE[kind]).substitute(words)
     return {
@@ -144,7 +149,7 @@ def _filled(names: Names, kind: str) -> dict[str, str]:
 
 
 def _write(directory: Path, files: Mapping[str, str]) -> None:
-    """Every file or none, in a directory that has none. UsageError where there is something, or no way to write."""
+    """Write all files, or none, into a new or empty directory. UsageError if it is not empty or cannot be written."""
     try:
         if directory.exists() and any(directory.iterdir()):
             raise UsageError(f"{directory} is not empty: a package is written into a new or empty directory")

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they turn into."""
+"""Options that several verbs share, and functions that read them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with mistakes raised as UsageError in place of a usage dump."""
+    """An argparse parser that raises UsageError for a mistake and does not print the usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UsageError with the message and the nearest valid name."""
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         if unknown:
@@ -35,78 +36,78 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
-    """A verb's parser with the options that work everywhere."""
+    """Return a verb's parser with the options that every verb has."""
     made = Parser(
         prog=f"run-spec {verb}".strip(), description=description, epilog=epilog, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     made.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="load a one-file plugin")
-    made.add_argument("--no-plugins", action="store_true", help="load no installed plugin but the built-in ones")
+    made.add_argument("--no-plugins", action="store_true", help="load no installed plugins except the built-in ones")
     made.add_argument("-v", "--verbose", action="store_true", help="more detail, and tracebacks")
     made.add_argument("--version", action="version", version=f"driftspec {__version__}")
-    made.set_defaults(strict_plugins=False)  # of verbs without the option
+    made.set_defaults(strict_plugins=False)  # for verbs without the option
     return made
 
 
 def changing(made: Parser) -> None:
-    """--set and --unset."""
+    """Add --set and --unset."""
     made.add_argument(
         "--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", type=_setting,
-        help="a value in place of the spec's: train.steps=10, evaluate.0.points=100, evaluate+=nll",
+        help="change a value of the spec: train.steps=10, evaluate.0.points=100; evaluate+=nll appends to a list",
     )  # fmt: skip
     made.add_argument("--unset", action="append", default=[], dest="unsets", metavar="KEY", help="remove a key")
 
 
 def choosing(made: Parser) -> None:
-    """What a run of a spec takes, and its plan: one spec, what is changed in it, and what is done."""
+    """Add the arguments of a run and of its plan: the spec, its changes, and the stages."""
     made.add_argument("spec", metavar="SPEC", help="a YAML file")
     changing(made)
     seeding(made)
-    made.add_argument("--name", help="in place of the spec's name")
-    made.add_argument("--device", help="in place of runtime.device: cpu, cuda, cuda:1")
+    made.add_argument("--name", help="the run's name; by default the spec's")
+    made.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the spec's runtime.device")
     made.add_argument(
         "--stage",
         type=_stages,
         default=list(STAGES),
         dest="stages",
         metavar="LIST",
-        help=f"which of {','.join(STAGES)}",
+        help=f"the stages to run, by default {','.join(STAGES)}",
     )
     allowing(made)
     strict(made)
 
 
 def allowing(made: Parser) -> None:
-    """--allow-outside."""
+    """Add --allow-outside."""
     made.add_argument(
         "--allow-outside", action="store_true",
-        help="read data files outside the current directory, and a base that is also outside the spec's folder",
+        help="allow data files outside the current directory, and a base that is also outside the spec's folder",
     )  # fmt: skip
 
 
 def strict(made: Parser) -> None:
-    """--strict-plugins."""
+    """Add --strict-plugins."""
     made.add_argument("--strict-plugins", action="store_true", help="a plugin that cannot be loaded is an error")
 
 
 def judging(made: Parser) -> None:
-    """--strict."""
-    made.add_argument("--strict", action="store_true", help="exit with 1 where a verdict on the run is bad")
+    """Add --strict."""
+    made.add_argument("--strict", action="store_true", help="exit with 1 if a verdict on the run is bad")
 
 
 def exit_code(args: argparse.Namespace, verdicts: Iterable[Judged]) -> int:
-    """0; with --strict 1 where a verdict is bad."""
+    """Return 1 with --strict if a verdict is bad, otherwise 0."""
     return 1 if args.strict and any(one.verdict.severity == "bad" for one in verdicts) else 0
 
 
 def seeding(made: Parser) -> None:
-    """--seed and --out."""
-    made.add_argument("--seed", type=_seed, help="in place of the spec's seed")
+    """Add --seed and --out."""
+    made.add_argument("--seed", type=_seed, help="the seed; by default the spec's")
     made.add_argument("--out", metavar="DIR", help="the run directory; by default runs/NAME/TIME-DIGEST")
 
 
 def running(made: Parser) -> None:
-    """What every verb takes that computes something."""
+    """Add the options of the verbs that measure or sample a run."""
     seeding(made)
     strict(made)
     judging(made)
@@ -114,30 +115,33 @@ def running(made: Parser) -> None:
 
 
 def showing(made: Parser) -> None:
-    """How much is said, and in which form."""
-    made.add_argument("--quiet", action="store_true", help="no progress")
+    """Add --quiet and --format."""
+    made.add_argument("--quiet", action="store_true", help="print no progress")
     shaping(made)
 
 
 def shaping(made: Parser, *more: str) -> None:
-    """--format."""
+    """Add --format."""
     forms = ["text", "json", *more]
-    made.add_argument("--format", choices=forms, default="text", help="form of the result on stdout")
+    made.add_argument("--format", choices=forms, default="text", help="format of the result on stdout")
 
 
 def _setting(text: str) -> str:
+    """Return the text of --set if it has the form KEY=VALUE."""
     if not text.partition("=")[0].rstrip("+") or "=" not in text:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not KEY=VALUE")
     return text
 
 
 def _seed(text: str) -> int:
+    """Return the number of --seed."""
     if not (text.isdecimal() and len(text) < 20 and int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 0 below 2^63")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 0 to 2^63 - 1")
     return int(text)
 
 
 def _stages(text: str) -> list[str]:
+    """Return the stages of --stage."""
     stages = text.split(",")
     if unknown := next((stage for stage in stages if stage not in STAGES), None):
         near = Words(WORDS).hint(unknown, STAGES) or nearest(unknown, STAGES)
@@ -147,7 +151,7 @@ def _stages(text: str) -> list[str]:
 
 
 def no_registry(args: argparse.Namespace) -> None:
-    """Of a verb that loads no plugin: a file that --plugin names must be there all the same."""
+    """Check the files of --plugin for a verb that loads no plugins: a missing file is an error there too."""
     from driftspec.registry.entry_points import code_of
 
     for file in args.plugin:
@@ -155,7 +159,8 @@ def no_registry(args: argparse.Namespace) -> None:
 
 
 def registry(args: argparse.Namespace) -> Registry:
-    """The plugins of this command; what could not be loaded is one warning each, or with --strict-plugins an error."""
+    """Return the registry of plugins for this command. A plugin that cannot be loaded gives a warning, or an error
+    with --strict-plugins."""
     from driftspec.registry import discover
 
     found = discover(args.plugin, only_builtin=args.no_plugins)
@@ -167,7 +172,7 @@ def registry(args: argparse.Namespace) -> Registry:
 
 
 def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
-    """The spec in a file with this command's changes; SpecError or PluginError with everything that is wrong."""
+    """Return the spec of a file with this command's changes. SpecError or PluginError with all its mistakes."""
     from driftspec import spec
     from driftspec.spec import fits
 
@@ -181,7 +186,7 @@ def checked(path: str, known: Registry, args: argparse.Namespace) -> Loaded:
 
 
 def run(path: str) -> Path:
-    """The run that a path means; which one is said where that is not the path itself."""
+    """Return the run that a path means; print which one if it is not the path itself."""
     from driftspec.runs.run_dir import meant
 
     chosen = meant(path)
@@ -191,7 +196,7 @@ def run(path: str) -> Path:
 
 
 def changes(args: argparse.Namespace) -> Changes:
-    """--set, --unset and the options that stand for a key."""
+    """Return the changes of the spec by --set, --unset and the options for single keys, such as --seed."""
     from driftspec.spec import Changes
 
     keys = {"seed": ("--seed", "seed"), "name": ("--name", "name"), "device": ("--device", "runtime.device"),

@@ -1,4 +1,4 @@
-"""`run-spec plan SPEC`: what would run, and where every value comes from. Nothing is written."""
+"""`run-spec plan SPEC`: show what would run, and where every value comes from. Nothing is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from driftspec.cli import options, tell
+from driftspec.cli import options, print_problems, tables
+from driftspec.components.observer import STAGES
 
 if TYPE_CHECKING:
     from driftspec.experiment.build import Experiment
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("plan", "Show what a run would do: stages, components, every value with its source.")
+    parser = options.parser("plan", "Show what a run would do: stages, components, and where every value comes from.")
     options.choosing(parser)
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -31,20 +32,19 @@ def main(words: list[str]) -> int:
     for point in loaded.points or (loaded,):
         runs.carried_out(point.spec, args.stages)
     if loaded.points:
-        from driftspec.cli.sweep import planned
-
-        return planned(loaded, args)
+        return _plan_sweep(loaded, args)
 
     files = Files(loaded.root, args.allow_outside)
     experiment = build.build(loaded.spec, files, document=loaded.document, stages=args.stages)
     runs.check_rows(loaded, experiment, args.stages)
-    tell(build.warnings_of(experiment, loaded.document))
+    print_problems(build.warnings_of(experiment, loaded.document))
     plan = _plan(loaded, registry, experiment, args)
     print(json.dumps(plan, allow_nan=False) if args.format == "json" else "\n".join(_text(plan)))
     return 0
 
 
 def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the plan of a run as JSON data."""
     from driftspec.runs.provenance import identity
     from driftspec.source.document import dotted, leaves
 
@@ -53,7 +53,7 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     data_digest = experiment.dataset.digest if given.data is not None else None
     return {
         "name": given.name,
-        "stages": stages(given, args.stages),
+        "stages": _stages(given, args.stages),
         "directory": args.out or f"runs/{given.name}/<UTC time>-{identity(given, data_digest)[:8]}",
         "parameters": sum(p.numel() for p in experiment.model.parameters()),
         "dimensions": experiment.model.dim,
@@ -73,22 +73,47 @@ def _plan(loaded: Loaded, registry: Registry, experiment: Experiment, args: argp
     }
 
 
-def stages(given: Spec, asked: Sequence[str]) -> list[str]:
-    """Those of the stages asked for in which this spec has something to do."""
+def _stages(given: Spec, asked: Sequence[str]) -> list[str]:
+    """Return those of the given stages that this spec has."""
     there = {"train": given.train is not None, "evaluate": bool(given.evaluate), "sample": given.sample is not None}
     return [stage for stage in asked if there[stage]]
 
 
+def _plan_sweep(loaded: Loaded, args: argparse.Namespace) -> int:
+    """Print the points of a spec with a sweep. One point alone is planned with --unset sweep --set ..."""
+    from driftspec.runs.sweeps import digest_of
+
+    name = loaded.spec.name
+    doing = {stage for point in loaded.points for stage in _stages(point.spec, args.stages)}
+    plan: dict[str, Any] = {
+        "name": name,
+        "stages": [stage for stage in args.stages if stage in doing],
+        "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
+        "points": [dict(point.values) for point in loaded.points],
+    }
+    if args.format == "json":
+        print(json.dumps(plan, allow_nan=False))
+        return 0
+    keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
+    rows = [[tables.value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
+    width = max(3, len(str(len(rows))))
+    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
+    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
+    numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
+    print("\n".join(tables.aligned([["point", *keys], *numbered], "  ")))
+    return 0
+
+
 def _origin(path: KeyPath, loaded: Loaded, value: object, written: object) -> str:
-    """Where a value comes from; of one that the data decide, the default that it replaces."""
-    return _source(path, loaded) if value == written else f"default {written}, less for the data"
+    """Return where a value comes from; if the data have few rows, the default that was lowered."""
+    return _source(path, loaded) if value == written else f"default {written}, lowered to fit the data"
 
 
 def _source(path: KeyPath, loaded: Loaded) -> str:
-    """file:line, --set[1], or default; a component given by name alone stands at that name."""
+    """Return file:line, --set[1] or default. The `type` of a component given only by name is at that name."""
     marks = loaded.document.marks
     below = [one.value for at, one in marks.items() if at[: len(path)] == path]
-    if changed := dict.fromkeys(place.file for place in below if not place.line):  # in a list that is one value
+    if changed := dict.fromkeys(place.file for place in below if not place.line):  # changed by an option
         return ", ".join(changed)
     for candidate in (path, path[:-1] if path[-1] == "type" else path):
         if candidate in marks:
@@ -102,6 +127,7 @@ def _source(path: KeyPath, loaded: Loaded) -> str:
 
 
 def _text(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a plan."""
     yield f"{plan['name']}: {' -> '.join(plan['stages']) or 'nothing to do'}"
     yield f"  into        {plan['directory']}"
     yield f"  parameters  {plan['parameters']:,} in {plan['dimensions']} dimensions"
@@ -114,6 +140,7 @@ def _text(plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _columns(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield rows as lines with aligned columns of at most 40 letters."""
     first, second = (min(40, max(len(row[i]) for row in rows)) for i in (0, 1))
     for name, text, origin in rows:
         yield f"  {name:<{first}}  {text:<{second}}  {origin}"

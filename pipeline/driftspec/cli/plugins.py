@@ -1,4 +1,4 @@
-"""`run-spec plugins list | show KIND/NAME | check | new DIR`: what is installed, and whether it keeps its word."""
+"""`run-spec plugins list | show KIND/NAME | check | new DIR`: list, describe or check components; start a package."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ ACTIONS = ("list", "show", "check", "new")
 
 def main(words: list[str]) -> int:
     action = next((number for number, word in enumerate(words) if not word.startswith("-")), None)
-    if action is not None and words[action] == "new":  # its options are its own
+    if action is not None and words[action] == "new":  # it has options of its own
         from driftspec.cli import new
 
         return new.main(words[:action] + words[action + 1 :])
     parser = options.parser(
-        "plugins", "What is installed: every component by kind, one component's keys, or whether each keeps its word.",
-        "run-spec plugins new DIR: a package for a component of your own (plugins new --help)",
+        "plugins", "List all components and plugins, show one component's keys, or check components.",
+        "run-spec plugins new DIR writes a package for a component of your own (see plugins new --help)",
     )  # fmt: skip
-    parser.add_argument("action", metavar="list | show | check | new", help="list everything, show or check components")
+    parser.add_argument(
+        "action", metavar="list | show | check | new",
+        help="list everything, show one component, run the conformance kit, or start a package",
+    )  # fmt: skip
     parser.add_argument("components", nargs="*", metavar="KIND/NAME", help="e.g. estimator/hutchinson")
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -42,28 +45,28 @@ def main(words: list[str]) -> int:
         allowed = ", ".join(ACTIONS)
         raise UsageError(f"unknown action {shown(args.action)}{nearest(args.action, ACTIONS)}; allowed: {allowed}")
     if args.action != "check" and len(args.components) != (args.action == "show"):
-        raise UsageError("plugins show takes one KIND/NAME, plugins list none")
+        raise UsageError("plugins show takes one KIND/NAME, plugins list takes none")
     registry = options.registry(args)
     if args.action == "check":
         return _check(registry, args)
-    told = _table(registry) if args.action == "list" else _described(registry, args.components[0])
-    lines = _listed(told) if args.action == "list" else _shown(told)
-    print(json.dumps(told) if args.format == "json" else "\n".join(lines))
+    data = _table(registry) if args.action == "list" else _described(registry, args.components[0])
+    lines = _listed(data) if args.action == "list" else _shown(data)
+    print(json.dumps(data) if args.format == "json" else "\n".join(lines))
     return 0
 
 
 def _check(registry: Registry, args: argparse.Namespace) -> int:
-    """The table of the conformance kit; exit code 4 where a component fails."""
+    """Print the results of the conformance kit; return 4 if a component fails, otherwise 0."""
     from driftspec.cli import conformance
 
     found = conformance.check(registry, args.components, args.plugin, args.verbose, args.no_plugins)
-    told = {one.name: one.told() for one in found}
-    print(json.dumps(told) if args.format == "json" else "\n".join(conformance.lines(found, args.verbose)))
+    data = {one.name: one.entry() for one in found}
+    print(json.dumps(data) if args.format == "json" else "\n".join(conformance.lines(found, args.verbose)))
     return 4 if any(one.failed for one in found) else 0
 
 
 def _table(registry: Registry) -> dict[str, Any]:
-    """{kind: {name: who provides it}}, "summaries" likewise, and "plugins": state, hooks, time of import of each."""
+    """Return {kind: {name: who provides it}}, with "summaries" of the same form, and a list "plugins"."""
     who = registry.providers
     table = {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
     summaries = {kind: {name: who[kind, name][0].summary() for name in table[kind]} for kind in KINDS}
@@ -78,7 +81,7 @@ def _table(registry: Registry) -> dict[str, Any]:
 
 
 def _listed(table: dict[str, Any]) -> Iterator[str]:
-    """A line a component with what it is, and who provides it where that is not driftspec alone."""
+    """Yield one line per component with its summary, and with who provides it if it is not built in."""
     width = max((len(name) for names in table["summaries"].values() for name in names), default=0)
     for kind, summaries in table["summaries"].items():
         yield kind
@@ -97,7 +100,7 @@ def _listed(table: dict[str, Any]) -> Iterator[str]:
 
 
 def _described(registry: Registry, component: str) -> dict[str, Any]:
-    """One component: its definition, who provides it, its keys with defaults and descriptions, what it offers."""
+    """Return one component as data: definition, who provides it, keys with defaults, what it offers and needs."""
     from driftspec.spec.fits import wanted
 
     kind, _, name = component.partition("/")
@@ -107,7 +110,7 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
     if problem is not None and problem.code != "S120":
         raise PluginError(problem)
     if found is None:
-        raise UsageError(problem.message if problem else f"nobody provides {shown(component)}")
+        raise UsageError(problem.message if problem else f"no plugin provides {shown(component)}")
     module, made = inspect.getmodule(found), _made(registry, found, kind, name)
     return {
         "kind": kind,
@@ -125,34 +128,35 @@ def _described(registry: Registry, component: str) -> dict[str, Any]:
 
 
 def _made(registry: Registry, found: type[Component], kind: str, name: str) -> Component | None:
-    """The component with its example's keys; None if it needs more, such as a file."""
-    with contextlib.suppress(ValueError):  # pydantic's
+    """Return the component with the keys of its example; None if it needs more, such as a file."""
+    with contextlib.suppress(ValueError):  # also pydantic's ValidationError
         return KINDS[kind].make({"type": name, **found.example}, registry)
     return None
 
 
-def _shown(told: dict[str, Any]) -> Iterator[str]:
-    yield f"{told['kind']} '{told['name']}'  ({told['from']}, {told['source']})"
-    yield from [f"  {told['file']}"] if told["file"] else []
+def _shown(data: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that describe one component."""
+    yield f"{data['kind']} '{data['name']}'  ({data['from']}, {data['source']})"
+    yield from [f"  {data['file']}"] if data["file"] else []
     yield ""
-    yield from (f"  {line}".rstrip() for line in told["definition"].splitlines())
+    yield from (f"  {line}".rstrip() for line in data["definition"].splitlines())
     yield ""
     yield "keys"
-    width = max((len(key["key"]) for key in told["keys"]), default=0)
-    for key in told["keys"]:
+    width = max((len(key["key"]) for key in data["keys"]), default=0)
+    for key in data["keys"]:
         default = "required" if key["required"] else f"default {json.dumps(key['default'])}"
         yield f"  {key['key']:<{width}}  {key['takes']} ({default})"
         indent = " " * (width + 6)
         yield from textwrap.wrap(key["description"], 116, initial_indent=indent, subsequent_indent=indent)
     yield ""
-    if told["offers"] is None:
+    if data["offers"] is None:
         yield "what it offers and needs depends on its keys"
         return
-    keys = f", with {json.dumps(told['example'])}" if told["example"] else ""
+    keys = f", with {json.dumps(data['example'])}" if data["example"] else ""
     yield f"offers{keys}"
-    yield f"  {', '.join(told['offers']) or 'nothing to others'}"
+    yield f"  {', '.join(data['offers']) or 'nothing'}"
     yield f"needs{keys}"
-    for need in told["needs"]:
-        less = "; without it a warning" if need["severity"] == "warning" else ""
+    for need in data["needs"]:
+        less = "; a warning without it" if need["severity"] == "warning" else ""
         yield f"  of the {need['kind']}: {need['text']}{less}"
-    yield from [] if told["needs"] else ["  nothing of others"]
+    yield from [] if data["needs"] else ["  nothing"]

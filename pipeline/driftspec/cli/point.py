@@ -1,6 +1,6 @@
-"""One point of a sweep in a process of its own: a Job on stdin, an Outcome on stdout. Only `sweep` starts it.
+"""The process of one point of a sweep: it reads a Job from stdin and writes an Outcome to stdout.
 
-stdin stays open as long as the parent lives; when it closes, the run is stopped as by SIGTERM.
+Only `sweep` and `resume` start it. When stdin closes, the parent has ended, and the run is stopped as by SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from driftspec.runs.sweeps import Job, Outcome, work
 
 
 def main() -> None:
+    """Run the job on stdin and write its outcome to stdout."""
     answer = os.dup(1)
-    os.dup2(2, 1)  # what a plugin prints is no answer
+    os.dup2(2, 1)  # what a plugin prints goes to stderr
     job: Job = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_with_the_parent, daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with foreign.reported(job.settings.verbose):
         outcome = _done(job)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "wb") as file:  # nobody is left to read it
+    with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "wb") as file:  # the parent may have ended
         pickle.dump(outcome, file)
 
 
-def _with_the_parent() -> None:
+def _end_with_the_parent() -> None:
+    """Wait until stdin closes, then send SIGTERM to this process."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _done(job: Job) -> Outcome:
+    """Run the job; return its outcome."""
     settings = job.settings
     quiet = settings.quiet or not job.alone
     try:

@@ -1,4 +1,4 @@
-"""How a run looks while it goes: a bar with loss and time left on a terminal, a few plain lines elsewhere."""
+"""The progress of a run on stderr: on a terminal a bar with the loss and the time left, otherwise a few lines."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 class Progress(Observer):
-    """Tells stderr how the run goes."""
+    """Prints the events of a run to stderr."""
 
     def __init__(self, quiet: bool, verbose: bool = False):
         self.quiet, self.verbose, self.bar, self.started_at = quiet, verbose, None, time.monotonic()
 
     bar: Any
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def started(self, run: RunInfo) -> None:
-        self._say(f"{run.name}: {run.path}" + (f", from step {run.step}" if run.resumed else ""))
+        self._print(f"{run.name}: {run.path}" + (f", from step {run.step}" if run.resumed else ""))
 
     def stage(self, name: str) -> None:
         self._close()
-        self._say(f"{name} ...")
+        self._print(f"{name} ...")
 
     def step(self, record: Record, steps: int) -> None:
         if self.quiet:
@@ -47,14 +47,14 @@ class Progress(Observer):
             self.bar.set_postfix_str(f"loss {record.loss:.4f}", refresh=False)
             self.bar.update()
         elif record.step % max(1, steps // 10) == 0 or record.last:
-            self._say(
+            self._print(
                 f"  step {record.step}/{steps}  loss {record.loss:.4f}  {time.monotonic() - self.started_at:.0f} s"
             )
         if record.last:
             self._close()
 
     def metric(self, name: str, measured: Measured) -> None:
-        self._say(f"  {name}: {number(measured)}")
+        self._print(f"  {name}: {number(measured)}")
 
     def verdict(self, source: str, verdict: Verdict) -> None:
         if verdict.severity in ("warning", "bad"):
@@ -80,7 +80,7 @@ class Progress(Observer):
 
 
 def number(measured: Measured) -> str:
-    """A metric's value with its unit and its standard error, or the reason why it has none."""
+    """Return a metric's value with its unit and its standard error, or the reason why it has none."""
     why = measured.stderr_reason or "no reason is given"
     if measured.value is None:
         return f"no value: {why}"
@@ -89,7 +89,7 @@ def number(measured: Measured) -> str:
 
 
 def result(run: RunUnderWay, form: str) -> str:
-    """What stdout carries: the directory and the lines the metrics end with, or one JSON object."""
+    """Return the result for stdout: the lines of the metrics and the run directory, or one JSON object."""
     if form == "json":
         from driftspec.experiment.evaluate import as_json
 

@@ -1,4 +1,4 @@
-"""`run-spec resume RUN`: go on from the newest checkpoint, to the same bytes; of a sweep with each of its points."""
+"""`run-spec resume RUN`: continue a run from its newest checkpoint, or every unfinished point of a sweep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from driftspec.errors import UsageError
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("resume", "Go on with an interrupted, failed or killed run from its newest checkpoint.")
+    parser = options.parser("resume", "Continue an interrupted, failed or killed run from its newest checkpoint.")
     parser.add_argument("run", metavar="RUN", help="the directory of a run or of a sweep")
     parallel(parser)
     options.showing(parser)
@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     if is_sweep(args.run):
         return _sweep(args)
     if args.jobs is not None:
-        raise UsageError(f"'{args.run}' is no sweep: --jobs has no use")
+        raise UsageError(f"'{args.run}' is not a sweep: --jobs is only for sweeps")
     done = resume(
         options.run(args.run), options.registry(args), Progress(args.quiet, args.verbose),
         argv=["run-spec", "resume", *words],
@@ -35,6 +35,7 @@ def main(words: list[str]) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    """Resume a sweep; return the exit code."""
     from driftspec.runs import sweeps
 
     registry = options.registry(args)

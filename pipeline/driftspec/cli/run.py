@@ -1,4 +1,4 @@
-"""`run-spec SPEC`: train, evaluate, sample."""
+"""`run-spec SPEC`: train, evaluate and sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(words: list[str]) -> int:
     verbs = "\n".join(f"  {name:<10} {what}" for name, what in VERBS.items())
     parser = options.parser(
         "", "Train, measure and sample a continuous-time generative model from one YAML file.",
-        f"in place of SPEC a verb (run-spec VERB --help):\n{verbs}",
+        f"instead of SPEC, a verb (see run-spec VERB --help):\n{verbs}",
     )  # fmt: skip
     options.choosing(parser)
     options.judging(parser)

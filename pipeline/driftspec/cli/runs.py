@@ -1,4 +1,4 @@
-"""`run-spec runs list | show RUN | diff A B`: what runs there are, what one says, what differs between two."""
+"""`run-spec runs list | show RUN | diff A B`: list runs, show one, or compare two."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from driftspec.runs.records import RunRecord
 
 TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": (2, 2, "two runs, A and B")}
-"""Words after each action: how few, how many, and what they are."""
+"""The least and the greatest number of words after each action, and what they are."""
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("runs", "List runs, show what one says of itself, or what differs between two.")
+    parser = options.parser("runs", "List runs, show the record of one, or compare two.")
     parser.add_argument("action", metavar="list | show | diff", help="list [NAME], show RUN, or diff A B")
     parser.add_argument("names", nargs="*", metavar="RUN", help="run directories; for list the NAME of a spec")
-    parser.add_argument("--root", metavar="DIR", help="for list: the folder to look below; by default runs")
+    parser.add_argument("--root", metavar="DIR", help="for list: the folder to search; by default runs")
     options.shaping(parser)
     args = parser.parse_args(words)
     options.no_registry(args)
@@ -37,28 +37,28 @@ def main(words: list[str]) -> int:
     if not least <= len(args.names) <= most:
         raise UsageError(f"runs {args.action} takes {what}, not {len(args.names)}")
     if args.root is not None and args.action != "list":
-        raise UsageError(f"--root is for runs list: runs {args.action} takes directories")
+        raise UsageError(f"--root is only for runs list: runs {args.action} takes directories")
 
     from driftspec.runs import history
 
-    told: dict[str, Any]
+    data: dict[str, Any]
     if args.action == "list":
-        told = {"runs": [_row(entry) for entry in _listed(args.root, *args.names)]}
-        lines = _list(told["runs"])
+        data = {"runs": [_row(entry) for entry in _listed(args.root, *args.names)]}
+        lines = _list(data["runs"])
     elif args.action == "show":
         entry = history.look(options.run(args.names[0]))
-        told = {**history.told(entry), "resume": _resume(entry)}
-        lines = _show(told, entry.record)
+        data = {**history.described(entry), "resume": _resume(entry)}
+        lines = _show(data, entry.record)
     else:
-        told = history.difference(*(history.look(options.run(name)) for name in args.names))
-        lines = _diff(told)
-    for line in [json.dumps(told)] if args.format == "json" else lines:
+        data = history.difference(*(history.look(options.run(name)) for name in args.names))
+        lines = _diff(data)
+    for line in [json.dumps(data)] if args.format == "json" else lines:
         print(line)
     return 0
 
 
 def _listed(root: str | None, name: str | None = None) -> list[FoundRun]:
-    """The runs below a folder, those of one spec where its name is given. What is damaged is said on stderr."""
+    """Return the runs below a folder, or those of one spec; print a warning for each damaged one."""
     from driftspec.runs.history import listed
 
     folder = Path(root or "runs")
@@ -78,6 +78,7 @@ def _listed(root: str | None, name: str | None = None) -> list[FoundRun]:
 
 
 def _row(entry: FoundRun) -> dict[str, Any]:
+    """Return a run as an entry of the list."""
     metric = next(iter(entry.metrics), None)
     return {
         "name": entry.name, "started": entry.record.started, "status": entry.status,
@@ -87,6 +88,7 @@ def _row(entry: FoundRun) -> dict[str, Any]:
 
 
 def _list(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the list of runs."""
     for_people = [
         [
             row["name"], _when(row["started"]), standing(row["status"], row["verdicts"]), value(row["seed"]),
@@ -98,28 +100,29 @@ def _list(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _when(moment: str | None) -> str:
-    """UTC without saying so in each row."""
+    """Return a time in UTC without its time zone."""
     return (moment or "-").replace("T", " ").removesuffix("+00:00")
 
 
 def _resume(entry: FoundRun) -> str | None:
-    """What goes on with it when pasted into a shell; None where there is nothing to go on with."""
+    """Return the shell command that resumes a run; None if it cannot be resumed."""
     plugins = [word for file in entry.plugins for word in ("--plugin", file)]
     return shlex.join(["run-spec", "resume", str(entry.path), *plugins]) if entry.resumable else None
 
 
 FACTS = ("started", "finished", "seconds", "stages", "seed", "device", "threads", "host", "pid", "parent", "parameters",
          "evaluated", "driftspec", "python", "torch", "plugins", "git", "error")  # fmt: skip
-"""What of run.json is shown, in this order."""
+"""The entries of run.json that are shown, in this order."""
 
 
-def _show(told: dict[str, Any], record: RunRecord) -> Iterator[str]:
-    facts = {key: fact for key in FACTS if (fact := in_words(told["info"], key)) is not None}
-    yield f"{told['run']}: {told['status']}"
-    if told["problem"]:
-        yield f"  {told['problem']}"
-    if told["resume"]:
-        yield f"  go on with: {told['resume']}"
+def _show(data: dict[str, Any], record: RunRecord) -> Iterator[str]:
+    """Yield the lines that describe one run."""
+    facts = {key: fact for key in FACTS if (fact := in_words(data["info"], key)) is not None}
+    yield f"{data['run']}: {data['status']}"
+    if data["problem"]:
+        yield f"  {data['problem']}"
+    if data["resume"]:
+        yield f"  go on with: {data['resume']}"
     if record.argv:
         yield f"  made by: {shlex.join(map(str, record.argv))}"
     if facts:
@@ -127,36 +130,38 @@ def _show(told: dict[str, Any], record: RunRecord) -> Iterator[str]:
     if verdicts := verdicts_of(record):
         yield "verdicts"
         yield from (f"  {one.verdict.severity}: {one.source}: {one.verdict}" for one in verdicts)
-    if told["metrics"]:
+    if data["metrics"]:
         yield "metrics"
-        entries = told["metrics"].items()
+        entries = data["metrics"].items()
         rows = [[name, measured(one), str(one.get("unit", "")), f"n {one.get('n')}"] for name, one in entries]
         yield from aligned(rows, "  ")
     yield "files"
-    marks = {name: f"{one['now']}, sha256 {one['sha256']}" for name, one in told["digests"].items()}
-    sizes = {**dict.fromkeys(marks, ""), **{name: f"{size:,}" for name, size in told["files"].items()}}
+    marks = {name: f"{one['now']}, sha256 {one['sha256']}" for name, one in data["digests"].items()}
+    sizes = {**dict.fromkeys(marks, ""), **{name: f"{size:,}" for name, size in data["files"].items()}}
     yield from aligned([[name, size, marks.get(name, "")] for name, size in sizes.items()], "  ")
-    if told["spec"] is not None:
+    if data["spec"] is not None:
         yield "spec"
-        yield from (f"  {line}" for line in told["spec"].splitlines())
+        yield from (f"  {line}" for line in data["spec"].splitlines())
 
 
-def _diff(told: dict[str, Any]) -> Iterator[str]:
-    yield f"A  {told['runs'][0]}: {told['status'][0]}"
-    yield f"B  {told['runs'][1]}: {told['status'][1]}"
+def _diff(data: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the differences between two runs."""
+    yield f"A  {data['runs'][0]}: {data['status'][0]}"
+    yield f"B  {data['runs'][1]}: {data['status'][1]}"
     for part in ("spec", "versions"):
-        rows = [[key, value(a), value(b)] for key, (a, b) in told[part].items()]
+        rows = [[key, value(a), value(b)] for key, (a, b) in data[part].items()]
         yield part if rows else f"{part}: the same"
         yield from aligned([["", "A", "B"], *rows], "  ") if rows else ()
-    if told["metrics"]:
+    if data["metrics"]:
         yield "metrics"
-        yield from aligned([["", "A", "B", "B - A", "z"], *_gaps(told["metrics"])], "  ")
-    if told["digests"]:
+        yield from aligned([["", "A", "B", "B - A", "z"], *_gaps(data["metrics"])], "  ")
+    if data["digests"]:
         yield "digests"
-        yield from aligned(list(told["digests"].items()), "  ")
+        yield from aligned(list(data["digests"].items()), "  ")
 
 
 def _gaps(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield a row per metric: its values, their difference, and the difference over its standard error."""
     for name, one in metrics.items():
         sides = [measured({"value": a, "stderr": e}) for a, e in zip(one["values"], one["stderrs"], strict=True)]
         gap = measured({"value": one["difference"], "stderr": one["stderr"]})

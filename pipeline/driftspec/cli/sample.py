@@ -1,4 +1,4 @@
-"""`run-spec sample RUN -n N`: draw from a finished run in another way, without training again."""
+"""`run-spec sample RUN -n N`: draw samples from a finished run, without training again."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from driftspec.errors import UsageError
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("sample", "Draw from a finished run; the answer goes to a new run directory.")
+    parser = options.parser(
+        "sample", "Draw samples from a finished run without training again; they are in a new run directory."
+    )
     parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
-    parser.add_argument("-n", type=int, dest="count", metavar="N", help="samples in all; by default the spec's count")
-    parser.add_argument("-o", dest="file", metavar="FILE", help="write the samples here too (.npy or .csv)")
+    parser.add_argument("-n", type=int, dest="count", metavar="N", help="the number of samples; by default the spec's")
+    parser.add_argument("-o", dest="file", metavar="FILE", help="also write the samples to this .npy or .csv file")
     options.changing(parser)
     options.running(parser)
     args = parser.parse_args(words)
     file = Path(args.file) if args.file else None
     if file is not None and (file.suffix not in (".npy", ".csv") or not file.parent.is_dir()):
-        raise UsageError(f"-o {file}: a .npy or .csv file in an existing folder")
+        raise UsageError(f"-o {file}: give a .npy or .csv file in an existing folder")
 
     from driftspec.cli.progress import Progress, result
     from driftspec.runs.lifecycle import again

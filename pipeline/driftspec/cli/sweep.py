@@ -1,4 +1,4 @@
-"""`run-spec sweep SPEC`: every point of a spec's section `sweep`, each a run of its own."""
+"""`run-spec sweep SPEC`: run every point of a spec's section `sweep`; each point is a run of its own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options
 from driftspec.cli.tables import aligned, measured, standing, value
-from driftspec.components.observer import STAGES
 from driftspec.errors import RunFailed, shown
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
     from driftspec.runs.sweeps import Settings, SweepUnderWay, Watcher
-    from driftspec.spec import Loaded
 
 
 def main(words: list[str]) -> int:
     parser = options.parser(
-        "sweep", "Run every point of a spec's section 'sweep', one after another or side by side.",
-        "a sweep that was interrupted, or of which a run failed, goes on with: run-spec resume DIR",
+        "sweep", "Run every point of a spec's section 'sweep', one after another or several at once.",
+        "continue a sweep that was interrupted, or in which a run failed, with: run-spec resume DIR",
     )  # fmt: skip
     options.choosing(parser)
     options.judging(parser)
@@ -43,49 +41,53 @@ def main(words: list[str]) -> int:
 
 
 def parallel(made: options.Parser) -> None:
-    """--jobs."""
-    made.add_argument("--jobs", type=_jobs, metavar="N", help="runs side by side, each a process; by default 1")
+    """Add --jobs."""
+    made.add_argument(
+        "--jobs", type=_jobs, metavar="N", help="runs at once, each a process; by default 1, or as before"
+    )
 
 
 def _jobs(text: str) -> int:
+    """Return the number of --jobs."""
     if not (text.isdecimal() and len(text) < 4 and int(text)):
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to 999")
     return int(text)
 
 
 def settings(args: argparse.Namespace, registry: Registry) -> Settings:
+    """Return the options that hold for every process of a sweep."""
     from driftspec.runs.sweeps import Settings
 
     return Settings(args.jobs, list(registry.files), args.no_plugins, args.quiet, args.verbose)
 
 
 def watcher(quiet: bool) -> Watcher:
-    """Tells stderr how a sweep goes; of what fails also when quiet."""
+    """Return an observer that prints the progress of a sweep to stderr; failures also if quiet."""
     from driftspec.runs.sweeps import SweepRun, Watcher
 
-    def say(text: str) -> None:
+    def show(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    class Telling(Watcher):
+    class Printing(Watcher):
         def started(self, sweep: SweepUnderWay) -> None:
             self.last = sweep.points[-1].number
-            say(f"sweep of {len(sweep.points)} points: {sweep.directory.path}")
+            show(f"sweep of {len(sweep.points)} points: {sweep.directory.path}")
 
         def began(self, point: SweepRun) -> None:
-            say(f"point {point.number} of {self.last}: {_assigned(point.loaded.values)}")
+            show(f"point {point.number} of {self.last}: {_assigned(point.loaded.values)}")
 
         def ended(self, point: SweepRun) -> None:
             if point.error is not None:
                 print(f"point {point.number} failed: {point.error}", file=sys.stderr, flush=True)
             else:
-                say(f"point {point.number} {point.status}")
+                show(f"point {point.number} {point.status}")
 
-    return Telling()
+    return Printing()
 
 
 def finished(sweep: SweepUnderWay, args: argparse.Namespace) -> int:
-    """The exit code, with the result on stdout; RunFailed where a point has failed."""
+    """Print the result of a sweep and return the exit code. RunFailed if a point has failed."""
     result = _result(sweep)
     print(json.dumps(result, allow_nan=False) if args.format == "json" else "\n".join(_text(result)), flush=True)
     if sweep.failed:
@@ -95,6 +97,7 @@ def finished(sweep: SweepUnderWay, args: argparse.Namespace) -> int:
 
 
 def _result(sweep: SweepUnderWay) -> dict[str, Any]:
+    """Return the result of a sweep as JSON data: its points with their metrics and verdicts."""
     from driftspec.runs.history import look
 
     def metrics(status: str, path: Path) -> dict[str, Any]:
@@ -112,6 +115,7 @@ def _result(sweep: SweepUnderWay) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the result: a table of the points, and the directory."""
     points = result["points"]
     keys = list(dict.fromkeys(key for point in points for key in point["values"]))
     names = list(dict.fromkeys(name for point in points for name in point["metrics"]))
@@ -130,31 +134,6 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
     yield result["sweep"]
 
 
-def planned(loaded: Loaded, args: argparse.Namespace) -> int:
-    """What `plan` says of a spec with a sweep: its points. One of them alone is planned with --unset sweep --set ..."""
-    from driftspec.cli.plan import stages
-    from driftspec.runs.sweeps import digest_of
-
-    name = loaded.spec.name
-    doing = {stage for point in loaded.points for stage in stages(point.spec, args.stages)}
-    plan: dict[str, Any] = {
-        "name": name,
-        "stages": [stage for stage in args.stages if stage in doing],
-        "directory": args.out or f"runs/{name}/sweep-<UTC time>-{digest_of(loaded)[:8]}",
-        "points": [dict(point.values) for point in loaded.points],
-    }
-    if args.format == "json":
-        print(json.dumps(plan, allow_nan=False))
-        return 0
-    keys = list(dict.fromkeys(key for point in plan["points"] for key in point))
-    rows = [[value(point[key]) if key in point else "" for key in keys] for point in plan["points"]]
-    width = max(3, len(str(len(rows))))
-    some = f" ({', '.join(plan['stages']) or 'nothing to do'} alone)" if len(args.stages) < len(STAGES) else ""
-    print(f"{name}: a sweep of {len(rows)} points{some}\n  into  {plan['directory']}")
-    numbered = [[f"{number:0{width}}", *row] for number, row in enumerate(rows, 1)]
-    print("\n".join(aligned([["point", *keys], *numbered], "  ")))
-    return 0
-
-
 def _assigned(values: Any) -> str:
-    return ", ".join(f"{key}={value(one)}" for key, one in values.items()) or "the spec as it stands"
+    """Return the values of a point as "train.steps=10, seed=1"."""
+    return ", ".join(f"{key}={value(one)}" for key, one in values.items()) or "the spec unchanged"

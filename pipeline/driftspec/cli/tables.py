@@ -1,4 +1,4 @@
-"""Numbers and columns as the verbs print them."""
+"""The format of numbers and columns in the output of the verbs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
-    """Rows of equal length as lines, each column as wide as its widest cell."""
+    """Yield rows of equal length as lines; each column is as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield (indent + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
 
 
 def measured(entry: Mapping[str, Any] | None) -> str:
-    """A metric's value and its standard error: "0.332 ± 0.011", or "-" where there is none."""
+    """Return a metric's value and its standard error: "0.332 ± 0.011", or "-" if there is no value."""
     if entry is None or entry.get("value") is None:
         return "-"
     return with_error(entry["value"], entry.get("stderr"))
 
 
 def verdicts_of(record: RunRecord) -> list[Judged]:
-    """The verdicts that run.json has, the worst first; those that are damaged are left out."""
+    """Return the verdicts of run.json, the worst first, without damaged ones."""
     from driftspec.components.verdict import SEVERITIES, Judged
 
     found = []
@@ -40,13 +40,13 @@ def verdicts_of(record: RunRecord) -> list[Judged]:
 
 
 def standing(status: str, verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """How a run ended, with the subjects of its bad verdicts: "finished, bad: chains"."""
+    """Return the status of a run with the subjects of its bad verdicts: "finished, bad: chains"."""
     bad = dict.fromkeys(str(one["subject"]) for one in verdicts if one["severity"] == "bad")
     return f"{status}, bad: {' '.join(bad)}" if bad else status
 
 
 def value(given: object) -> str:
-    """A value as a spec would have it, on one line; "-" for null."""
+    """Return a value on one line, as a spec would write it; "-" for null."""
     return "-" if given is None else on_one_line(given)
 
 

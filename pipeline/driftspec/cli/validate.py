@@ -1,4 +1,4 @@
-"""`run-spec validate SPEC...`: every mistake of every file, without torch; with --deep, the first step too."""
+"""`run-spec validate SPEC...`: report every mistake in every file, without torch; --deep also tries the first step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from driftspec.cli import options, tell
+from driftspec.cli import options, print_problems
 from driftspec.errors import PluginError, Problem, RunFailed, SpecError, in_order, refusal
 
 if TYPE_CHECKING:
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    parser = options.parser("validate", "Check specs without running them: 0 when all are valid, 3 when one is not.")
+    parser = options.parser(
+        "validate", "Check specs without running them; the exit code is 0 if all are valid, 3 if one is not."
+    )
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="YAML files")
     options.changing(parser)
     options.strict(parser)
     parser.add_argument(
         "--deep", action="store_true",
-        help="build everything too, take one optimiser step and draw a few samples; nothing is written",
+        help="also build everything, take one training step and draw a few samples; nothing is written",
     )  # fmt: skip
     options.allowing(parser)
     options.shaping(parser, "sarif", "github")
-    args = parser.parse_intermixed_args(words)  # specs may stand between options
+    args = parser.parse_intermixed_args(words)  # specs may be between options
 
     with contextlib.nullcontext() if args.deep else _uncollected():
         return _validate(args)
@@ -36,7 +38,7 @@ def main(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the search for cycles, which costs 5 % of a process that makes classes and ends."""
+    """Turn off garbage collection, which costs 5 % of the time of this short process."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -47,6 +49,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _validate(args: argparse.Namespace) -> int:
+    """Check every spec and print the findings; return the exit code."""
     from driftspec.cli.formats import Findings, show
 
     try:
@@ -61,7 +64,7 @@ def _validate(args: argparse.Namespace) -> int:
         verdict = _verdict(path, registry, args)
         findings.verdicts.append(verdict)
         if args.format == "text":
-            tell(verdict.problems)
+            print_problems(verdict.problems)
             show(Findings(verdicts=[verdict]), "text")
     if args.format != "text":
         show(findings, args.format)
@@ -69,6 +72,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict:
+    """Return the problems of one spec, with the exit code."""
     from driftspec import spec
     from driftspec.cli.formats import Verdict
     from driftspec.source.files import Files
@@ -79,7 +83,7 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
     try:
         loaded = spec.read(path, registry, options.changes(args), args.allow_outside)
         found = fits.check(loaded)
-        if not args.deep:  # a spec is as right without the libraries and the data that only its run needs
+        if not args.deep:  # libraries and data that only a run needs may be missing
             found = [replace(one, severity="warning") if one.code == "P206" else one for one in found]
         if fits.errors(found):
             code = refusal(found).exit_code

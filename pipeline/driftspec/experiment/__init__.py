@@ -1,1 +1,1 @@
-"""A Spec made live: build, data, training and evaluation loops. No files, no prints."""
+"""Build an experiment from a Spec; prepare its data; train and evaluate. Writes no files and prints nothing."""

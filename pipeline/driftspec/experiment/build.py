@@ -1,4 +1,4 @@
-"""A spec made live: its model, its random streams, its data, and all that only these can tell is wrong with it."""
+"""Build an experiment from a spec: the model, the random streams and the data, with the checks that need them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LazyDataset:
-    """The data of a spec, read and split when first needed."""
+    """The data of a spec: they are read and split at the first call, and kept."""
 
     read: Callable[[], Dataset] | None = None
     made: Dataset | None = None
@@ -43,7 +43,7 @@ class LazyDataset:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A spec made live: its model, its random streams, the transform to model units, and its data when asked for."""
+    """A spec with its model, its random streams, the transform to model units, and its data, read when needed."""
 
     spec: Spec
     files: Files
@@ -56,15 +56,15 @@ class Experiment:
 
     @property
     def dataset(self) -> Dataset:
-        """The data, read and split; a run that is only sampled from never reads them."""
+        """The data, read and split. A run that only draws samples never reads them."""
         return self.data()
 
     def has_data(self) -> bool:
-        """Whether the data have been read: a run that is only sampled from has none."""
+        """Whether the data have been read."""
         return self.data.made is not None
 
     def with_dataset(self, dataset: Dataset) -> Experiment:
-        """Return the same experiment on data that have been read."""
+        """Return the same experiment with this data set, which has already been read."""
         data = LazyDataset(made=dataset)
         return replace(self, data=data, model=self._on(data))
 
@@ -73,7 +73,7 @@ class Experiment:
         return replace(self.model, rows=None if self.spec.data is None else lambda: self.rows(data().rows()))
 
     def rows(self, x: Tensor) -> Tensor:
-        """Data (n, d) as the model sees them: in model units, dtype and device of the run."""
+        """Return data rows (n, d) in model units, with the dtype and on the device of the run."""
         return self.transform.to_model(x).to(self.device, self.dtype)
 
 
@@ -84,11 +84,11 @@ def build(
     document: Document | None = None,
     stages: Collection[str] = STAGES,
 ) -> Experiment:
-    """Everything a spec can still get wrong fails here: data files, dimensions, the device.
+    """Return the experiment of a spec. SpecError for unusable data, an unknown dimension or a missing device.
 
-    The experiment's spec has every number that the data decide where the given one leaves it to a default.
-    `fitted` is a checkpoint: its transform and dimensions are taken, and no data are read. `document` says where
-    in the spec a mistake stands, `stages` what the spec must be good for.
+    In the experiment's spec, numbers that depend on the data (such as a default batch size) are filled in.
+    `fitted` is a checkpoint: the transform and the dimensions are taken from it, and no data are read. `document`
+    gives the line and column of a mistake. `stages` are the stages for which the spec is checked.
     """
     import torch
 
@@ -113,11 +113,11 @@ def build(
     elif fitted is not None:
         dim, transform, times = fitted.dim, Transform(**fitted.transform), fitted.times
     else:
-        laws = (law for law in spec.dynamics.nested().values() if isinstance(law, Data))
-        dim = next((d for law in laws if (d := law.dim())), 0)
+        targets = (one for one in spec.dynamics.nested().values() if isinstance(one, Data))
+        dim = next((d for target in targets if (d := target.dim())), 0)
         transform = Transform.identity(dim)
     if not dim:
-        text = f"{spec.dynamics.label}: nothing says how many dimensions there are"
+        text = f"{spec.dynamics.label}: neither the data nor the dynamics give the number of dimensions"
         raise SpecError(problem_at(document, "X302", text, ("dynamics",)))
     with blamed(spec.dynamics.label):
         model = build_model(spec.dynamics, dim, streams.number("init"), dtype, device)
@@ -136,9 +136,10 @@ def build(
 
 
 def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
-    """The trace and the solver by which log p follows from a velocity: a scoring metric's, before the estimator's.
+    """Return the trace and the solver that compute log p from a velocity.
 
-    The trace is the first that is exact, for its log p can be differentiated.
+    Those of a metric that computes log p come before those of the estimator. An exact trace comes before the others,
+    because its log p can be differentiated.
     """
     found = [pair for metric in spec.scorers if (pair := metric.solves_with()) is not None]
     if isinstance(spec.estimator, Trace):
@@ -150,7 +151,7 @@ def _density(spec: Spec) -> tuple[Trace | None, Solver | None]:
 def _read(
     spec: Spec, data: Data, files: Files, streams: Streams, document: Document | None, stages: Collection[str]
 ) -> Dataset:
-    """The data, and what only they can tell: whether they fit the rest."""
+    """Return the data set. SpecError if it does not fit the rest of the spec."""
     from driftspec.experiment.dataset import prepare
 
     try:
@@ -164,7 +165,7 @@ def _read(
 
 
 def use_of(spec: Spec, stages: Collection[str] = STAGES) -> Use:
-    """What these stages of the spec do with its rows."""
+    """Return what these stages of the spec do with the data rows."""
     from driftspec.experiment.inspection import Use
 
     density = "train" in stages and spec.estimator is not None and spec.estimator.needs_density(spec.dynamics)
@@ -173,7 +174,7 @@ def use_of(spec: Spec, stages: Collection[str] = STAGES) -> Use:
 
 
 def warnings_of(experiment: Experiment, document: Document) -> list[Problem]:
-    """What is worth a word of the data, before anything is trained, as warnings at their section."""
+    """Return the verdicts on the data as warnings at the section `data` of the spec; nothing is trained yet."""
     data = experiment.spec.data
     if data is None or not experiment.has_data():
         return []

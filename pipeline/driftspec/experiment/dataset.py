@@ -1,4 +1,4 @@
-"""Data made ready: read once, split by a named stream, and the map between the data's own units and model units."""
+"""Prepare data: read them once, split them by a named random stream, fit the transform to model units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from driftspec.source.files import Files
 from driftspec.streams import Streams
 
 MEASURED = Use()
-"""Rows that are neither trained on nor scored."""
+"""The use of rows that are measured only: nothing is trained on them and no log p is computed."""
 
 
 def prepare(
@@ -29,10 +29,10 @@ def prepare(
     use: Use = MEASURED,
     columns: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read, split and fit the transform, unless one is given: then the data are measured only, not learnt from.
+    """Return the data set: rows read and split, and the transform fitted to the training rows unless one is given.
 
-    `columns` are those of the run that measures them: bound by name, whatever their order in the file. SpecError X304
-    for data that have no density where the run needs one, or that cannot be standardised.
+    `columns` are the columns of the run that measures the data. They are found by name, in any order in the file.
+    SpecError X304 if the run needs a density and the rows have none, or if the rows cannot be standardised.
     """
     table = _read(data, files, streams, columns)
     n = len(table.values)
@@ -53,7 +53,7 @@ def prepare(
 
 
 def _read(data: Data, files: Files, streams: Streams, columns: Sequence[str] | None) -> Table:
-    """The rows, with these columns where they are given."""
+    """Return the table of the data, with these columns if they are given."""
     with blamed(data.label):
         if columns is None:
             return data.read(files, streams.generator("data"))
@@ -61,13 +61,13 @@ def _read(data: Data, files: Files, streams: Streams, columns: Sequence[str] | N
 
 
 def _faults(train: Tensor, table: Table, asked: bool) -> list[Fault]:
-    """Why the training rows have no density; of trajectories, why their points have none."""
+    """Return why the training rows (n, d), or the points of trajectories (n, steps, d), have no density."""
     rows = train.reshape(-1, train.shape[-1])
     return inspection.faults(rows, table.columns) if asked and len(rows) > 1 else []
 
 
 def _refused(data: Data, faults: Sequence[Fault], use: Use) -> Iterator[Problem]:
-    """The faults that the data cannot be trained on or standardised with."""
+    """Yield the faults with which the rows cannot be standardised or trained on."""
     file = data.file()
     what = data.label if file is None else PurePath(file).name
     remedy = "" if data.columns_key is None else f" (name the others in '{data.columns_key}')"
@@ -79,4 +79,4 @@ def _refused(data: Data, faults: Sequence[Fault], use: Use) -> Iterator[Problem]
         yield Problem("X304", f"{what}: {fault.text}: {why}; leave the column out{remedy}")
 
 
-NO_DENSITY = "the rows have no density, and a likelihood of them no upper bound"
+NO_DENSITY = "the rows have no density, and their likelihood has no upper bound"

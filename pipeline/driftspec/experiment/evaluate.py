@@ -1,4 +1,4 @@
-"""The evaluation loop, and the run's own draws. No files, no prints."""
+"""The evaluation loop and the draws of the stage `sample`. Writes no files and prints nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftspec.streams import Streams
 
 
 def evaluation_of(experiment: Experiment, model: Model, streams: Streams, drawn: Callable[[], Draws]) -> Evaluation:
-    """Return what a metric sees of an experiment: this model, these draws, and random streams of its own."""
+    """Return what a metric reads of an experiment: this model, these draws, and the metric's own random streams."""
     return Evaluation(
         experiment.spec.setting(), model, streams, drawn, experiment.data, experiment.transform, experiment.rows,
         experiment.streams,
@@ -22,7 +22,10 @@ def evaluation_of(experiment: Experiment, model: Model, streams: Streams, drawn:
 
 
 def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -> Iterator[tuple[str, Measured]]:
-    """Each metric of the spec with its result, in order. A metric's streams are its own: adding one shifts no other."""
+    """Yield the key and the result of each metric of the spec, in order.
+
+    Each metric has random streams of its own, so adding one metric does not change the numbers of another.
+    """
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
         with blamed(metric.label):
@@ -33,16 +36,19 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
 
 
 def _of_draws(measured: Measured, draws: Draws) -> Measured:
-    """The result with what the sampler says of the draws that were read: `details["convergence"]`."""
+    """Return the result with the sampler's verdict on convergence added as `details["convergence"]`."""
     found = [verdict for verdict in draws.verdicts if verdict.subject == "chains"]
     if not found:
         return measured
-    told = {"convergence": {"outcome": found[0].outcome, "reason": found[0].reason}}
-    return replace(measured, details={**measured.details, **told})
+    convergence = {"outcome": found[0].outcome, "reason": found[0].reason}
+    return replace(measured, details={**measured.details, "convergence": convergence})
 
 
 def sample(experiment: Experiment, model: Model) -> Draws:
-    """The run's own draws; without a verdict on their convergence where a metric aims at a finite time."""
+    """Return the draws of the stage `sample`.
+
+    Where a metric measures the chains at a finite time, they are not meant to converge: that verdict is left out.
+    """
     spec = experiment.spec
     if spec.sample is None or spec.sampler is None:
         raise RunFailed("the spec draws no samples: add sample: {count: N}")
@@ -54,12 +60,12 @@ def sample(experiment: Experiment, model: Model) -> Draws:
 
 
 def once(function: Callable[[], Draws]) -> Callable[[], Draws]:
-    """Draws are made when first asked for, and once."""
+    """Return the function with a cache: the draws are made at its first call, and only once."""
     return functools.cache(function)
 
 
 def as_json(measured: Measured) -> dict[str, Any]:
-    """A metric's entry in metrics.json."""
+    """Return a metric's entry in metrics.json."""
     entry: dict[str, Any] = {
         "value": measured.value, "stderr": measured.stderr, "unit": measured.unit, "n": measured.n,
         "details": dict(measured.details),

@@ -1,9 +1,10 @@
-"""What the rows of a data set alone decide: whether they can have a density, and what their user should know of them.
+"""Inspect the rows of a data set: whether they can have a density, and what to warn the user about.
 
-Where a column is constant or follows from the columns before it, the law of the rows has no density, and the likelihood
-of a model that closes in on their plane has no upper bound. Let u be the columns, centred and of deviation 1, and
-u = Q R. Then |R_jj| / √n is the share of its deviation that column j has beside the earlier ones (G. Golub, C. F. Van
-Loan, *Matrix Computations*, 4th edition, 2013, section 5.3). Relations that are not linear are not looked for.
+If a column is constant, or a linear function of earlier columns, the rows lie in a plane: their distribution has no
+density, and a model that concentrates on the plane has a likelihood without upper bound. Let u be the columns, centred
+and scaled to standard deviation 1, and u = Q R. Then |R_jj| / √n is the part of the standard deviation of column j that
+earlier columns do not explain (G. Golub, C. F. Van Loan, *Matrix Computations*, 4th edition, 2013, section 5.3).
+Relations that are not linear are not found.
 """
 
 from __future__ import annotations
@@ -23,47 +24,48 @@ if TYPE_CHECKING:
     from driftspec.components.dataset import Dataset
 
 EXACT = 1e-5
-"""A column with a smaller share of its deviation beside the earlier ones follows from them: 100 ε of float32."""
+"""If a smaller part of a column is unexplained, it is a linear function of the earlier ones: 100 ε of float32."""
 NEAR = 1e-2
-"""A smaller share is worth a warning: along that direction a flow has to contract space a hundredfold, by 4.6 nats."""
+"""A smaller part gives a warning: a flow has to contract space 100 times in that direction, by 4.6 nats."""
 FEW = 10.0
-"""Fewer equally likely values than this are worth a warning. Measured on N(0, I) in 2-D with one column rounded to
-steps of h deviations, by a flow of 2 x 64 units after 500 steps: at h = 1 (3.7 equally likely values) its test NLL is
-0.15 nats below that of the rows before they were rounded, at h = 1/2 (7.2) and less it is not, nor after 2000 steps."""
+"""Fewer equally likely values than this give a warning. This was measured on N(0, I) in 2-D with one column rounded to
+multiples of h standard deviations, with a flow of 2 x 64 units after 500 steps. At h = 1 (3.7 equally likely values)
+its test NLL is 0.15 nats below that of the rows that are not rounded. At h = 1/2 (7.2 values) or less, and also after
+2000 steps, it is not."""
 WIDE, NARROW, FAR = 10.0, 1 / 30, 100.0
-"""Deviations above and below, and means beyond, are worth a warning in model units. Measured as above, on N(m, s²):
-with s = 10 and s = 1/30 the flow is 0.03 nats behind the Gaussian fitted to the rows, with s = 30 it is 0.4 and with
-s = 1/100 0.13 behind; with m = 100 it is not."""
+"""In model units, a standard deviation above WIDE or below NARROW, or a mean beyond FAR, gives a warning. This was
+measured with the same flow on N(m, s²), against the Gaussian fitted to the rows. The flow's NLL is worse by 0.03 nats
+at s = 10 and s = 1/30, by 0.4 at s = 30 and by 0.13 at s = 1/100; at m = 100 it is not worse."""
 LOST = 0.01
-"""Rounding of the numbers, as a share of their deviation, that leaves too little of it."""
+"""The rounding error of a column, as a part of its standard deviation, above which its digits are lost."""
 MEMORISED = 0.01
-"""A share of the test rows that are training rows too and that is worth a warning."""
+"""The part of the test rows that may also be training rows without a warning."""
 LOOKED_AT = 5000
-"""Rows in which repeated values are counted."""
+"""The number of rows in which repeated values are counted."""
 NAMED = 5
-"""Columns that one message names."""
+"""The number of columns that one message names."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a run does with its rows, as far as they must be fit for it."""
+    """What a run does with its data rows; this decides what the rows are checked for."""
 
-    density: bool = False  # it trains by a loss that has no lower bound without a density
-    scored: bool = False  # it trains or measures a likelihood
-    dtype: str = "float32"  # of the rows as the model sees them
+    density: bool = False  # the run trains with a loss that has no lower bound if the rows have no density
+    scored: bool = False  # the run trains or measures a likelihood
+    dtype: str = "float32"  # the dtype of the rows that the model reads
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why rows cannot have a density, or nearly so."""
+    """A reason why rows have no density, or nearly none."""
 
     text: str
-    constant: bool = False  # no scale can be taken of the column
-    near: bool = False  # there is a density, in a layer about the plane
+    constant: bool = False  # the column has no scale to divide by
+    near: bool = False  # the rows have a density, in a thin layer around a plane
 
 
 def faults(x: Tensor, names: Sequence[str]) -> list[Fault]:
-    """Why rows x (n, d) have no density: columns that are constant, and those that follow from earlier ones."""
+    """Return why rows x (n, d) have no density: constant columns, and linear functions of earlier columns."""
     still = (x.std(0, correction=0) <= 1e-12 * x.abs().amax(0)).tolist()
     found = []
     if fixed := [f"{shown(name)} ({value:g})" for name, value, one in zip(names, (x[0] + 0.0).tolist(), still) if one]:
@@ -78,7 +80,7 @@ def faults(x: Tensor, names: Sequence[str]) -> list[Fault]:
 
 
 def _related(x: Tensor, names: Sequence[str]) -> Iterator[Fault]:
-    """The columns of x (n, d), none constant, that follow from earlier ones, exactly or nearly."""
+    """Yield the columns of x (n, d) that are linear functions of earlier ones, exactly or nearly; none is constant."""
     u = (x - x.mean(0)) / x.std(0, correction=0)
     r = torch.linalg.qr(u, mode="r").R / math.sqrt(len(u))
     share = r.diagonal().abs()
@@ -92,12 +94,12 @@ def _related(x: Tensor, names: Sequence[str]) -> Iterator[Fault]:
             yield Fault(f"column {shown(names[j])} repeats column {listed}")
         else:
             text = f"column {shown(names[j])} is a linear function of column{'' if len(of) == 1 else 's'} {listed}"
-            left = f", but for {float(share[j]):.1g} of its deviation" if free[j] else ""
+            left = f", up to {float(share[j]):.1g} of its standard deviation" if free[j] else ""
             yield Fault(text + left, near=bool(free[j]))
 
 
 def verdicts(dataset: Dataset, found: Sequence[Fault], use: Use) -> Iterator[Verdict]:
-    """What is worth a word of a data set, whose training rows have these faults."""
+    """Yield the verdicts on a data set whose training rows have these faults."""
     if use.scored:
         yield from _density(found)
         yield from _values(dataset)
@@ -106,16 +108,17 @@ def verdicts(dataset: Dataset, found: Sequence[Fault], use: Use) -> Iterator[Ver
 
 
 def _density(found: Sequence[Fault]) -> Iterator[Verdict]:
+    """Yield the verdict on rows that have no density, or nearly none."""
     if exact := [one.text for one in found if not one.near]:
         text = f"{_some(exact, '; ')}: the rows have no density, so the model's NLL has no lower bound"
         yield Verdict("columns", "without_density", text, "warning")
     elif found:
-        text = f"{_some([one.text for one in found], '; ')}: the density is as thin as that layer, and hard to learn"
+        text = f"{_some([one.text for one in found], '; ')}: the rows lie in a thin layer, which is hard to learn"
         yield Verdict("columns", "nearly_dependent", text, "warning")
 
 
 def _values(dataset: Dataset) -> Iterator[Verdict]:
-    """Columns of few different values: at each of them a density can rise without bound."""
+    """Yield the verdict on columns with few different values: a density can rise without bound at each value."""
     rows = dataset.train[:LOOKED_AT]
     if rows.dim() != 2 or len(rows) < 2:
         return
@@ -129,21 +132,24 @@ def _values(dataset: Dataset) -> Iterator[Verdict]:
     if few:
         which = f"column {few[0]} has" if len(few) == 1 else f"columns {_some(few)} have"
         text = (
-            f"{which} few different {'whole numbers' if whole else 'values'} in {len(rows)} rows: at each a density "
-            "can rise without bound, and NLL has no floor; spread them by noise as wide as a step, or leave them out"
+            f"{which} few different {'whole numbers' if whole else 'values'} in {len(rows)} rows: a density can rise "
+            "without bound at each, so NLL has no lower bound; add noise as wide as a step, or leave the column out"
         )
         yield Verdict("values", "repeated", text, "warning")
 
 
 def _equally_likely(counts: Tensor) -> float:
-    """1 / P(two rows agree): how many values, equally likely, would agree as often. counts (K,) are the values' own."""
+    """Return 1 / P(two rows have the same value), from counts (K,) of the K values: K if all are equally likely."""
     n = float(counts.sum())
     agree = float((counts.double() * (counts.double() - 1)).sum()) / (n * (n - 1))
     return 1 / agree if agree else math.inf
 
 
 def _scale(dataset: Dataset, use: Use) -> Iterator[Verdict]:
-    """Columns far from 0, or from deviation 1, in model units: of the training rows, or without them the test rows."""
+    """Yield the verdict on columns whose mean is far from 0, or whose standard deviation is far from 1, in model units.
+
+    They are columns of the training rows, or of the test rows if there are no training rows.
+    """
     rows = dataset.rows()
     u = dataset.transform.to_model(rows.reshape(-1, rows.shape[-1]))
     mean, deviation = u.mean(0), u.std(0, correction=0)
@@ -155,21 +161,21 @@ def _scale(dataset: Dataset, use: Use) -> Iterator[Verdict]:
     if which:
         listed = [f"{shown(dataset.columns[j])} (mean {mean[j]:.4g}, deviation {deviation[j]:.4g})" for j in which]
         text = f"column{'' if len(which) == 1 else 's'} {_some(listed)} in model units, which should be near 0 and 1"
-        text += f"; {use.dtype} rounds away what differs from row to row" if lost.any() else ""
+        text += f"; {use.dtype} rounds away the differences between rows" if lost.any() else ""
         remedy = "are the units those of training?" if rows is dataset.test else "set 'standardize: scale' in data"
         yield Verdict("units", "off_scale", f"{text}: {remedy}", "bad" if lost.any() else "warning")
 
 
 def memorised(dataset: Dataset) -> Iterator[Verdict]:
-    """Test rows that are training rows too: a model scores well there by learning them by heart."""
+    """Yield the verdict on test rows that are also training rows: a model that memorised them scores too well."""
     repeated, n = dataset.repeated(), len(dataset.test)
     if repeated > MEMORISED * n:
-        text = f"{repeated} of {n} test rows are training rows too, which makes a model look better than it is"
+        text = f"{repeated} of {n} test rows are also training rows, which makes a model look better than it is"
         yield Verdict("rows", "memorised", text, "warning")
 
 
 def _some(words: Sequence[str], between: str = ", ") -> str:
-    """The first few, and how many more there are."""
+    """Return the first words, joined, and the number of the others: "a, b, 3 more"."""
     more = [f"{len(words) - NAMED} more"] if len(words) > NAMED else []
     return between.join([*words[:NAMED], *more])
 

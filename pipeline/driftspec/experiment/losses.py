@@ -1,4 +1,4 @@
-"""Whether training was getting worse before it, or what came after it, failed: a step that is too long shows so."""
+"""Explain a failed run by its losses: if the loss was rising before the failure, the steps were too long."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from driftspec.spec import Train
 
 DIVERGED = frozenset({"non_finite", "budget", "step_underflow", "not_converged"})
-"""Statuses in which a run ends whose weights have gone too far."""
+"""The statuses with which a run fails after a step that was too long."""
 
 
 class Losses:
-    """The losses of a training: the lowest, the last, and how far they moved from step to step until the lowest."""
+    """The lowest and the last loss of a training, and the changes from step to step before the lowest."""
 
     NEAR, NOISE = 100, 6.0
-    """Changes before the lowest loss that count, and the multiple of their median that is still no rise."""
+    """The number of changes before the lowest loss that are kept; a rise is more than NOISE times their median."""
 
     def __init__(self) -> None:
         self.changes: collections.deque[float] = collections.deque(maxlen=self.NEAR)
@@ -32,7 +32,7 @@ class Losses:
         self.rate = math.nan
 
     def add(self, step: int, loss: float, rate: float) -> None:
-        """The loss of a step, and the rate of the update that followed."""
+        """Add the loss of a step, and the learning rate of the update after it."""
         if self.count:
             self.changes.append(abs(loss - self.last))
         self.count, self.last, self.rate = self.count + 1, loss, rate
@@ -40,7 +40,7 @@ class Losses:
             self.lowest, self.step_of_lowest, self.until_lowest = loss, step, tuple(self.changes)
 
     def rise(self) -> str:
-        """ "the loss had risen since step 3, from 1.52 to 48.3"; empty where it had not, beyond its noise."""
+        """Return "the loss had risen since step 3, from 1.52 to 48.3", or "" if the rise is within the noise."""
         noise = statistics.median(self.until_lowest) if self.until_lowest else 0.0
         if not self.last - self.lowest > self.NOISE * noise:
             return ""
@@ -49,9 +49,9 @@ class Losses:
 
 @contextlib.contextmanager
 def explained(so_far: Callable[[], Losses], settings: Train, step: int | None = None) -> Iterator[None]:
-    """A failure says in which step of training it happened, and what to change where the loss had risen before.
+    """Raise a failure again with the step of training, and with what to change if the loss had risen before it.
 
-    `so_far` is called after a failure alone.
+    `so_far` is called only after a failure.
     """
     try:
         yield
@@ -65,6 +65,7 @@ def explained(so_far: Callable[[], Losses], settings: Train, step: int | None = 
 
 
 def _shorter_steps(rise: str, rate: float, settings: Train) -> str:
+    """Return what to change for shorter steps, after the sentence about the rise."""
     clip = "set clip_norm" if settings.clip_norm is None else f"lower clip_norm (it is {settings.clip_norm:g})"
     return f"{rise}: lower lr in train.optimizer (the rate was {rate:g}), raise warmup in train.schedule, or {clip}"
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as records."""
+"""The records of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BestCheck(FileRecord):
-    """The best validation so far."""
+    """The best validation loss so far, its step, and the number of checks since."""
 
     value: float = math.inf
     step: int | None = None
@@ -24,10 +24,10 @@ class BestCheck(FileRecord):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckpointRecord(FileRecord):
-    """The weights with the map to model units; of a training also all that it carries from step to step."""
+    """The weights and the transform to model units; during training also the whole training state."""
 
     step: int
-    module: Mapping[str, Tensor]  # this one, `ema`, `optimizer` and `schedule` are torch's state_dict
+    module: Mapping[str, Tensor]  # `module`, `ema`, `optimizer` and `schedule` are state_dicts of torch
     ema: Mapping[str, Tensor] | None = None
     optimizer: dict[str, Any] | None = None
     schedule: dict[str, Any] | None = None
@@ -39,10 +39,12 @@ class CheckpointRecord(FileRecord):
 
     @classmethod
     def read(cls, entries: Mapping[str, Any]) -> Self:
+        """Return the record of a checkpoint's entries."""
         record = super().read(entries)
         return replace(record, best=BestCheck.read(entries["best"])) if "best" in entries else record
 
     def entries(self) -> dict[str, Any]:
+        """Return what the checkpoint's files hold, by name."""
         return super().entries() | ({} if self.best is None else {"best": self.best.entries()})
 
 

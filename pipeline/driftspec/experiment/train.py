@@ -1,4 +1,4 @@
-"""The training loop: one optimiser step an iteration, a generator of records. No files, no prints."""
+"""The training loop: a generator that yields one record per optimiser step. Writes no files and prints nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from driftspec.spec import Train
 
 
 class Training:
-    """Everything training carries from step to step, as one record that a checkpoint holds."""
+    """The training state: weights, optimiser, schedule, estimator state and the best check. A checkpoint holds it."""
 
     def __init__(self, experiment: Experiment):
         spec = experiment.spec
@@ -45,7 +45,7 @@ class Training:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def checkpoint(self) -> CheckpointRecord:
-        """The state after `step` steps."""
+        """Return the training state after `step` steps."""
         return CheckpointRecord.new(
             step=self.step,
             module=self.model.module.state_dict(),
@@ -60,7 +60,7 @@ class Training:
         )
 
     def restore(self, saved: CheckpointRecord) -> None:
-        """Go on from a checkpoint. RunFailed for one that holds no training."""
+        """Continue from a checkpoint. RunFailed if it holds no training state."""
         if saved.optimizer is None or saved.schedule is None or saved.best is None:
             raise RunFailed(f"the checkpoint of step {saved.step} holds no training to go on with")
         self.step = saved.step
@@ -72,14 +72,18 @@ class Training:
         self.state, self.best = saved.estimator, saved.best
 
     def is_over(self) -> bool:
+        """Whether no further step is to be taken."""
         return is_over(self.settings, self.step, self.best)
 
     def averaged(self) -> Model:
-        """The model that is evaluated: the averaged weights if there are any."""
+        """Return the model that is evaluated: with the averaged weights if there are any."""
         return self.model if self.ema is None else replace(self.model, module=self.ema)
 
     def batch(self, step: int) -> Tensor:
-        """The rows of one step: each epoch its own permutation, its ragged end dropped."""
+        """Return the rows (B, d) of one step, B = batch_size.
+
+        Each epoch has its own permutation; rows that do not fill a last batch are left out.
+        """
         size = self.settings.batch_size
         epoch, position = divmod(step, len(self.rows) // size)
         if self._order[0] != epoch:
@@ -89,7 +93,7 @@ class Training:
 
 
 def train(training: Training, monitor: Callable[[Model], float] | None = None) -> Iterator[Record]:
-    """Steps until the last one, or until early stopping. RunFailed names the step that cannot go on."""
+    """Train until the last step or early stopping; yield a record per step. RunFailed names the step that failed."""
     settings, estimator, model = training.settings, training.estimator, training.model
     parameters, losses = list(model.parameters()), Losses()
     while not training.is_over():
@@ -101,7 +105,7 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             value = _finite(loss.value.item(), "loss")
             _finite(norm.item(), "gradient norm")
-            # Before the weights move: an estimator may look at the gradient again.
+            # Read before the weights change: an estimator may compute the gradient again.
             terms, verdicts = MappingProxyType({**loss.terms, **loss.stats()}), tuple(loss.verdicts())
         rate = float(training.optimizer.param_groups[0]["lr"])
         losses.add(step + 1, value, rate)
@@ -129,7 +133,7 @@ def _average(training: Training, settings: Train) -> None:
 def _checked(
     training: Training, estimator: Estimator, record: Record, monitor: Callable[[Model], float] | None
 ) -> Record:
-    """The record with the validation loss, where one is due."""
+    """Return the record, with the validation loss added if this step has a check."""
     stopping = training.settings.early_stopping
     every = stopping.every if stopping else training.settings.checkpoint_every if monitor else None
     if every is None or record.step % every:
@@ -148,7 +152,7 @@ def _checked(
 
 
 def _validation_loss(training: Training, estimator: Estimator) -> float:
-    """The estimator's loss over the validation rows with the same noise at every check."""
+    """Return the estimator's mean loss over the validation rows, with the same noise at every check."""
     streams = training.experiment.streams.under("validation")
     model, rows = training.averaged(), training.validation_rows
     size, total = training.settings.batch_size, 0.0
@@ -159,14 +163,14 @@ def _validation_loss(training: Training, estimator: Estimator) -> float:
 
 
 def _finite(value: float, what: str) -> float:
-    """The value, or the end of the run: a NaN is never replaced."""
+    """Return the value. RunFailed if it is not finite."""
     if not math.isfinite(value):
         raise RunFailed(f"{what} {value} (status non_finite)", "non_finite")
     return value
 
 
 def is_over(settings: Train, step: int, best: BestCheck | None) -> bool:
-    """Whether a training ends at a step: it is the last one, or early stopping's patience is at its end."""
+    """Whether training ends at a step: all steps are done, or `patience` checks brought no improvement."""
     stopping = settings.early_stopping
     patience_over = stopping is not None and best is not None and best.checks_since >= stopping.patience
     return step >= settings.steps or patience_over

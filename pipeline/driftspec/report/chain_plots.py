@@ -1,4 +1,4 @@
-"""Pictures of chains and of what they follow: score field, energy landscape, traces, autocorrelation."""
+"""Pictures of chains and of their target: score field, energy landscape, traces, autocorrelation."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Box = tuple[float, float, float, float]
 
-ARROWS, CELLS, DEPTH = 22, 80, 12.0  # arrows and cells a side; how far above the lowest energy the map tells apart
+ARROWS, CELLS, DEPTH = 22, 80, 12.0  # arrows and cells per side; the range of energies that the colours show
 SHOWN, LAGS = 4, 100
 SAMPLES, ARROW = "#c44e52", "#333333"
 
 
 def grid(box: Box, side: int) -> torch.Tensor:
-    """(side², 2) points of the box, the second coordinate the faster."""
+    """Return a grid of points (n, 2) in the box, n = side²; the second coordinate changes faster."""
     across = torch.linspace(box[0], box[1], side, dtype=torch.float64)
     up = torch.linspace(box[2], box[3], side, dtype=torch.float64)
     return torch.cartesian_prod(across, up)
 
 
 def limits(points: Array, margin: float, within: tuple[float, float] = (0.001, 0.999)) -> tuple[Array, Array]:
-    """Lower and upper limits (d,) that hold points (n, d) with a margin on each side, also where all are alike."""
+    """Return lower and upper limits (d,) around points (n, d), with a margin that is never 0."""
     low, high = np.quantile(points, within, axis=0)
     size = np.abs(points).max(0)
     least = np.where(size > 0, 1e-6 * size, 1.0)
@@ -40,7 +40,7 @@ def limits(points: Array, margin: float, within: tuple[float, float] = (0.001, 0
 
 
 def score_field(experiment: Experiment, model: Model, box: Box, points: Array, columns: Sequence[str]) -> Figure:
-    """∇log p at the data's end of time, in the data's units, over the draws or the data. Long arrows are shortened."""
+    """Plot ∇log p at the data time, in data units, over points (n, d): draws or data. Long arrows are shortened."""
     at = grid(box, ARROWS)
     rows = experiment.rows(at)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def score_field(experiment: Experiment, model: Model, box: Box, points: Array, c
 
 
 def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Sequence[str]) -> Figure:
-    """E(x) above its lowest value on the map."""
+    """Plot E(x) minus its lowest value on the map."""
     at = grid(box, CELLS)
     with torch.no_grad():
         energy = -model.log_density(experiment.rows(at)).double().cpu()
@@ -71,9 +71,9 @@ def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Se
 
 
 def marginals(states: Array, titles: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Chains at rising numbers of steps, states (K, chains, d), a panel each; all of one scale, that of the last.
+    """Plot the states (K, chains, d) of chains after K numbers of steps, one panel per number.
 
-    Where the last are all alike, the scale is that of all of them.
+    All panels have the scale of the last one. If its states are all equal, they have the scale of all states.
     """
     low, high = limits(states[-1], 0.5)
     lowest, highest = limits(states.reshape(-1, states.shape[-1]), 0.5)
@@ -94,7 +94,7 @@ def marginals(states: Array, titles: Sequence[str], columns: Sequence[str]) -> F
 
 
 def traces(values: Array, names: Sequence[str]) -> Figure:
-    """The first chains of values (chains, draws, m), draw by draw, and the autocorrelation over all chains."""
+    """Plot the first chains of values (chains, draws, m) against the draw, and the autocorrelation over all chains."""
     shown = min(SHOWN, values.shape[2])
     figure = Figure(figsize=(9, 1.9 * shown), layout="constrained")
     panels = figure.subplots(shown, 2, squeeze=False, width_ratios=[2, 1])
@@ -111,9 +111,9 @@ def traces(values: Array, names: Sequence[str]) -> Figure:
 
 
 def autocorrelation(chains: Array) -> tuple[Array, Array]:
-    """Lags and ρ at them for (chains, draws): covariances about each chain's mean, averaged over chains.
+    """Return lags and the autocorrelation ρ at each, for chains (chains, draws).
 
-    NaN where no chain moves: a picture of it is empty.
+    Covariances are about each chain's own mean, and summed over chains. ρ is NaN if no chain moves: its plot is empty.
     """
     centred = chains - chains.mean(1, keepdims=True)
     n = centred.shape[1]

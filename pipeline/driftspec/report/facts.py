@@ -1,4 +1,4 @@
-"""What run.json says of a run, in words for people."""
+"""The entries of run.json as text for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def in_words(info: Mapping[str, Any], key: str) -> str | None:
-    """The fact that stands under `key`, as text; None where there is none."""
+    """Return the entry under `key` as text; None if there is none."""
     fact = info.get(key)
     if fact is None:
         return None
@@ -23,15 +23,15 @@ def in_words(info: Mapping[str, Any], key: str) -> str | None:
 
 
 def _weights(evaluated: Mapping[str, Any]) -> str:
-    """Which weights were evaluated, as in "moving average (ema) at step 600, the best of the checks"."""
+    """Return which weights were evaluated: "moving average (ema) at step 600, the best of the checks"."""
     if not evaluated["step"]:
-        return "those the network began with: nothing was trained"
+        return "the initial weights: nothing was trained"
     kind = "moving average (ema)" if evaluated["weights"] == "ema" else "the last weights"
     return f"{kind} at step {evaluated['step']}" + (", the best of the checks" if evaluated["best"] else "")
 
 
 def _short(value: object) -> str:
-    """Seconds to a tenth, digests of one-file plugins to twelve characters."""
+    """Return seconds with one decimal, and any other text (a plugin's version or digest) cut to twelve characters."""
     if isinstance(value, float):
         return f"{value:.1f}"
     return str(value)[:12]

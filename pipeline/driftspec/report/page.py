@@ -1,4 +1,4 @@
-"""report.html: one page that stands alone, its pictures inside it."""
+"""report.html: one page that needs no other file; its pictures are inside it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HEADINGS: dict[Severity, str] = {
     "bad": "Do not trust this run's numbers", "warning": "Warnings",
     "unknown": "Could not be judged", "good": "Checked",
 }  # fmt: skip
-"""What is above the verdicts of each severity, from the worst to the best."""
+"""The heading above the verdicts of each severity, from the worst to the best."""
 FACTS = {
     "seed": "seed", "parameters": "parameters", "evaluated": "weights evaluated", "seconds": "seconds",
     "device": "device", "torch": "torch", "plugins": "plugins", "git": "git", "parent": "made from",
 }  # fmt: skip
-"""What of run.json is shown, and its name on the page."""
+"""The entries of run.json that the page shows, and their names on the page."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Shown:
 
 
 def page(run: Shown) -> str:
-    """The run as HTML: how far it can be trusted, what it found, its pictures, the spec that repeats it."""
+    """Return the run as HTML: its verdicts, its metrics, its pictures, and the spec that repeats it."""
     title = html.escape(run.spec.name)
     verdicts = "".join(_verdicts(of_severity(run.verdicts, how), how) for how in HEADINGS)
     lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
@@ -69,7 +69,7 @@ def page(run: Shown) -> str:
 
 
 def _verdicts(judged: Sequence[Judged], severity: Severity) -> str:
-    """Those of one severity in a box with a heading, each with where it comes from."""
+    """Return a box with the verdicts of one severity under a heading, each with its sources; "" if there are none."""
     if not judged:
         return ""
     reasons: dict[str, list[str]] = {}
@@ -83,11 +83,13 @@ def _verdicts(judged: Sequence[Judged], severity: Severity) -> str:
 
 
 def _picture(name: str, png: bytes) -> str:
+    """Return a picture as HTML that contains it."""
     data = base64.b64encode(png).decode()
     return f"<figure><img alt='{html.escape(name)}' src='data:image/png;base64,{data}'></figure>"
 
 
 def _metrics(run: Shown) -> str:
+    """Return the table of the metrics; "" if there are none."""
     if not run.measured:
         return ""
     rows = "".join(
@@ -100,7 +102,7 @@ def _metrics(run: Shown) -> str:
 
 
 def _notes(name: str, run: Shown) -> str:
-    """What is not good about one metric: its own verdicts, and those on the draws that it reads."""
+    """Return the verdicts on one metric that are not good: its own, and those on the draws that it reads."""
     metric = next((one for one in run.spec.evaluate or () if one.key() == name), None)
     sources = {name, "sample"} if metric is not None and (metric.wanted() or metric.reads_chains) else {name}
     doubts = [one.verdict.heading for one in run.verdicts if one.source in sources and one.verdict.severity != "good"]
@@ -108,7 +110,7 @@ def _notes(name: str, run: Shown) -> str:
 
 
 def _value(measured: Measured) -> str:
-    """The value to the digits its standard error allows, or the reason why there is no value or no error."""
+    """Return the value, rounded by its standard error, or the reason why there is no value or no error."""
     why = f"<small>{html.escape(measured.stderr_reason or 'no reason is given')}</small>"
     if measured.value is None:
         return f"none {why}"

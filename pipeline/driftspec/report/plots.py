@@ -1,6 +1,6 @@
-"""Pictures of a run: its loss; for 1-D data histograms; for 2-D data the samples, the log density and the way there.
+"""Pictures of a run: its loss; histograms of 1-D data; samples, log density and trajectories of 2-D data.
 
-What can be drawn follows from what the dynamics offers (a velocity, a log p), never from its name.
+What the dynamics offers (a velocity, a log p) decides which pictures are made; its name never does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from driftspec.components.capabilities import capabilities
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics import likelihood, transport
-from driftspec.report import chain_plots as plots_chains
+from driftspec.report import chain_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     LogDensity = Callable[[torch.Tensor], torch.Tensor]
 
 DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
-GRID, DEPTH = 64, 12.0  # points a side; nats below the highest that the map still tells apart
+GRID, DEPTH = 64, 12.0  # points per side; the range of log p that the colours show, in nats below the highest
 SHOWN, TIMES, WALKERS = 4000, 24, 1024
 
 
@@ -46,9 +46,10 @@ def draw(
     measured: Mapping[str, Measured] | None = None,
     lost: Callable[[str, Exception], None] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, PNG) of each picture that the stages give something for. One that fails is `lost`, and the others go on.
+    """Yield (name, PNG) of each picture of these stages.
 
-    Without `lost` its error is raised.
+    If a picture fails, `lost` is called with its name and the error, and the next one is made. Without `lost` the
+    error is raised.
     """
     for name, make in _pictures(experiment, model, stages, records, samples, measured or {}):
         try:
@@ -74,7 +75,7 @@ def _pictures(
     samples: Array | None,
     measured: Mapping[str, Measured],
 ) -> Iterator[Picture]:
-    """Names, and what makes each: nothing is computed before."""
+    """Yield the name of each picture and a function that makes it; nothing is computed before that call."""
     if records:
         yield "loss", lambda: _loss(records)
     for name, result in measured.items():
@@ -82,7 +83,7 @@ def _pictures(
             yield f"{name}_curves", partial(_curves, curves)
     if samples is not None:
         yield from _of_chains(experiment, samples)
-        yield from _on_the_way(experiment, model)
+        yield from _of_states(experiment, model)
         if experiment.spec.data is None and model.dim <= 2:
             yield from _beside_the_target(experiment, samples)
     if experiment.has_data() and experiment.dataset.times is not None and model.dim == 2:
@@ -94,7 +95,7 @@ def _pictures(
 def _beside_the_data(
     experiment: Experiment, model: Model, stages: Sequence[str], samples: Array | None
 ) -> Iterator[Picture]:
-    """In 1 and 2 dimensions, with the data for the scale."""
+    """Yield the pictures in 1 and 2 dimensions whose scale is that of the data."""
     dataset = experiment.dataset
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
     offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()
@@ -108,9 +109,9 @@ def _beside_the_data(
         yield "samples", lambda: _samples(data, samples, box, dataset.columns)
     if "score" in own and "sample" in stages and samples is not None:
         shown = samples[:: max(1, len(samples) // SHOWN)]
-        yield "score", lambda: plots_chains.score_field(experiment, model, box, shown, dataset.columns)
+        yield "score", lambda: chain_plots.score_field(experiment, model, box, shown, dataset.columns)
     if "energy" in own and "evaluate" in stages:
-        yield "energy", lambda: plots_chains.energy_landscape(experiment, model, box, dataset.columns)
+        yield "energy", lambda: chain_plots.energy_landscape(experiment, model, box, dataset.columns)
     if log_p is not None and "evaluate" in stages:
         yield "log_density", lambda: _density(experiment, log_p, box)
     if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
@@ -118,25 +119,25 @@ def _beside_the_data(
 
 
 def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
-    """Traces of chains with draws enough to speak of, in the quantities that reports name."""
+    """Yield the picture of the traces of chains that have 20 draws or more, in the quantities that reports name."""
     sampler, target = experiment.spec.sampler, experiment.spec.dynamics.target_law()
     chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
 
     def traces() -> Figure:
         values, names = samples, tuple(f"x{i + 1}" for i in range(samples.shape[1]))
         if isinstance(target, Distribution):
-            told, names = target.reported(torch.from_numpy(samples))
-            values = told.numpy()
-        return plots_chains.traces(values.reshape(chains, draws, -1), names)
+            quantities, names = target.reported(torch.from_numpy(samples))
+            values = quantities.numpy()
+        return chain_plots.traces(values.reshape(chains, draws, -1), names)
 
     if draws >= 20:
         yield "chains", traces
 
 
-def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
-    """Where some of the chains stand from their start to their draw, in 1 and 2 dimensions."""
+def _of_states(experiment: Experiment, model: Model) -> Iterator[Picture]:
+    """Yield the picture of some chains at five times from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
-    differentiates = model.own.isdisjoint({"score", "energy"})  # a solve for every step
+    differentiates = model.own.isdisjoint({"score", "energy"})  # then each step of a chain solves an ODE
     if not isinstance(sampler, ShowsStates) or model.dim > 2 or differentiates:
         return
     length = sampler.length(model)
@@ -148,19 +149,19 @@ def _on_the_way(experiment: Experiment, model: Model) -> Iterator[Picture]:
         states = sampler.states(model, WALKERS, experiment.streams.under("sample"), after)
         columns = experiment.dataset.columns if experiment.has_data() else [f"x{i + 1}" for i in range(model.dim)]
         shown = experiment.transform.to_data(states.cpu()).numpy()
-        return plots_chains.marginals(shown, [f"after {n} steps" for n in after], columns)
+        return chain_plots.marginals(shown, [f"after {n} steps" for n in after], columns)
 
     yield "marginals", marginals
 
 
 def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
-    """Draws beside those of the law they should follow, in 1 and 2 dimensions, where that can be drawn from."""
+    """Yield the picture of draws next to exact draws of the target, in 1 and 2 dimensions, if there are such draws."""
     target = experiment.spec.dynamics.target_law()
     if not isinstance(target, Distribution) or "samples" not in target.offers():
         return
     d = samples.shape[1]
     columns = target.columns() or tuple(f"x{i + 1}" for i in range(d))
-    shown = samples[:: max(1, len(samples) // SHOWN)]  # of every chain some
+    shown = samples[:: max(1, len(samples) // SHOWN)]  # some draws of every chain
 
     def data() -> Array:
         generator = experiment.streams.under("plots").generator("target")
@@ -178,14 +179,17 @@ def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Pictu
 
 
 def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
-    """x (B, d) -> log p(x), data units, by an exact trace if the run has one; None without a solver or a trace."""
+    """Return the function x (B, d) -> log p(x) (B,) in data units; None without a solver or a trace.
+
+    It uses an exact trace if the run has one.
+    """
     trace: Trace | None = min(_all(experiment, Trace), key=lambda trace: not trace.exact(), default=None)
     if solver is None or trace is None:
         return None
 
     def log_p(x: torch.Tensor) -> torch.Tensor:
         streams = experiment.streams.under("plots")
-        compare = solver.start_steps() is not None  # a picture asks no adaptive solver for its error
+        compare = solver.start_steps() is not None  # for a picture, the error of an adaptive solver is not estimated
         scored = likelihood.log_prob(model, experiment.rows(x), solver, trace, streams, compare)
         return scored.log_prob.double().cpu() + experiment.transform.log_det()
 
@@ -193,12 +197,12 @@ def _log_density(experiment: Experiment, model: Model, solver: Solver | None) ->
 
 
 def _all(experiment: Experiment, kind: type[Any]) -> Iterator[Any]:
-    """The run's own components to compute a picture with."""
+    """Return the components of the run that are of this class."""
     return (c for c in experiment.spec.components().values() if isinstance(c, kind))
 
 
 def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure, list[Axes]]:
-    """Panels as tall as the box asks for, between half and one and a half times their width."""
+    """Return a figure with panels of the shape of the box, with a height between 0.5 and 1.5 times the width."""
     ratio = min(1.5, max(0.5, (box[3] - box[2]) / (box[1] - box[0])))
     figure = Figure(figsize=(4.4 * panels, 0.8 + 3.6 * ratio), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -206,27 +210,28 @@ def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure,
 
 
 def _png(make: Callable[[], Figure]) -> bytes:
-    """The picture. Labels are plain text, dollar signs and all, and libraries' own warnings go nowhere."""
+    """Return the picture as PNG. A dollar sign in a label is plain text. Warnings of the libraries are dropped."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings(record=True):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font has not
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks a letter
         make().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _box(x: Array) -> tuple[float, float, float, float]:
-    """Limits that hold the data with a margin."""
-    low, high = plots_chains.limits(x, 0.15)
+    """Return the limits (x0, x1, y0, y1) around x (n, 2), with a margin."""
+    low, high = chain_plots.limits(x, 0.15)
     return low[0], high[0], low[1], high[1]
 
 
 def _dress(axes: Axes, title: str, box: tuple[float, ...], columns: Sequence[str]) -> None:
+    """Set the title, the limits and the labels of a 2-D panel, with equal scales."""
     axes.set(title=title, xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1])
     axes.set_aspect("equal")
 
 
 def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
-    """A metric's densities and the histograms they are compared with, a panel each (see `Measured`)."""
+    """Plot each density of a metric with the histogram it is compared with, one panel per pair (see `Measured`)."""
     figure, axes = _figure(len(curves))
     for panel, curve in zip(axes, curves, strict=True):
         panel.stairs(curve["histogram"], curve["edges"], color=DRAWN, label="particles")
@@ -237,6 +242,7 @@ def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot the loss of each record, its moving mean, and the validation losses."""
     figure, (axes,) = _figure(1)
     steps, losses = (np.array([r[key] for r in records], dtype=float) for key in ("step", "loss"))
     axes.plot(steps, losses, color=DATA, alpha=0.4, linewidth=1, label="batch")
@@ -248,14 +254,15 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
     if checks:
         axes.plot(*zip(*checks, strict=True), color=DRAWN, marker=".", label="validation")
     axes.set(title="training", xlabel="step", ylabel="loss")
-    # The first steps of an untrained model would flatten all that follows.
-    (low,), (high,) = plots_chains.limits(losses[:, None], 0.1, (0.0, 0.98))
+    # The highest 2 % of the losses, mostly of the first steps, are left out of the scale.
+    (low,), (high,) = chain_plots.limits(losses[:, None], 0.1, (0.0, 0.98))
     axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure
 
 
 def _samples(data: Array, samples: Array, box: tuple[float, float, float, float], columns: Sequence[str]) -> Figure:
+    """Plot data (n, 2) and samples (m, 2) side by side, with equally many points."""
     figure, axes = _figure(2, box)
     shown = min(SHOWN, len(data), len(samples))
     for panel, points, title, color in zip(axes, (data, samples), ("data", "samples"), (DATA, DRAWN), strict=True):
@@ -265,9 +272,9 @@ def _samples(data: Array, samples: Array, box: tuple[float, float, float, float]
 
 
 def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, column: str) -> Figure:
-    """1-D: data and samples in the same bins, and the model's density."""
+    """Plot histograms of 1-D data and samples with the same bins, and the model's density."""
     figure, (axes,) = _figure(1)
-    (low,), (high,) = plots_chains.limits(data[:, :1], 0.2)
+    (low,), (high,) = chain_plots.limits(data[:, :1], 0.2)
     across = np.linspace(low, high, 401)
     for points, name, color in ((data, "data", DATA), (samples, "samples", DRAWN)):
         if points is not None:
@@ -282,7 +289,7 @@ def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, col
 
 
 def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float, float, float]) -> Figure:
-    """log p on a grid, in the data's units; the truth beside it where it is known. Same colours, same scale."""
+    """Plot log p on a grid in data units, and beside it, on the same scale, that of the data if it is known."""
     sides = (torch.linspace(*ends, GRID, dtype=torch.float64) for ends in (box[:2], box[2:]))
     points = torch.cartesian_prod(*sides)
     maps = {"log p, model": log_p(points)}
@@ -302,7 +309,7 @@ def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float,
 
 
 def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
-    """Held-out observations, and the model's path from the first of each, in the data's units."""
+    """Plot held-out observations, and the model's trajectory from the first of each, in data units."""
     dataset, finer = experiment.dataset, 8
     rows = dataset.test if len(dataset.test) else dataset.train
     observed, times = rows[:4], model.observed_at()
@@ -321,7 +328,7 @@ def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
 
 
 def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figure:
-    """Prior samples on their way to the data, in model units."""
+    """Plot the trajectories of prior samples from the prior time to the data time, in model units."""
     t_prior, t_data = model.dynamics.times()
     z = model.prior().sample(200, experiment.streams.under("plots").generator("prior"), model.dim)
     states, steps = [model.like(z)], solver.start_steps()

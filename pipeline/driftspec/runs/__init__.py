@@ -1,1 +1,1 @@
-"""Runs from start to end: stages, run directory, checkpoints, resume, sweeps, history, provenance."""
+"""Runs from start to end: stages, run directories, checkpoints, resuming, sweeps, comparison of runs, provenance."""

@@ -1,18 +1,18 @@
-"""A training state as two byte strings: safetensors for the tensors, JSON for everything around them.
+"""Encode a training state as two byte strings: safetensors for the tensors, JSON for everything else.
 
-A *tree* is what a state is made of: dicts with text or integer keys, lists, tuples, text, numbers, booleans, None and
-tensors. `flatten` takes the tensors out and leaves a *skeleton* that JSON can hold, with marks for what JSON has no
-word for; a mark is an object with one key that starts with `$`:
+A *tree* consists of dicts with text or integer keys, lists, tuples, text, numbers, booleans, None and tensors.
+`flatten` takes the tensors out of it and returns a *skeleton* that JSON can hold. Marks in the skeleton replace what
+JSON cannot hold. A mark is an object with one key that starts with `$`:
 
     {"$tensor": name}    a tensor, by its name in the safetensors file (its path in the tree)
     {"$tuple": [...]}    a tuple                        {"$float": "inf"}         inf, -inf or nan
-    {"$dict": [[k, v]]}  a dict with an integer key, or with a key that starts with `$` itself
+    {"$dict": [[k, v]]}  a dict with an integer key, or with a key that starts with `$`
     {"$counter": [...]}  a collections.Counter (torch's MultiStepLR keeps its milestones in one)
 
 The same tree gives the same bytes in every process: no safetensors metadata (its order differs), no sets, no pickle.
-What is not in the list above is refused with its path, so that nothing is ever saved that cannot be read back. Tensors
-are saved by value: strides, sharing and device are not kept, and a checkpoint is read on the CPU. An OrderedDict comes
-back as a dict, which is what `load_state_dict` wants.
+Any other type is an error that names its path in the tree, so everything that is saved can be read back. Tensors are
+saved by value: strides, sharing and device are not kept, and a checkpoint is read on the CPU. An OrderedDict is read
+back as a dict, which `load_state_dict` accepts.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
     *("int64", "int32", "int16", "int8", "uint8", "bool"),
 )
-"""What every release of safetensors since 0.5 both writes and reads back."""
+"""The dtypes that every release of safetensors since 0.5 can write and read."""
 
 
 def encode(tree: Tree) -> tuple[bytes, bytes]:
-    """(tensors' file, JSON file); the JSON holds the sha256 of the tensors, so that neither is read with a stranger."""
+    """Return (tensor file, JSON file). The JSON file holds the sha256 of the tensor file, to detect a wrong pair."""
     from safetensors.torch import save
 
     tensors, skeleton = flatten(tree)
@@ -53,7 +53,7 @@ def encode(tree: Tree) -> tuple[bytes, bytes]:
 
 
 def decode(data: bytes, note: bytes) -> Tree:
-    """The tree that `encode` was given; a DriftspecError if the two do not belong together or are damaged."""
+    """Return the tree that was encoded. DriftspecError if the two files are not a pair, or if one is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -73,13 +73,13 @@ def decode(data: bytes, note: bytes) -> Tree:
 
 
 def flatten(tree: Tree) -> tuple[dict[str, Tensor], Skeleton]:
-    """(tensors by name, skeleton). The tensors are copies: training may go on while they are written."""
+    """Return (tensors by name, skeleton). The tensors (of any shape) are copies, so training may change its own."""
     tensors: dict[str, Tensor] = {}
     return tensors, _flat(tree, (), tensors)
 
 
 def unflatten(skeleton: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
-    """The tree of a skeleton; its tensors are those of `tensors`, not copies."""
+    """Return the tree of a skeleton. Its tensors, of any shape, are those of `tensors`, not copies."""
     try:
         return _tree(skeleton, tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -87,8 +87,10 @@ def unflatten(skeleton: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
 
 
 def _flat(value: Tree, path: TreePath, tensors: dict[str, Tensor]) -> Skeleton:
-    """The skeleton of one value. Types are compared exactly: a subclass (an enum, a named tuple, numpy.float64) would
-    come back as something else."""
+    """Return the skeleton of one value; put its tensors into `tensors`.
+
+    Types are compared exactly: a subclass (an enum, a named tuple, numpy.float64) would be read back as its base class.
+    """
     from torch import Tensor
 
     kind = type(value)
@@ -114,11 +116,12 @@ def _flat(value: Tree, path: TreePath, tensors: dict[str, Tensor]) -> Skeleton:
 
 
 def _is_plain(key: object) -> bool:
-    """A key that JSON keeps as it is and that cannot be taken for a mark."""
+    """Whether JSON keeps the key as it is, and it does not look like a mark."""
     return isinstance(key, str) and not key.startswith("$")
 
 
 def _key(key: object, path: TreePath) -> str | int:
+    """Return the key of a dict. DriftspecError if it is neither text nor an integer."""
     if type(key) is int:
         return key
     if type(key) is str:
@@ -127,14 +130,14 @@ def _key(key: object, path: TreePath) -> str | int:
 
 
 def _text(value: str, path: TreePath) -> str:
-    """JSON joins two lone surrogates into one character, and safetensors takes none: neither is text."""
+    """Return the text. DriftspecError for a lone surrogate: JSON would join two of them, safetensors accepts none."""
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise _refused(path, f"{value!a}, which is not Unicode text,", "escape it")
     return value
 
 
 def _add(tensor: Tensor, path: TreePath, tensors: dict[str, Tensor]) -> str:
-    """Put a dense CPU copy into `tensors`; the name it got there."""
+    """Put a dense CPU copy of the tensor into `tensors`; return its name there."""
     import torch
 
     dtype = str(tensor.dtype).removeprefix("torch.")
@@ -150,15 +153,17 @@ def _add(tensor: Tensor, path: TreePath, tensors: dict[str, Tensor]) -> str:
 
 
 def _name(path: TreePath) -> str:
-    """The leading slash keeps a tensor from the one name that safetensors reserves, `__metadata__`."""
+    """Return a tensor's name: "/" and its path. Without the slash it could be `__metadata__`, which is reserved."""
     return "/" + "/".join(map(str, path))
 
 
 def _refused(path: TreePath, what: str, instead: str) -> DriftspecError:
+    """Return the error for a value that a checkpoint cannot hold."""
     return DriftspecError(f"a checkpoint cannot hold {what} at {shown(_name(path), 200)}: {instead}")
 
 
 def _tree(node: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
+    """Return the tree of one part of a skeleton."""
     if isinstance(node, list):
         return [_tree(item, tensors) for item in node]
     if not isinstance(node, dict):
@@ -170,6 +175,7 @@ def _tree(node: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
 
 
 def _pairs(node: Skeleton, tensors: Mapping[str, Tensor]) -> dict[str | int, Tree]:
+    """Return a dict from its list of [key, value]."""
     return {key: _tree(item, tensors) for key, item in node}
 
 

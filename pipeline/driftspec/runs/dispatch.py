@@ -1,7 +1,8 @@
-"""Everyone who is told how one run goes: the caller's own observer, plugins that implement hooks, the spec's trackers.
+"""Send the events of a run to its observers: the caller's own, plugins that implement hooks, the spec's trackers.
 
-The last two are other people's code. One that raises is reported once, recorded in run.json and told no more; the run
-goes on to the same bytes. A signal waits until whoever is being told returns, and a second one does not.
+Plugins and trackers are other people's code. If one raises an error, the error is reported once and recorded in
+run.json, and that observer gets no more events; the run continues with the same results. A signal that arrives while
+an observer works takes effect when the observer returns; a second signal takes effect at once.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ HOOKS = {
     "metric": "driftspec_metric",
     "finished": "driftspec_run_finished",
 }
-"""What an observer is told by each method, a plugin is told by this hook."""
+"""The hook of a plugin that gets the same event as each method of an observer."""
 
 
 class Hooked(Observer):
-    """A plugin's hooks as an observer: each gets the run beside what happened."""
+    """An observer that calls a plugin's hooks; each hook also gets the run."""
 
     def __init__(self, plugin: Plugin):
         self.plugin = plugin
@@ -59,16 +60,19 @@ class Hooked(Observer):
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One of those told, with whose code it is."""
+    """A plugin or a tracker that observes a run, and whose code it is."""
 
-    who: str  # as messages name it
-    origin: Mapping[str, str]  # plugin, distribution and version, as run.json records them
-    observer: Callable[[], Observer]  # made when the run starts
-    names: Mapping[str, str]  # of its methods, in messages: a plugin's author knows the hook
+    who: str  # its name in messages
+    origin: Mapping[str, str]  # plugin, distribution and version, for run.json
+    observer: Callable[[], Observer]  # is called when the run starts
+    names: Mapping[str, str]  # the names of its methods in messages: for a plugin, those of its hooks
 
 
 class Audience(Observer):
-    """Tells the caller's own observer, whose errors are the run's, and then each of the others by itself."""
+    """Sends each event to the caller's own observer, then to each member.
+
+    An error of the caller's own observer ends the run. An error of a member does not.
+    """
 
     def __init__(self, own: Observer, members: list[Member], failed: Callable[[dict[str, str]], None]):
         self.own, self.members, self.failed = own, members, failed
@@ -104,44 +108,44 @@ class Audience(Observer):
         self.own.metric(name, measured)
         for member, observer in tuple(self.listening["metric"]):
             with self._guarded(member, "metric", f" at metric '{name}'"):
-                observer.metric(name, copy.deepcopy(measured))  # its details are metrics.json's
+                observer.metric(name, copy.deepcopy(measured))  # a change of its details must not reach metrics.json
 
     def verdict(self, source: str, verdict: Verdict) -> None:
         self.own.verdict(source, verdict)
 
     def finished(self, status: str, error: str | None) -> None:
         self.own.finished(status, error)
-        self.hold = contextlib.nullcontext  # signals are the system's again
+        self.hold = contextlib.nullcontext  # the run no longer handles signals
         for member, observer in tuple(self.listening["finished"]):
             with self._guarded(member, "finished"):
                 observer.finished(status, error)
 
     @contextlib.contextmanager
     def _guarded(self, member: Member, event: str, where: str = "") -> Iterator[None]:
-        """Other people's code: what it raises ends its own part alone, what it prints is no result."""
+        """Run a member's code: an error removes this member only, and what it prints goes to stderr."""
         try:
             with self.hold(), contextlib.redirect_stdout(sys.stderr):
                 yield
         except (KeyboardInterrupt, Interrupted):
             raise
-        except BaseException as error:  # SystemExit, and worse
+        except BaseException as error:  # also SystemExit
             for listeners in self.listening.values():
                 listeners[:] = [one for one in listeners if one[0] is not member]
             what, why = f"{member.names[event]}{where}", cause(error)
-            text = f"{member.who}: {what} failed: {why}; the run goes on, and tells it no more"
+            text = f"{member.who}: {what} failed: {why}; the run continues without it"
             self.own.trouble(Problem("P207", text, severity="warning"), error)
             self.failed({**member.origin, "hook": what, "error": why})
 
 
 def _listens(observer: Observer, event: str) -> bool:
-    """Whether it does anything with an event: a step costs nothing where nobody listens."""
+    """Whether the observer does anything at an event. If none does, the event costs no time."""
     if isinstance(observer, Hooked):
         return HOOKS[event] in observer.plugin.hooks
     return getattr(type(observer), event) is not getattr(Observer, event)
 
 
 def members(spec: Spec, registry: Registry, path: Path) -> list[Member]:
-    """The plugins that observe, then the spec's trackers, each with a folder of its own below the run directory."""
+    """Return the plugins with hooks, then the spec's trackers, each with its own folder below the run directory."""
     found = [Member(p.who, p.origin, _hooked(p), HOOKS) for p in registry.observers()]
     folders: list[str] = []
     for tracker in spec.trackers or ():
@@ -158,10 +162,12 @@ def members(spec: Spec, registry: Registry, path: Path) -> list[Member]:
 
 
 def _hooked(plugin: Plugin) -> Callable[[], Observer]:
+    """Return a function that makes the plugin's observer."""
     return lambda: Hooked(plugin)
 
 
 def _made(tracker: Tracker, folder: Path) -> Callable[[], Observer]:
+    """Return a function that makes the tracker's observer."""
     return lambda: tracker.observer(folder)
 
 

@@ -1,6 +1,6 @@
-"""What is left of runs: every run below a folder, what one of them says of itself, and what differs between two.
+"""Past runs, read from their files: all runs below a folder, one run in detail, the differences between two.
 
-Only files are read, and no spec is checked again: a run whose plugin is gone, or whose file is damaged, is still told.
+No spec is checked again, so a run whose plugin is not installed, or one with a damaged file, is listed too.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 from driftspec.source.document import dotted, leaves
 
 DEAD, DAMAGED = "killed", "damaged"
-"""Two states that no run.json says: a run that was going on when its process died, and one that cannot be read."""
+"""Two states that run.json never has: the process died while the run was running; the run cannot be read."""
 VERSIONS = ("driftspec", "python", "torch", "plugins", "git", "host", "device", "threads")
 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run as its files tell it. `record` has no keys where run.json is damaged; `problem` says what is."""
+    """A run as read from its files. If run.json is damaged, `record` has no keys and `problem` names the damage."""
 
     path: Path
     status: str
@@ -36,34 +36,35 @@ class FoundRun:
 
     @property
     def name(self) -> str:
+        """The name of the run, or of its folder if run.json has none."""
         return str(self.record.name or self.path.parent.name)
 
     @property
     def resumable(self) -> bool:
-        """Whether `resume` has something to go on with."""
+        """Whether `resume` can continue the run."""
         return self.status in ("interrupted", "failed", DEAD) and (self.path / RESOLVED).exists()
 
     @property
     def plugins(self) -> list[str]:
-        """The one-file plugins it was made with, as its command named them."""
+        """The one-file plugins that its command line named."""
         words = [str(word) for word in self.record.argv]
         after = [value for word, value in itertools.pairwise(words) if word == "--plugin"]
         return after + [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
 
 
 def look(path: str | Path) -> FoundRun:
-    """The run in a directory. UsageError if there is none; a damaged one is an entry too."""
+    """Return the run in a directory, even if it is damaged. UsageError if there is none."""
     return _entry(RunDir.open(path))
 
 
 def listed(root: Path) -> list[FoundRun]:
-    """Every run below a folder, the newest last; those that do not say when they began are the first."""
+    """Return every run below a folder, the newest last; runs without a start time come first."""
     entries = [_entry(RunDir(path)) for path in _runs(root)] if root.is_dir() else []
     return sorted(entries, key=lambda entry: (entry.record.started or "", str(entry.path)))
 
 
 def _runs(root: Path) -> Iterator[Path]:
-    """Directories of runs, whole or not; nothing inside a run is looked at."""
+    """Yield the directories of runs, also of damaged ones; folders inside a run are not searched."""
 
     def refuse(error: OSError) -> None:
         raise RunFailed(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -76,6 +77,7 @@ def _runs(root: Path) -> Iterator[Path]:
 
 
 def _entry(directory: RunDir) -> FoundRun:
+    """Return the run in a directory; its status is `damaged` if a file cannot be read."""
     record = RunRecord(status=DAMAGED)
     try:
         record = RunRecord.listed(directory.read_json(RUN), directory.path / RUN)
@@ -87,6 +89,7 @@ def _entry(directory: RunDir) -> FoundRun:
 
 
 def _metrics(directory: RunDir) -> dict[str, Any]:
+    """Return metrics.json. RunFailed if it is damaged."""
     found: dict[str, Any] = directory.read_json(METRICS)
     if not isinstance(found, dict) or not all(
         isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
@@ -96,8 +99,8 @@ def _metrics(directory: RunDir) -> dict[str, Any]:
     return found
 
 
-def told(entry: FoundRun) -> dict[str, Any]:
-    """All that a run says of itself, and whether its outputs are still the bytes that it recorded."""
+def described(entry: FoundRun) -> dict[str, Any]:
+    """Return all entries of a run, its files, and whether each output still has the digest in run.json."""
     directory = RunDir(entry.path)
     digests = {
         name: {"sha256": digest, "now": _compared(directory, name, digest)}
@@ -113,45 +116,48 @@ def told(entry: FoundRun) -> dict[str, Any]:
 
 
 def _compared(directory: RunDir, name: str, digest: str) -> str:
+    """Return "missing", "same" or "changed": the state of a file whose digest was recorded."""
     if not (directory.path / name).is_file():
         return "missing"
     return "same" if directory.digest(name) == digest else "changed"
 
 
 def difference(a: FoundRun, b: FoundRun) -> dict[str, Any]:
-    """What differs between two runs, every value as [of a, of b]; null is written for what one of them lacks."""
-    mine, other = (_digests(entry) for entry in (a, b))
+    """Return the differences between two runs. Each value is [value in a, value in b]; null where a run has none."""
+    first, second = (_digests(entry) for entry in (a, b))
     return {
         "runs": [str(a.path), str(b.path)], "status": [a.status, b.status],
         "spec": _differing(_spec(a), _spec(b)),
         "versions": _differing(_versions(a), _versions(b)),
         "metrics": {name: _gap(a.metrics.get(name), b.metrics.get(name)) for name in {**a.metrics, **b.metrics}},
-        "digests": {name: _equal(mine.get(name), other.get(name)) for name in {**mine, **other}},
+        "digests": {name: _equal(first.get(name), second.get(name)) for name in {**first, **second}},
     }  # fmt: skip
 
 
 def _spec(entry: FoundRun) -> dict[str, Any]:
-    """The resolved spec by dotted keys."""
+    """Return the resolved spec as a mapping of dotted keys."""
     text = RunDir(entry.path).read_bytes(RESOLVED)
     return {dotted(path): value for path, value in leaves(source.parse(text, str(entry.path / RESOLVED)).data)}
 
 
 def _versions(entry: FoundRun) -> dict[str, Any]:
+    """Return the versions, the machine and the commit of a run as a mapping of dotted keys."""
     return {dotted(path): value for path, value in leaves({key: getattr(entry.record, key) for key in VERSIONS})}
 
 
 def _digests(entry: FoundRun) -> dict[str, str]:
-    """Of its outputs; and of the data file, where there is one."""
+    """Return the sha256 of the data file, if there is one, and of each output."""
     data = entry.record.data_digest
     return {**({"data": data} if data else {}), **entry.record.digests}
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return [value in a, value in b] for every key whose values differ."""
     return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
 def _gap(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:
-    """b - a, with the standard error of a difference of independent numbers, and their ratio z."""
+    """Return b - a, its standard error √(stderr_a² + stderr_b²), as for independent numbers, and the ratio z."""
     values = [None if one is None else one.get("value") for one in (a, b)]
     errors = [None if one is None else one.get("stderr") for one in (a, b)]
     gap = stderr = z = None
@@ -165,9 +171,10 @@ def _gap(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, 
 
 
 def _equal(a: str | None, b: str | None) -> str:
+    """Return how two digests compare, in words."""
     if a is None or b is None:
         return "only the first has it" if b is None else "only the second has it"
     return "equal" if a == b else "different"
 
 
-__all__ = ["DAMAGED", "DEAD", "FoundRun", "difference", "listed", "look", "told"]
+__all__ = ["DAMAGED", "DEAD", "FoundRun", "described", "difference", "listed", "look"]

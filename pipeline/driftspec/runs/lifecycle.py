@@ -1,7 +1,7 @@
-"""Runs from their beginning to their end: a new one, an interrupted one resumed, a finished one measured another way.
+"""Start a new run, resume an interrupted one, or measure or sample a trained one again with other settings.
 
-A run directory is enough to go on from: `resume` takes the newest checkpoint, `again` measures or samples a finished
-run in another way and leaves the answer in a directory of its own, with `parent`.
+A run directory holds all that is needed. `resume` continues from its newest checkpoint. `again` measures or samples a
+trained model with other settings; the result gets a run directory of its own, whose record names the first as `parent`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from driftspec.experiment.train import Training
 
 MAY_CHANGE = ("sampler", "evaluate", "sample", "runtime", "seed", "trackers")
-"""What a finished run can be given anew, beside the file of its data: none of it was trained."""
+"""The sections that can be changed for a finished run, besides the data file: training does not depend on them."""
 
 
 def start(
@@ -50,7 +50,7 @@ def start(
     argv: Sequence[str] = (),
     allow_outside: bool = False,
 ) -> RunUnderWay:
-    """A new run of a spec, from its first stage to the end. Nothing is written before everything is checked."""
+    """Run a spec from its first stage to the end; return the run. Nothing is written before all checks have passed."""
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
         raise UsageError(f"'{file}' is a sweep of {len(loaded.points) or 'several'} points: run-spec sweep {file}")
@@ -58,7 +58,7 @@ def start(
     if found := errors(check(loaded, stages)):
         raise refusal(found)
     experiment = build(loaded.spec, Files(loaded.root, allow_outside), document=loaded.document, stages=stages)
-    loaded = replace(loaded, spec=experiment.spec)  # with the numbers that the data decide
+    loaded = replace(loaded, spec=experiment.spec)  # it has the numbers that depend on the data
     check_rows(loaded, experiment, stages)
     training = _training(experiment, stages)
     run = _new(
@@ -71,19 +71,22 @@ def start(
 
 
 def carried_out(given: spec.Spec, stages: Sequence[str]) -> list[str]:
-    """The stages of a new run, of those asked for."""
+    """Return those of the given stages that a new run has. UsageError if training would be left out."""
     if given.train is None:
         return [stage for stage in stages if stage != "train"]
     if "train" not in stages:
-        text = "a new run of this spec begins with train; a trained one is measured by run-spec evaluate RUN"
-        raise UsageError(f"{text} and drawn from by run-spec sample RUN")
+        text = "a new run of this spec begins with train; measure a trained run with run-spec evaluate RUN"
+        raise UsageError(f"{text}, sample it with run-spec sample RUN")
     return list(stages)
 
 
 def resume(
     path: str | Path, registry: Registry, observer: Observer | None = None, argv: Sequence[str] = ()
 ) -> RunUnderWay:
-    """Go on with an interrupted, failed or killed run from its newest checkpoint, to the same bytes."""
+    """Continue an interrupted, failed or killed run from its newest checkpoint; return the run.
+
+    Its outputs are the same bytes as those of a run that was never interrupted.
+    """
     with RunDir.open(path).lock():
         run = opened(path, registry, observer)
         if run.record.status == "finished":
@@ -96,7 +99,7 @@ def resume(
             saved = evaluated_checkpoint(run if saved else parent)
             experiment, training = _refitted(run.loaded, run.record, saved, parent), None
         else:
-            files = Files(run.loaded.root, allow_outside=True)  # allowed when the run began, and held to its digest
+            files = Files(run.loaded.root, allow_outside=True)  # it was allowed at the start; its digest is compared
             experiment = build(run.spec, files, document=run.loaded.document, stages=run.record.stages)
             _same_data(experiment, run.record, str(path))
             training = _training(experiment, run.record.stages)
@@ -124,14 +127,14 @@ def again(
     argv: Sequence[str] = (),
     rows: Path | None = None,
 ) -> RunUnderWay:
-    """Measure or sample a run's trained model in another way; the answer has a directory of its own.
+    """Measure or sample a run's trained model with other settings; return a new run with a directory of its own.
 
-    `rows` is a file whose rows are measured in place of the run's own test rows.
+    `rows` is a data file: all its rows are measured instead of the run's own test rows.
     """
     parent = opened(path, registry)
     saved = evaluated_checkpoint(parent) if parent.directory.checkpoints() else None
     if saved is None or not is_trained(parent):
-        raise UsageError(f"'{path}' is not trained to its end yet: go on with: {resume_command(parent)}")
+        raise UsageError(f"'{path}' has not finished training; go on with: {resume_command(parent)}")
     _check_changes(changes, parent.spec.data)
     if rows is not None:
         changes = replace(changes, options=(*changes.options, _from_file(rows, parent.spec.data, registry)))
@@ -141,9 +144,9 @@ def again(
     if found := errors(check(loaded, stages)):
         raise refusal(found)
     if "sample" in stages and loaded.spec.sample is None:
-        raise UsageError(f"the spec of '{path}' draws no samples: say how many with -n")
+        raise UsageError(f"the spec of '{path}' draws no samples: give their number with -n")
     same = loaded.spec.data == parent.spec.data
-    # Rows of another file were not trained on: all of them are measured.
+    # All rows of another file are measured: the file was not used in training.
     asked = parent.record.changed(stages=stages, every_row=parent.record.every_row or not same)
     experiment = _refitted(loaded, asked, saved, parent, same)
     check_rows(loaded, experiment, stages)
@@ -159,7 +162,7 @@ def again(
 
 
 def opened(path: str | Path, registry: Registry, observer: Observer | None = None) -> RunUnderWay:
-    """An existing run, its resolved spec read and checked again."""
+    """Return an existing run; its resolved spec is read and checked again."""
     directory = RunDir.open(path)
     record = RunRecord.opened(directory.read_json(RUN), directory.path / RUN)
     document = source.parse(directory.read_bytes("resolved.yaml"), str(directory.path / "resolved.yaml"))
@@ -171,13 +174,14 @@ def opened(path: str | Path, registry: Registry, observer: Observer | None = Non
 
 
 def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:
+    """Return the initial training state; None if the stages have no training."""
     from driftspec.experiment.train import Training
 
     return Training(experiment) if "train" in stages else None
 
 
 def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str]) -> None:
-    """Rows for the metrics to read: said before training, not after it."""
+    """Raise SpecError before training if a metric has too few rows to read, or rows that it cannot use."""
     data, train = loaded.spec.data, loaded.spec.train
     if data is None:
         return
@@ -209,19 +213,24 @@ def check_rows(loaded: spec.Loaded, experiment: Experiment, stages: Sequence[str
 
 
 def _check_changes(changes: spec.Changes, data: Data | None) -> None:
-    """UsageError for a key that was trained."""
+    """Raise UsageError for a change of a key on which training depends."""
     file = (f"data.{data.file_key}",) if data is not None and data.file_key is not None else ()
     allowed = (*MAY_CHANGE, *file)
     names = [*(text.partition("=")[0].removesuffix("+") for text in changes.sets), *changes.unsets]
     for name in [*names, *(path for _, path, _ in changes.options)]:
         if not any(name == section or name.startswith(f"{section}.") for section in allowed):
-            raise UsageError(f"'{name}' was trained and cannot be set; a finished run takes {', '.join(allowed)}")
+            raise UsageError(
+                f"'{name}' belongs to training and cannot be set; a finished run takes {', '.join(allowed)}"
+            )
 
 
 def _from_file(file: Path, data: Data | None, registry: Registry) -> tuple[str, str, Any]:
-    """The change of the spec that has the rows of a file measured: by the run's own data, or by data that read such."""
+    """Return the change of the spec that measures the rows of a file.
+
+    The run's own data component reads the file if it reads files; otherwise the one component for its suffix does.
+    """
     if data is None:
-        raise UsageError(f"--data {file}: the run has no data, its target stands for them")
+        raise UsageError(f"--data {file}: the run has no data; its target is used instead of data")
     path, ending = str(file.resolve()), file.suffix.lower()
     if data.file_key is not None:
         return "--data", f"data.{data.file_key}", path
@@ -242,8 +251,8 @@ _OF_EVERY_DATA = {"split", "standardize"}
 def _refitted(
     loaded: spec.Loaded, record: RunRecord, saved: CheckpointRecord, parent: RunUnderWay, same_data: bool = True
 ) -> Experiment:
-    """The experiment of a checkpoint. Data are read to be measured, split as they were for training; or just drawn."""
-    files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or one named by hand
+    """Return the experiment of a checkpoint. Its data are read if they are measured or drawn from a distribution."""
+    files, data = Files(loaded.root, allow_outside=True), loaded.spec.data  # the run's own file, or that of --data
     experiment = build(loaded.spec, files, fitted=saved, document=loaded.document)
     if data is not None and ("evaluate" in record.stages or isinstance(data, Distribution)):
         experiment = experiment.with_dataset(_measured(experiment, data, record, parent))
@@ -253,7 +262,10 @@ def _refitted(
 
 
 def _measured(experiment: Experiment, data: Data, record: RunRecord, parent: RunUnderWay) -> Dataset:
-    """The data to measure: split as for training, or every row of other data, beside the rows that were trained on."""
+    """Return the data to measure, split as for training.
+
+    For data of another file, all rows are test rows, and the training rows are those of the run.
+    """
     from driftspec.experiment import inspection
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams
@@ -267,14 +279,15 @@ def _measured(experiment: Experiment, data: Data, record: RunRecord, parent: Run
         raise SpecError(Problem("X304", f"{data.label} and the data that were trained on are not both trajectories"))
     trained = _trained_on(parent, experiment)
     if trained is None:
-        unknown = Verdict("rows", "unknown", "the rows that were trained on cannot be read to compare with", "unknown")
+        reason = "the training rows cannot be read, so the test rows are not compared with them"
+        unknown = Verdict("rows", "unknown", reason, "unknown")
         return replace(dataset, verdicts=(*dataset.verdicts, unknown))
     dataset = replace(dataset, train=trained)
     return replace(dataset, verdicts=(*dataset.verdicts, *inspection.memorised(dataset)))
 
 
 def _trained_on(run: RunUnderWay, experiment: Experiment) -> Tensor | None:
-    """The training rows of the run that trained the model; None where its data are no longer what they were."""
+    """Return the training rows (n, d) of the run that trained the model; None if its data have changed since."""
     from driftspec.experiment.dataset import prepare
     from driftspec.streams import Streams
 
@@ -291,6 +304,7 @@ def _trained_on(run: RunUnderWay, experiment: Experiment) -> Tensor | None:
 
 
 def _same_data(experiment: Experiment, record: RunRecord, who: str) -> None:
+    """Raise RunFailed if the data file has changed since training."""
     now = experiment.dataset.digest if experiment.spec.data is not None else None
     if record.data_digest != now:
         was = record.data_digest
@@ -301,8 +315,8 @@ def _new(
     loaded: spec.Loaded, registry: Registry, experiment: Experiment, out: Path | None, observer: Observer | None,
     argv: Sequence[str], stages: Sequence[str], **known: Any,
 ) -> RunUnderWay:  # fmt: skip
-    """A directory of its own with the spec as given, the spec resolved and run.json, with `known` in its record."""
-    dataset = experiment.data.made  # None where a run is sampled from without its data
+    """Make a run directory with the spec as given, the resolved spec, and run.json, whose record has `known`."""
+    dataset = experiment.data.made  # None if a run draws samples without reading its data
     digest = provenance.identity(loaded.spec, dataset.digest if dataset else None)
     directory = RunDir.create(out, loaded.spec.name, digest, datetime.now(UTC))
     record = RunRecord.new(
@@ -320,7 +334,7 @@ def _new(
 
 
 def _columns(given: spec.Spec, dim: int) -> list[str]:
-    """Names of the coordinates where no data have been read: a target's own."""
+    """Return the names of the coordinates if no data have been read: the target's own names, or x1, x2, ..."""
     target = given.dynamics.target_law()
     named = target.columns() if isinstance(target, Distribution) else ()
     return list(named) or [f"x{i + 1}" for i in range(dim)]

@@ -1,4 +1,4 @@
-"""Where a run comes from: what run.json says of the spec, the program, the machine and the checkout."""
+"""Where a run comes from: the entries of run.json about the spec, the program, the machine and the git checkout."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """Return the time in UTC, as ISO text, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def identity(spec: Spec, data_digest: str | None) -> str:
-    """sha256 of the resolved spec without its trackers; of a data file the content counts, not the path."""
+    """Return the sha256 of the resolved spec without trackers; a data file counts by its digest, not its path."""
     resolved = copy.deepcopy(spec.resolved())
     resolved.pop("trackers", None)
     if data_digest is not None and spec.data is not None:
@@ -37,7 +37,7 @@ def identity(spec: Spec, data_digest: str | None) -> str:
 
 
 def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any]:
-    """The facts that are known before anything is computed."""
+    """Return the entries of run.json that are known before anything is computed."""
     return {
         "name": spec.name, "argv": list(argv), "seed": spec.seed, "started": now(), "finished": None,
         "device": spec.runtime.device, "threads": spec.runtime.threads, "pid": os.getpid(),
@@ -47,7 +47,7 @@ def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any
 
 
 def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:
-    """Who provides the components of this spec or observes it, with versions; every one-file plugin with its sha256."""
+    """Return the versions of the distributions that the run uses, and the sha256 of each one-file plugin."""
     providers = (registry.provider(c.kind, c.spelling) for c in spec.components().values())
     named = {(p.distribution, p.version) for p in providers if p is not None and not p.digest}
     named |= {(p.distribution, p.version) for p in registry.observers() if not p.digest}
@@ -55,7 +55,7 @@ def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and dirty flag of the current directory, if it is a checkout."""
+    """Return the commit of the current directory, and whether it has changes; None if it is no git checkout."""
     try:
         commit, status = (
             subprocess.run(

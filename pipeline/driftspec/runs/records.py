@@ -12,14 +12,14 @@ from driftspec.errors import DriftspecError, RunFailed
 from driftspec.file_record import FileRecord
 
 LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
-"""The types by which a run's file is told from a damaged one, where it has these keys."""
+"""The types of some keys. If run.json has a value of another type, it is damaged."""
 NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | None, "data_seed": int}
-"""The keys without which a run can neither go on nor be measured, with their types."""
+"""The keys, with their types, that a run needs in order to be resumed or measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunRecord(FileRecord):
-    """What run.json holds: how far the run is, what made it, what it read and what it wrote."""
+    """The entries of run.json: the state of the run, what made it, what it read and what it wrote."""
 
     status: str  # running, finished, failed or interrupted
     id: str = ""
@@ -40,19 +40,19 @@ class RunRecord(FileRecord):
     stages: Sequence[str] = ()
     spec_digest: str | None = None
     data_digest: str | None = None
-    root: str = ""  # the folder that paths of the spec start from
+    root: str = ""  # the folder to which paths in the spec are relative
     written: Sequence[str] | None = None  # the keys that the spec gives, without the defaults
     dim: int | None = None
     columns: Sequence[str] = ()
     parameters: int | None = None
     parent: str | None = None  # the run that trained the model
     allow_outside: bool = False
-    data_seed: int = 0  # by which the data were drawn and split
-    every_row: bool = False  # whether the data are not split: all of them are measured
+    data_seed: int = 0  # the seed with which the data were drawn and split
+    every_row: bool = False  # whether all rows are measured, without a split
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     verdicts: Sequence[Mapping[str, Any]] = ()
     failed_observers: Sequence[Mapping[str, str]] = ()
-    evaluated: Mapping[str, Any] = field(default_factory=dict)  # which weights, of which step
+    evaluated: Mapping[str, Any] = field(default_factory=dict)  # which weights were evaluated, and their step
     samples: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)  # sha256 of the outputs
     error: Mapping[str, Any] | None = None
@@ -60,14 +60,14 @@ class RunRecord(FileRecord):
 
     @classmethod
     def listed(cls, found: Any, file: Path) -> Self:
-        """Return the record of a run that is only looked at. RunFailed for what no run writes."""
+        """Return the record of a run that is only listed or shown. RunFailed for entries that no run writes."""
         if not (isinstance(found, dict) and "status" in found and _fits(found, LISTED)):
             raise RunFailed(f"{file} is damaged (not what a run leaves there)")
         return cls.read(found)
 
     @classmethod
     def opened(cls, found: Any, file: Path) -> Self:
-        """Return the record of a run that is used. RunFailed also where a key that this needs is missing."""
+        """Return the record of a run that is resumed or measured. RunFailed also if a key of NEEDED is missing."""
         record = cls.listed(found, file)
         for key in NEEDED:
             if key not in found:
@@ -77,13 +77,13 @@ class RunRecord(FileRecord):
         return record
 
     def judged(self) -> list[Judged]:
-        """Return the verdicts. RunFailed where one is damaged."""
+        """Return the verdicts. RunFailed if one is damaged."""
         return [Judged.read(entry) for entry in self.verdicts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SweepRecord(FileRecord):
-    """What sweep.json holds: how far the sweep is, what made it, and its points."""
+    """The entries of sweep.json: the state of the sweep, what made it, and its points."""
 
     status: str  # running, finished, failed or interrupted
     name: str | None = None
@@ -101,7 +101,7 @@ class SweepRecord(FileRecord):
 
     @classmethod
     def opened(cls, found: Any, file: Path) -> Self:
-        """Return the record of a sweep that goes on. RunFailed where a key that this needs is missing."""
+        """Return the record of a sweep that is resumed. RunFailed if a key that this needs is missing."""
         try:
             return cls.read(found)
         except DriftspecError as error:
@@ -109,7 +109,7 @@ class SweepRecord(FileRecord):
 
 
 def _fits(found: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
-    """Whether every entry that has a type is of it."""
+    """Whether every entry with a key of `types` has the type given there."""
     return all(isinstance(found[key], kind) for key, kind in types.items() if key in found)
 
 

@@ -1,4 +1,4 @@
-"""What checking cannot see: everything is built, a step taken, a few samples drawn. Nothing is written."""
+"""`validate --deep`: build everything, take one training step and draw a few samples. Nothing is written."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SAMPLES = 16
 
 
 def rehearse(loaded: Loaded, allow_outside: bool = False) -> list[Problem]:
-    """X305 where the run fails, at the section that does, and warnings of the data.
+    """Return X305 at the section in which the run fails, if it does, and the warnings about the data.
 
-    SpecError for what is wrong with the spec or its data.
+    SpecError if the spec or its data are wrong.
     """
     section, found = ["dynamics"], list[Problem]()
     try:
@@ -45,7 +45,7 @@ def rehearse(loaded: Loaded, allow_outside: bool = False) -> list[Problem]:
 
 @contextmanager
 def _foreign() -> Iterator[None]:
-    """Whatever a component raises is a failure of the run."""
+    """Turn any error of a component into RunFailed."""
     try:
         yield
     except DriftspecError:
@@ -55,7 +55,7 @@ def _foreign() -> Iterator[None]:
 
 
 def _one_step(experiment: Experiment) -> Model:
-    """The model after one step; as it was built where nothing is trained."""
+    """Return the model after one training step, or the model as built if nothing is trained."""
     from driftspec.experiment.train import Training, train
 
     if experiment.spec.train is None:
@@ -66,7 +66,7 @@ def _one_step(experiment: Experiment) -> Model:
 
 
 def _few_draws(experiment: Experiment, model: Model) -> None:
-    """Some of the run's own draws; of a sampler with a number of chains, one of each chain."""
+    """Make a few draws and check that they are finite; a sampler with a fixed number of chains makes one per chain."""
     sampler, asked = experiment.spec.sampler, experiment.spec.sample
     if sampler is None or asked is None:
         return

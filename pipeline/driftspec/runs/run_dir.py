@@ -1,13 +1,13 @@
-"""A run on the disk: one directory a run, and the only code that opens, renames or removes a file of it.
+"""A run on the disk: each run has one directory, and only this module opens, renames or removes its files.
 
     runs/NAME/20261122T095200Z-1f3c9a02/
-        run.json            what makes the directory a run; written first and last
-        train.jsonl         one record a logged step, appended a line at a time
-        checkpoints/        step-00000200.safetensors, then step-00000200.json: without the second the first is nothing
-        .lock               held (flock) by the process that writes; the system releases it when that process dies
+        run.json            the record of the run, without which a directory is no run; written first and last
+        train.jsonl         one line per logged step; lines are appended
+        checkpoints/        step-00000200.safetensors, then step-00000200.json; the checkpoint exists once both exist
+        .lock               locked (flock) by the process that writes; the system unlocks it when that process dies
 
-Every file but train.jsonl is written to a temporary name beside it, flushed to the disk and renamed, so a process may
-be killed at any instant: a reader finds the old file or the new one, never half of one.
+Every file except train.jsonl is written under a temporary name in the same folder, flushed to the disk and renamed.
+So a process may be killed at any moment: a reader finds the old file or the new one, never a part of one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN, RECORDS, CHECKPOINTS, LOCK = "run.json", "train.jsonl", "checkpoints", ".lock"
-SWEEP = "sweep.json"  # what makes a directory that of a sweep, with a run below it for each point
+SWEEP = "sweep.json"  # the record of a sweep, in whose directory each point has a run directory
 SPEC, RESOLVED, METRICS = "spec.yaml", "resolved.yaml", "metrics.json"
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The files of one run. `skipped` says which checkpoints the last `load_checkpoint` passed over, and why."""
+    """The files of one run. `skipped` lists the checkpoints that the last `load_checkpoint` could not use, and why."""
 
     path: Path
     skipped: list[str] = field(default_factory=list, compare=False, repr=False)
@@ -51,7 +51,7 @@ class RunDir:
     def create(
         cls, out: Path | None, name: str, digest: str, now: datetime, root: Path = Path("runs"), prefix: str = ""
     ) -> RunDir:
-        """A directory of its own for a run: exactly `out`, or ROOT/NAME/<prefix><UTC time>-<8 hex of the digest>."""
+        """Make a new directory: exactly `out`, or ROOT/NAME/<prefix><UTC time>-<8 hex digits of the digest>."""
         if out is None and (name in ("", ".", "..") or PurePath(name).name != name):
             raise UsageError(f"a run's name is one directory's name, not {shown(name)}")
         stem = root / name / f"{prefix}{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:8]}"
@@ -63,7 +63,7 @@ class RunDir:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDir:
-        """The directory of an existing run."""
+        """Return the directory of an existing run. UsageError if there is none."""
         path = Path(path)
         try:
             if (path / RUN).is_file():
@@ -73,7 +73,10 @@ class RunDir:
             raise UsageError(f"'{path}' cannot be opened as a run: {error.strerror or error}") from error
 
     def begun(self) -> bool:
-        """Whether there is a run to go on with. What a process killed before that has left is removed, if all of it."""
+        """Whether the directory has a run that can be resumed.
+
+        If the process was killed before that, the few files that it left are removed, and the directory with them.
+        """
         if (self.path / RESOLVED).exists() or not self.path.exists():
             return self.path.exists()
         with _disk(self.path, "removed"):
@@ -83,7 +86,7 @@ class RunDir:
         return False
 
     def is_locked(self) -> bool:
-        """Whether a living process of this machine is working on the run. Nothing is changed."""
+        """Whether a process on this machine is working on the run. No file is changed."""
         import fcntl
 
         path = self.path / LOCK
@@ -97,7 +100,7 @@ class RunDir:
         return False
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all."""
+        """Write a file completely or not at all."""
         path = self._at(name)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -114,14 +117,15 @@ class RunDir:
         _flush(path.parent)
 
     def write_text(self, name: str, text: str) -> None:
+        """Write text as UTF-8; a lone surrogate is written as an escape."""
         self.write_bytes(name, text.encode("utf-8", "backslashreplace"))
 
     def write_json(self, name: str, value: object) -> None:
-        """Strict JSON, keys in the order given."""
+        """Write a value as strict JSON, with the keys in their order."""
         self.write_bytes(name, _json(value, name, indent=2) + b"\n")
 
     def write_array(self, name: str, array: NDArray[Any]) -> None:
-        """A .npy file in C order, so that equal arrays are equal files."""
+        """Write an array as .npy in C order, so that equal arrays give equal files."""
         import numpy as np
 
         if array.dtype.hasobject:
@@ -131,7 +135,7 @@ class RunDir:
         self.write_bytes(name, buffer.getvalue())
 
     def export_samples(self, file: Path, columns: Sequence[str]) -> None:
-        """samples.npy once more where the user wants it: .npy as it is, .csv with a header."""
+        """Write the rows of samples.npy to a file of the user: .npy is copied, .csv gets a header."""
         import numpy as np
 
         with _disk(file, "written"):
@@ -142,11 +146,13 @@ class RunDir:
                 np.savetxt(file, rows, delimiter=",", header=",".join(columns), comments="", fmt="%.9g")
 
     def read_bytes(self, name: str) -> bytes:
+        """Return the bytes of a file."""
         path = self._at(name)
         with _disk(path, "read"):
             return regular.read(path)
 
     def read_json(self, name: str) -> Any:
+        """Return the value in a JSON file. RunFailed if it is damaged."""
         data = self.read_bytes(name)
         try:
             return _parsed(data)
@@ -154,6 +160,7 @@ class RunDir:
             raise RunFailed(_damaged(self._at(name), error)) from error
 
     def read_array(self, name: str) -> NDArray[Any]:
+        """Return the array in a .npy file. RunFailed if it is damaged."""
         import numpy as np
 
         data = self.read_bytes(name)
@@ -164,11 +171,11 @@ class RunDir:
         return array
 
     def digest(self, name: str) -> str:
-        """sha256 of a file."""
+        """Return the sha256 of a file."""
         return hashlib.sha256(self.read_bytes(name)).hexdigest()
 
     def append_record(self, record: dict[str, Any]) -> None:
-        """Add one line to train.jsonl. `step` is required: by it `resume` knows what to cut."""
+        """Append one line to train.jsonl. The record needs a `step`, by which `resume` knows which lines to remove."""
         if type(record.get("step")) is not int:
             raise DriftspecError(f"{RECORDS}: a record needs a 'step', an integer, not {shown(record.get('step'))}")
         line = _json(record, RECORDS) + b"\n"
@@ -176,24 +183,24 @@ class RunDir:
             file.write(line)
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of train.jsonl, without a last line that a kill tore."""
+        """Return the records of train.jsonl, without a last line that is incomplete because the process was killed."""
         return [record for _, record in self._lines()]
 
     def cut_records(self, step: int) -> None:
-        """Drop what was recorded after `step`, and a torn last line."""
+        """Remove the records after `step`, and an incomplete last line."""
         kept = [line + b"\n" for line, record in self._lines() if record["step"] <= step]
         if (self.path / RECORDS).exists():
             self.write_bytes(RECORDS, b"".join(kept))
 
     def save_checkpoint(self, step: int, tree: Tree) -> None:
-        """Write checkpoints/step-….safetensors, then the .json that makes it exist."""
+        """Write checkpoints/step-….safetensors, then its .json; only with both is there a checkpoint."""
         tensors, note = encode(tree)
-        _flush(self.path / RECORDS)  # a checkpoint must not survive a power cut that its records do not
+        _flush(self.path / RECORDS)  # after a power cut there must be no checkpoint without its records
         self.write_bytes(_file(step, "safetensors"), tensors)
         self.write_bytes(_file(step, "json"), note)
 
     def load_checkpoint(self, step: int | None = None) -> tuple[int, Tree]:
-        """(step, tree) of the newest checkpoint that is whole, or of exactly `step`."""
+        """Return (step, tree) of the newest checkpoint that is not damaged, or of the one of this step."""
         self.skipped.clear()
         there = self.checkpoints()
         if step is not None and step not in there:
@@ -207,16 +214,16 @@ class RunDir:
         raise RunFailed(f"{self.path}: no checkpoint to go on from ({why})", step=step)
 
     def weights(self, step: int) -> Path:
-        """Where the tensors of a step's checkpoint are."""
+        """Return the path of the tensors of a step's checkpoint."""
         return self._at(_file(step, "safetensors"))
 
     def checkpoints(self) -> list[int]:
-        """The steps that have a checkpoint, in order."""
+        """Return the steps that have a checkpoint, in order."""
         names = (re.fullmatch(r"step-(\d{8,})\.json", path.name) for path in (self.path / CHECKPOINTS).glob("*.json"))
         return sorted(int(name[1]) for name in names if name)
 
     def prune(self, keep: set[int]) -> None:
-        """Delete every checkpoint but those of the steps in `keep`, and what killed saves left behind."""
+        """Delete all checkpoints except those of the steps in `keep`, and the files of saves that were killed."""
         folder = self.path / CHECKPOINTS
         with _disk(folder, "pruned"):
             for step in set(self.checkpoints()) - keep:
@@ -229,7 +236,7 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only process that writes to this run."""
+        """Lock the run: no other process may write to it. UsageError if another process has locked it."""
         import fcntl
 
         path = self.path / LOCK
@@ -248,13 +255,13 @@ class RunDir:
             yield
 
     def _at(self, name: str) -> Path:
-        """Names come from specs and plugins too (a metric's picture): none leads out of the directory."""
+        """Return the path of a file. DriftspecError if the name, which may come from a plugin, leaves the directory."""
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or not PurePath(name).name:
             raise DriftspecError(f"{shown(name)} is not the name of a file in a run directory")
         return self.path / name
 
     def _lines(self) -> list[tuple[bytes, dict[str, Any]]]:
-        """(line, record) pairs; the lines as they are, so that a cut changes no byte of what it keeps."""
+        """Return (line, record) pairs; the lines are unchanged bytes, so `cut_records` writes the same bytes again."""
         if not (self.path / RECORDS).exists():
             return []
         lines = self.read_bytes(RECORDS).splitlines()
@@ -268,7 +275,7 @@ class RunDir:
 
 
 def _claim(path: Path) -> Path:
-    """Make `path` this run's, if it is new or empty: two processes may find it empty, one creates the lock file."""
+    """Reserve `path` for this run, if it is new or empty: of two processes, only one can create the lock file."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -281,7 +288,7 @@ def _claim(path: Path) -> Path:
 
 
 def _numbered(stem: Path) -> Path:
-    """The first of stem, stem-2, stem-3, … that did not exist; it does now."""
+    """Create and return the first of stem, stem-2, stem-3, … that does not exist."""
     for number in itertools.count(1):
         path = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
         with contextlib.suppress(FileExistsError):
@@ -291,14 +298,14 @@ def _numbered(stem: Path) -> Path:
 
 
 def meant(path: str | Path) -> Path:
-    """The run that a path means: of the folder of a spec's runs the newest that is no child of another; else itself."""
+    """Return the run that a path means: the path itself, or the newest run below it that has no parent."""
     folder, found = Path(path), list[tuple[str, str]]()
     try:
         below = [] if (folder / RUN).exists() or (folder / SWEEP).exists() else sorted(folder.glob(f"*/{RUN}"))
-    except (OSError, ValueError):  # which opening it says
+    except (OSError, ValueError):  # opening the run reports the error
         below = []
     for file in below:
-        with contextlib.suppress(DriftspecError):  # a damaged run does not say whether it is a child
+        with contextlib.suppress(DriftspecError):  # whether a damaged run has a parent is not known
             record = RunRecord.listed(RunDir(file.parent).read_json(RUN), file)
             if record.parent is None:
                 found.append((str(record.started), file.parent.name))
@@ -306,7 +313,7 @@ def meant(path: str | Path) -> Path:
 
 
 def _why_not(path: Path) -> str:
-    """Why `path` is not a run, and which one may be meant."""
+    """Return why `path` is not a run, and which run may be meant."""
     if not path.is_dir():
         siblings = [other.name for other in path.absolute().parent.glob("*") if other.is_dir()]
         return f"there is no such directory{nearest(path.name, siblings)}"
@@ -315,11 +322,12 @@ def _why_not(path: Path) -> str:
 
 
 def _file(step: int, end: str) -> str:
+    """Return the name of a checkpoint's file."""
     return f"{CHECKPOINTS}/step-{step:08d}.{end}"
 
 
 def _flush(path: Path) -> None:
-    """Best effort: not every file system can flush a directory, and a run may have no records yet."""
+    """Flush a file or a directory to the disk; do nothing if it is missing or the file system cannot flush it."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -330,7 +338,7 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def _disk(path: Path, done: str) -> Iterator[None]:
-    """A full disk or a missing permission is a message, not a traceback."""
+    """Turn an OSError, such as a full disk, into RunFailed with a message."""
     try:
         yield
     except OSError as error:
@@ -338,18 +346,19 @@ def _disk(path: Path, done: str) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> str:
+    """Return the message about a damaged file."""
     return f"{path} is damaged ({error}); restore it from a copy, or run the spec again"
 
 
 def _json(value: object, name: str, indent: int | None = None) -> bytes:
-    """Strict JSON as UTF-8. A lone surrogate (an argument that is not UTF-8) becomes \\udcff, which JSON reads back."""
+    """Return strict JSON as UTF-8. A lone surrogate is written as an escape such as \\udcff, which JSON can read."""
     if problems := list(_unfit(value, "")):
         raise DriftspecError(f"{name} cannot be written as JSON: {'; '.join(problems)}")
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
 def _unfit(value: object, key: str) -> Iterator[str]:
-    """What JSON cannot hold, by name: json.dumps would refuse it without one, or change it in silence."""
+    """Yield what JSON cannot hold, with its key: json.dumps would not name the key, or would change the value."""
     if isinstance(value, dict):
         for name, item in value.items():
             if isinstance(name, str):
@@ -366,6 +375,8 @@ def _unfit(value: object, key: str) -> Iterator[str]:
 
 
 def _parsed(data: bytes) -> Any:
+    """Return the value of strict JSON. ValueError for NaN and Infinity."""
+
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
@@ -373,7 +384,7 @@ def _parsed(data: bytes) -> Any:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record on a line, or None if there is none."""
+    """Return the record of a line, or None if the line holds none."""
     try:
         record = _parsed(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A run under way: what is known of it, who is told, and how it ends, by itself, by a failure or by a signal."""
+"""A run while it is carried out: its record, its observers, and its end: finished, failed or stopped by a signal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunUnderWay:
-    """A run under way: its spec, its directory, the record that run.json holds."""
+    """A run: its spec, its directory, the record in run.json, its observer and its metrics."""
 
     loaded: spec.Loaded
     registry: Registry
@@ -57,11 +57,11 @@ class RunUnderWay:
 
     @property
     def verdicts(self) -> list[Judged]:
-        """What run.json says of how far the run can be trusted."""
+        """The verdicts on the run so far, from its record."""
         return self.record.judged()
 
     def judge(self, source: str, verdict: Verdict) -> None:
-        """Record a verdict in run.json at once, and report it, unless one as bad is known of its source and subject."""
+        """Write a verdict to run.json and report it, unless its source and subject have one that is at least as bad."""
         before = self.verdicts
         after = with_verdict(before, Judged(source, verdict))
         if after != before:
@@ -69,13 +69,13 @@ class RunUnderWay:
             self.observer.verdict(source, verdict)
 
     def forget_verdicts(self) -> None:
-        """Keep the verdicts on training alone: data, draws and metrics are judged again."""
+        """Remove all verdicts except those on training: data, draws and metrics are judged again."""
         self.note(verdicts=[one.entry() for one in self.verdicts if one.source == "train"])
 
     def lines(self) -> list[str]:
-        """The metrics' lines a run ends with.
+        """Return the lines about the metrics that end a run's output.
 
-        The last one begins with the bad verdicts and with what is known of the run's draws, and ends with the warnings.
+        The last line begins with the bad verdicts and the verdicts on the draws; it ends with the warnings.
         """
         lines = [measured.line for measured in self.measured.values() if measured.line]
         judged = self.verdicts
@@ -86,12 +86,12 @@ class RunUnderWay:
         return [*lines[:-1], last] if last else []
 
     def note_failure(self, failure: dict[str, str]) -> None:
-        """Leave in run.json that an observer failed, at once: the run may yet be killed."""
+        """Write to run.json at once that an observer failed: the run may be killed later."""
         self.save(failed_observers=[*self.record.failed_observers, failure])
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add to the stage's seconds those that the block takes."""
+        """Add the seconds that the block takes to those of the stage."""
         started = time.perf_counter()
         try:
             yield
@@ -102,32 +102,35 @@ class RunUnderWay:
 
 
 def resume_command(run: RunUnderWay) -> str:
-    """What goes on with a run when pasted into a shell."""
+    """Return the shell command that resumes a run."""
     return how_to_resume(run.path, run.registry.files)
 
 
 def how_to_resume(path: Path, plugins: Iterable[str]) -> str:
+    """Return the shell command that resumes the run in a directory, with these one-file plugins."""
     return shlex.join(["run-spec", "resume", str(path), *(word for file in plugins for word in ("--plugin", file))])
 
 
 class Stop:
-    """SIGINT and SIGTERM. While deferred the first waits for the step's end; else they end the run at once."""
+    """Handles SIGINT and SIGTERM: they end the run at once, or inside `deferred` after the block or at a second one."""
 
     def __init__(self, run: RunUnderWay):
         self.run, self.waits = run, False
         self.signal: int | None = None
 
     def __call__(self, number: int, frame: object) -> None:
-        impatient = self.signal is not None
+        second = self.signal is not None
         self.signal = number
-        if impatient or not self.waits:
+        if second or not self.waits:
             self.now("interrupted")
 
     def now(self, message: str) -> None:
+        """Raise Interrupted with the message and the command that resumes the run."""
         raise Interrupted(f"{message}; go on with: {resume_command(self.run)}", self.signal or int(signal.SIGINT))
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
+        """Let a first signal wait for the end of the block."""
         before, self.waits = self.waits, True
         try:
             yield
@@ -138,11 +141,11 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """In place of the signals' own handlers."""
+        """Handle the signals inside the block; restore the former handlers after it."""
         old: dict[int, Any] = {}
         try:
             for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-                with contextlib.suppress(ValueError):  # signals reach the main thread alone
+                with contextlib.suppress(ValueError):  # only the main thread can handle signals
                     old[number] = signal.signal(number, self)
             yield
         finally:
@@ -152,8 +155,9 @@ class Stop:
 
 @contextlib.contextmanager
 def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator[Stop]:
-    """Holds the run's lock (a resumed one has it already), listens to signals, tells observers how the run goes, and
-    leaves the outcome in run.json whatever it is. `step` is how many were trained before.
+    """Lock the run, handle signals, report its start and end to the observers, and write its outcome to run.json.
+
+    `step` is the number of steps trained before. A resumed run is already locked.
     """
     stop = Stop(run)
     audience = Audience(run.observer, members(run.spec, run.registry, run.path), run.note_failure)
@@ -163,7 +167,7 @@ def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator
         run.save(status="running", pid=os.getpid(), finished=None)
         try:
             with stop.listening():
-                audience.started(_told(run, step, resumed))
+                audience.started(_info(run, step, resumed))
                 yield stop
                 run.save(status="finished", finished=provenance.now(), digests=_digests(run))
         except BaseException as error:
@@ -172,7 +176,7 @@ def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator
             if isinstance(error, RunFailed):
                 detail |= {"status": error.status, "step": error.step}
             run.save(status=status, error=detail, finished=provenance.now())
-            with contextlib.suppress(KeyboardInterrupt):  # it has ended already
+            with contextlib.suppress(KeyboardInterrupt):  # the run has already ended
                 audience.finished(status, detail["message"])
             if isinstance(error, DriftspecError | Interrupted | KeyboardInterrupt):
                 raise
@@ -180,8 +184,8 @@ def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator
         audience.finished("finished", None)
 
 
-def _told(run: RunUnderWay, step: int, resumed: bool) -> RunInfo:
-    """What observers know of a run."""
+def _info(run: RunUnderWay, step: int, resumed: bool) -> RunInfo:
+    """Return the description of the run that observers get."""
     train = run.spec.train if "train" in run.record.stages else None
     return RunInfo(
         run.record.id, run.spec.name, run.path, MappingProxyType(run.spec.resolved()), tuple(run.record.stages),
@@ -190,7 +194,7 @@ def _told(run: RunUnderWay, step: int, resumed: bool) -> RunInfo:
 
 
 def _digests(run: RunUnderWay) -> dict[str, str]:
-    """sha256 of what the run put out."""
+    """Return the sha256 of each output of the run."""
     weights = f"checkpoints/step-{run.record.evaluated['step']:08d}.safetensors"
     names = ["resolved.yaml", weights, "samples.npy", "metrics.json"]
     return {name: run.directory.digest(name) for name in names if (run.path / name).exists()}

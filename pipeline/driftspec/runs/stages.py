@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from driftspec.report.page import Shown
 
 KEEP = 2
-"""Checkpoints kept beside the best one."""
+"""The number of newest checkpoints that are kept, besides the best one."""
 
 
 def carry_out(
     run: RunUnderWay, experiment: Experiment, training: Training | None, saved: CheckpointRecord | None, stop: Stop
 ) -> None:
+    """Carry out the stages of a run, from a training state or from a saved checkpoint."""
     from driftspec.experiment.evaluate import as_json, evaluate, once, sample
 
     stages = run.record.stages
@@ -77,6 +78,7 @@ def carry_out(
 
 
 def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:
+    """Train; write records and checkpoints; report steps and verdicts. A signal ends the run after a checkpoint."""
     from driftspec.experiment.train import train
 
     settings = training.settings
@@ -94,15 +96,15 @@ def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:
         for verdict in record.verdicts:
             run.judge("train", verdict)
         run.observer.step(record, settings.steps)
-        asked = stop.signal is not None
-        if asked or record.last or record.best or record.step % settings.checkpoint_every == 0:
+        interrupted = stop.signal is not None
+        if interrupted or record.last or record.best or record.step % settings.checkpoint_every == 0:
             save()
-        if asked:
+        if interrupted:
             stop.now(f"interrupted after step {record.step}, its checkpoint is written")
 
 
 def _as_trained(run: RunUnderWay) -> AbstractContextManager[None]:
-    """What fails with the trained weights says so where the loss had risen in training."""
+    """Add to the message of a later failure that the loss had risen during training, if it had."""
     if run.spec.train is None:
         return nullcontext()
 
@@ -116,7 +118,7 @@ def _as_trained(run: RunUnderWay) -> AbstractContextManager[None]:
 
 
 def _monitor(training: Training) -> Callable[[Model], float] | None:
-    """The metric that watches training, on the validation rows in the place of the test rows."""
+    """Return the function of the metric that monitors training, with the validation rows as test rows; or None."""
     from driftspec.experiment.evaluate import evaluation_of
 
     metric, experiment = training.settings.monitor, training.experiment
@@ -138,6 +140,7 @@ def _monitor(training: Training) -> Callable[[Model], float] | None:
 
 
 def _untrained(experiment: Experiment) -> CheckpointRecord:
+    """Return the checkpoint of the initial weights, at step 0."""
     return CheckpointRecord.new(
         step=0, module=experiment.model.module.state_dict(), ema=None, transform=experiment.transform.tree(),
         dim=experiment.model.dim, times=experiment.model.times,
@@ -145,6 +148,7 @@ def _untrained(experiment: Experiment) -> CheckpointRecord:
 
 
 def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> None:
+    """Write the draws in data units to samples.npy, and note their numbers in the record."""
     import numpy as np
 
     values = experiment.transform.to_data(draws.flat().cpu()).numpy().astype(np.float32)
@@ -154,7 +158,7 @@ def _save_samples(run: RunUnderWay, experiment: Experiment, draws: Draws) -> Non
 
 
 def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callable[[], Draws] | None) -> None:
-    """Write the pictures and the report. A picture that cannot be drawn is a warning."""
+    """Write the pictures and the report. A picture that cannot be drawn gives a warning."""
     from driftspec.report import page as report
     from driftspec.report import plots
 
@@ -172,7 +176,7 @@ def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callabl
 
 
 def shown(run: RunUnderWay) -> Shown:
-    """Return what the run's page shows."""
+    """Return what the report of the run shows."""
     from driftspec.report.page import Shown
 
     pictures = {file.stem: file.read_bytes() for file in (run.path / "plots").glob("*.png")}
@@ -180,18 +184,19 @@ def shown(run: RunUnderWay) -> Shown:
 
 
 def fitted(experiment: Experiment, saved: CheckpointRecord) -> Model:
-    """The model a checkpoint holds: its averaged weights if there are any."""
+    """Return the model of a checkpoint, with the averaged weights if there are any."""
     module = copy.deepcopy(experiment.model.module)
     module.load_state_dict(saved.ema or saved.module)
     return replace(experiment.model, module=module.eval())
 
 
 def save_checkpoint(directory: RunDir, record: CheckpointRecord) -> None:
+    """Write a checkpoint to the run directory."""
     directory.save_checkpoint(record.step, record.entries())
 
 
 def load_checkpoint(directory: RunDir, step: int | None = None) -> CheckpointRecord:
-    """The newest checkpoint that is whole, or that of exactly `step`."""
+    """Return the newest checkpoint that is not damaged, or the one of this step."""
     number, tree = directory.load_checkpoint(step)
     try:
         return CheckpointRecord.read(tree)
@@ -200,13 +205,14 @@ def load_checkpoint(directory: RunDir, step: int | None = None) -> CheckpointRec
 
 
 def evaluated_checkpoint(run: RunUnderWay) -> CheckpointRecord:
-    """The checkpoint that evaluation reads: the best one where early stopping says which, else the newest."""
+    """Return the checkpoint that is evaluated: the best one with early stopping, otherwise the newest."""
     newest = load_checkpoint(run.directory)
     best = _best_step(run.spec, newest)
     return newest if best in (None, newest.step) else load_checkpoint(run.directory, best)
 
 
 def is_trained(run: RunUnderWay) -> bool:
+    """Whether the run has finished its training, or has none."""
     from driftspec.experiment.train import is_over
 
     train = run.spec.train if "train" in run.record.stages else None
@@ -217,5 +223,6 @@ def is_trained(run: RunUnderWay) -> bool:
 
 
 def _best_step(given: spec.Spec, record: CheckpointRecord) -> int | None:
+    """Return the step of the best check, or None without early stopping."""
     stopping = given.train is not None and given.train.early_stopping is not None
     return record.best.step if stopping and record.best is not None else None

@@ -1,13 +1,13 @@
-"""A sweep under way: each point a run of its own, in a process of its own, some of them side by side.
+"""Run a sweep: each point is a run of its own in a process of its own; several may run at once.
 
     runs/NAME/sweep-20261122T095200Z-1f3c9a02/
-        sweep.json       the points with their values and how each stands; written at every change
-        sweep.yaml       the spec with its base merged in and the command line's changes made: what `resume` reads
-        spec.yaml        the bytes as given
+        sweep.json       the points with their values and their status; written at every change
+        sweep.yaml       the spec with its base and the changes of the command line applied; `resume` reads it
+        spec.yaml        the bytes of the given spec
         001/ 002/ ...    the runs
 
-The parent computes nothing: it hands each process a Job and reads an Outcome. A process ends with the parent, however
-that ends, and leaves a checkpoint as any run does.
+The parent process computes nothing: it sends each process a Job and reads an Outcome. If the parent ends for any
+reason, its processes end too, and each leaves a checkpoint as any run does.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WHOLE = "sweep.yaml"
 
 @dataclass(frozen=True)
 class Job:
-    """What one process is to do: run a point's document, or go on with its run."""
+    """The task of one process: run a point's document, or continue its run."""
 
     document: source.Document
     text: bytes
@@ -55,15 +55,15 @@ class Job:
     argv: Sequence[str]
     stages: Sequence[str]
     allow_outside: bool
-    alone: bool  # or one of several at a time, whose progress could not be told apart
+    alone: bool  # whether it is the only process; if not, it shows no progress
     settings: Settings
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says of every process alike."""
+    """The options of the command line that hold for every process."""
 
-    jobs: int | None = None  # by default what the sweep was begun with, one by one
+    jobs: int | None = None  # by default the number with which the sweep was started, or 1
     plugins: Sequence[str] = ()
     only_builtin: bool = False
     quiet: bool = False
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended, and why where it failed."""
+    """How a process ended, with the error if it failed."""
 
     status: str
     error: str | None = None
@@ -88,24 +88,27 @@ class SweepRun:
     error: str | None = None
 
     def entry(self) -> dict[str, Any]:
-        """As sweep.json has it."""
+        """Return the entry in sweep.json."""
         entry = {"run": self.number, "values": dict(self.loaded.values), "status": self.status}
         return entry if self.error is None else {**entry, "error": self.error}
 
 
 class Watcher:
-    """Is told how a sweep goes. Each method does nothing until overridden."""
+    """Receives the events of a sweep. Each method does nothing unless it is overridden."""
 
-    def started(self, sweep: SweepUnderWay) -> None: ...
+    def started(self, sweep: SweepUnderWay) -> None:
+        """The sweep starts."""
 
-    def began(self, point: SweepRun) -> None: ...
+    def began(self, point: SweepRun) -> None:
+        """The process of a point starts."""
 
-    def ended(self, point: SweepRun) -> None: ...
+    def ended(self, point: SweepRun) -> None:
+        """The process of a point has ended."""
 
 
 @dataclass
 class SweepUnderWay:
-    """The points, where they are kept, and the record that sweep.json holds."""
+    """A sweep: its points, its directory, and the record in sweep.json."""
 
     directory: RunDir
     points: Sequence[SweepRun]
@@ -118,19 +121,23 @@ class SweepUnderWay:
 
     @property
     def failed(self) -> int:
+        """The number of points that failed."""
         return sum(point.status == "failed" for point in self.points)
 
     def resume_command(self) -> str:
+        """Return the shell command that resumes the sweep."""
         return how_to_resume(self.directory.path, self.settings.plugins)
 
     def at(self, point: SweepRun) -> RunDir:
+        """Return the run directory of a point."""
         return RunDir(self.directory.path / point.number)
 
     def verdicts(self, point: SweepRun) -> list[Judged]:
-        """The verdicts on a finished point."""
+        """Return the verdicts on a finished point."""
         return look(self.at(point).path).record.judged()
 
     def save(self, **changes: Any) -> None:
+        """Change fields of the record and write sweep.json."""
         self.record = self.record.changed(**changes)
         written = self.record.changed(points=[point.entry() for point in self.points])
         self.directory.write_json(SWEEP, written.entries())
@@ -146,7 +153,7 @@ def start(
     argv: Sequence[str] = (),
     allow_outside: bool = False,
 ) -> SweepUnderWay:
-    """Run every point. Nothing is written before each of them is checked."""
+    """Run every point; return the sweep. Nothing is written before all points are checked."""
     file = loaded.document.place(()).file
     if not loaded.points:
         raise UsageError(f"'{file}' has no section 'sweep': run it with run-spec {file}")
@@ -170,17 +177,18 @@ def start(
 
 
 def digest_of(loaded: spec.Loaded) -> str:
-    """sha256 of the resolved spec of every point."""
+    """Return the sha256 of the resolved specs of all points."""
     resolved = [point.spec.resolved() for point in loaded.points]
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 
 def is_sweep(path: str | Path) -> bool:
+    """Whether the directory is that of a sweep."""
     return (Path(path) / SWEEP).is_file()
 
 
 def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Watcher | None = None) -> SweepUnderWay:
-    """Go on with a sweep: finished points are kept, begun ones resumed, the others run."""
+    """Continue a sweep; return it. Finished points are kept, those that were started are resumed, the others run."""
     directory = RunDir(Path(path))
     with directory.lock():
         record = SweepRecord.opened(directory.read_json(SWEEP), directory.path / SWEEP)
@@ -198,12 +206,13 @@ def resume(path: str | Path, registry: Registry, settings: Settings, watcher: Wa
 
 
 def _points(loaded: spec.Loaded) -> list[SweepRun]:
+    """Return the points, numbered 001, 002, ..."""
     width = max(3, len(str(len(loaded.points))))
     return [SweepRun(f"{number:0{width}}", point) for number, point in enumerate(loaded.points, 1)]
 
 
 def _carry_out(sweep: SweepUnderWay) -> None:
-    """As many processes as asked for, until every point has had its turn or a signal arrives."""
+    """Run at most `jobs` processes at once until every point has run or a signal arrives."""
     sweep.save(status="running", pid=os.getpid(), finished=None)
     sweep.watcher.started(sweep)
     waiting = deque(point for point in sweep.points if point.status != "finished")
@@ -215,7 +224,7 @@ def _carry_out(sweep: SweepUnderWay) -> None:
                 if sweep.running:
                     _end_some(sweep)
     finally:
-        for process in sweep.running.values():  # something went wrong here: none is left without its parent
+        for process in sweep.running.values():  # an error in this process: no child may outlive it
             process.terminate()
         ended = "failed" if sweep.failed or sweep.running else "finished"
         sweep.save(status="interrupted" if sweep.signal is not None else ended, finished=provenance.now())
@@ -225,7 +234,7 @@ def _carry_out(sweep: SweepUnderWay) -> None:
 
 @contextlib.contextmanager
 def _listening(sweep: SweepUnderWay) -> Iterator[None]:
-    """SIGINT and SIGTERM are passed on to every process, as SIGTERM, which each takes from its first moment on."""
+    """Send SIGTERM to every process when SIGINT or SIGTERM arrives; a process can handle it from its start on."""
 
     def stop(number: int, frame: object) -> None:
         sweep.signal = number
@@ -241,7 +250,7 @@ def _listening(sweep: SweepUnderWay) -> Iterator[None]:
 
 
 def _begin(sweep: SweepUnderWay, point: SweepRun) -> None:
-    """A process for a point. It is its own session's: Ctrl-C reaches it through the parent alone, and once."""
+    """Start the process of a point, in a session of its own: Ctrl-C reaches it only through the parent, once."""
     record, loaded = sweep.record, point.loaded
     job = Job(
         loaded.document, loaded.text, loaded.root, sweep.at(point).path, record.argv, record.stages,
@@ -254,15 +263,15 @@ def _begin(sweep: SweepUnderWay, point: SweepRun) -> None:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     sweep.running[point] = process
     if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its end says so
+        with contextlib.suppress(BrokenPipeError):  # the process died at once; its exit code is reported
             process.stdin.write(pickle.dumps(job))
-            process.stdin.flush()  # and stays open: that it closes is how a process learns that its parent is gone
-    if sweep.signal is not None:  # it arrived between the start and the note of it
+            process.stdin.flush()  # stdin stays open: when it closes, the process knows that its parent has ended
+    if sweep.signal is not None:  # the signal arrived before the process was in `running`
         process.terminate()
 
 
 def _end_some(sweep: SweepUnderWay) -> None:
-    """Wait for any process, and note how it ended."""
+    """Wait until some process ends, and record how it ended."""
     pipes = {point: process.stdout.fileno() for point, process in sweep.running.items() if process.stdout is not None}
     ready = connection.wait(list(pipes.values()))
     for point in [point for point, number in pipes.items() if number in ready]:
@@ -276,17 +285,18 @@ def _end_some(sweep: SweepUnderWay) -> None:
 
 
 def _outcome(answer: bytes, code: int, stopped: bool) -> Outcome:
+    """Return the outcome that a process wrote; if it wrote none, the outcome that its exit code shows."""
     if answer:
         outcome: Outcome = pickle.loads(answer)
         return outcome
     if stopped:
         return Outcome("interrupted")
     why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return Outcome("failed", f"its process was {why}" if code < 0 else f"its process {why} and no word")
+    return Outcome("failed", f"its process was {why}" if code < 0 else f"its process {why} and no message")
 
 
 def work(job: Job, registry: Registry, observer: Observer) -> RunUnderWay:
-    """In the process of a point: its run, or the rest of it."""
+    """Run or resume a point, in its process; return the run."""
     if RunDir(job.out).begun():
         return runs.resume(job.out, registry, observer, job.argv)
     made = spec.loaded(job.document, registry, job.text, job.root)

@@ -1,14 +1,14 @@
-"""The conformance kit: what a component of each kind promises, as checks that pytest runs. Built-ins pass it too.
+"""The conformance kit: the rules for a component of each kind, as checks for pytest. The built-in components pass it.
 
     from driftspec.testing import TraceTests
 
     class TestOrthogonalProbes(TraceTests):
         component = "orthogonal_probes"        # a name, or {"type": ..., keys}
         plugins = ["orthogonal.py"]            # one-file plugins to load, relative to this file
-        bad = {"probes": 0}                    # keys with a value that must be refused at that key
+        bad = {"probes": 0}                    # keys, each with a value that must be an error at that key
 
-The component is found through the registry, as a spec finds it. A check that does not apply is skipped, with what the
-component does not offer as its reason. pytest comes with `pip install 'driftspec[test]'`.
+The component is looked up in the registry, as for a spec. A check that does not apply is skipped; the reason names what
+the component does not offer. `pip install 'driftspec[test]'` installs pytest.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ BY_KIND: dict[str, type[ComponentTests]] = {
 def checks_for(
     kind: str, component: str | Mapping[str, Any], plugins: Sequence[str] = (), **attributes: Any
 ) -> type[ComponentTests]:
-    """A test class for one component, made where no author wrote one; `attributes` are those a written one would have.
+    """Return a test class for one component, with these class attributes.
 
-    A kind without checks of its own gets those of every component.
+    A kind without checks of its own gets the checks that every component has.
     """
     name = component if isinstance(component, str) else component["type"]
     given = {"kind": kind, "component": component, "plugins": plugins, **attributes}

@@ -1,4 +1,4 @@
-"""What checks are made of: a verdict in one sentence, chance that is watched, rows alone and among others, z-scores."""
+"""Helpers of the checks: fail or skip with a sentence, watch global generators, compare single rows, z-scores."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ import pytest
 import torch
 from torch import Tensor
 
-CHANCE = 2 * NormalDist().cdf(-4)
-"""Of a right component failing one statistical check: that of |z| > 4. Seeds are fixed, so it fails always or never."""
+FALSE_ALARM = 2 * NormalDist().cdf(-4)
+"""The probability that a correct component fails one statistical check, P(|z| > 4). Seeds are fixed: it fails always or
+never."""
 
 
-def expect(holds: object, said: str) -> None:
-    """A check's verdict; `said` is what the author of the component reads."""
+def expect(holds: object, message: str) -> None:
+    """Fail the check unless `holds`; the author of the component reads the message."""
     __tracebackhide__ = True
     if not holds:
-        pytest.fail(said, pytrace=False)
+        pytest.fail(message, pytrace=False)
 
 
-def unfit(said: str) -> NoReturn:
-    """The check does not apply: `said` names what the component does not offer."""
+def unfit(reason: str) -> NoReturn:
+    """Skip the check, which does not apply; the reason names what the component does not offer."""
     __tracebackhide__ = True
-    pytest.skip(said)
+    pytest.skip(reason)
 
 
 def generator(seed: int = 1) -> torch.Generator:
+    """Return a generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 7, scale: float = 1.0) -> Tensor:
-    """Standard normal numbers, float64, always the same."""
+    """Return normal numbers (n, ...) of this shape in float64, with standard deviation `scale` and a fixed seed."""
     return scale * torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
 @contextlib.contextmanager
-def own_chance(label: str) -> Iterator[None]:
-    """What happens inside draws from no global generator."""
+def no_global_draws(label: str) -> Iterator[None]:
+    """Check that the code inside draws no random numbers from a global generator."""
     before = _states()
     yield
     touched = [name for name, state in _states().items() if state != before[name]]
@@ -50,6 +52,7 @@ def own_chance(label: str) -> Iterator[None]:
 
 
 def _states() -> dict[str, bytes]:
+    """Return the states of the global generators."""
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "numpy": pickle.dumps(np.random.get_state()),
@@ -69,7 +72,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """max |a - b| / (1 + |b|); inf where either is not finite and they differ."""
+    """Return max |a - b| / (1 + |b|) over the entries of a and b (n, ...); inf for different shapes or a NaN."""
     if a.shape != b.shape:
         return float("inf")
     a, b = a.detach(), b.detach()
@@ -78,23 +81,23 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def rows_alone(function: Callable[..., Tensor], *given: Tensor, what: str, tolerance: float = 1e-9) -> None:
-    """Row i of function(rows) is function(row i): no row depends on its company. `given` have one row each a sample."""
+    """Check that row i of function(rows) is function(row i), so no row depends on the others. `given` are (B, ...)."""
     whole, count = function(*given), len(given[0])
     expect(len(whole) == count, f"{what} gives {len(whole)} rows for {count}")
     for i in sorted({0, count // 2, count - 1}):
         one = function(*(rows[i : i + 1] for rows in given))
         expect(len(one) == 1, f"{what} gives {len(one)} rows for a batch of one")
         error = apart(one[0], whole[i])
-        expect(error <= tolerance, f"{what}: row {i} of {count} depends on the others, alone it differs by {error:.1e}")
+        expect(error <= tolerance, f"{what}: row {i} of {count} depends on the others: alone it differs by {error:.1e}")
 
 
 def limit(count: int) -> float:
-    """The |z| that the largest of `count` standard normal numbers exceeds as rarely as a single one exceeds 4."""
-    return -NormalDist().inv_cdf(CHANCE / 2 / max(1, count))
+    """Return the bound on |z| for `count` numbers: the largest exceeds it as rarely as a single one exceeds 4."""
+    return -NormalDist().inv_cdf(FALSE_ALARM / 2 / max(1, count))
 
 
 def unbiased(values: Tensor, expected: Tensor | float, what: str, rounding: float = 1e-9) -> None:
-    """The mean of independent rows (n, ...) is `expected`, each entry within its standard error."""
+    """Check that the mean of independent rows (n, ...) is `expected`, each entry within its standard error."""
     expected = torch.as_tensor(expected, dtype=torch.float64)
     off = values.mean(0) - expected
     error = values.std(0) / len(values) ** 0.5
@@ -102,11 +105,11 @@ def unbiased(values: Tensor, expected: Tensor | float, what: str, rounding: floa
     if bool((off.abs() > bound).any()):
         at = int((off.abs() / bound).argmax())
         mean, true, z = (float(v.flatten()[at]) for v in (values.mean(0), expected.expand_as(off), off / error))
-        expect(False, f"{what}: mean {mean:.6g} over {len(values)} where {true:.6g} is right (z = {z:+.3g})")
+        expect(False, f"{what}: the mean of {len(values)} is {mean:.6g}, it should be {true:.6g} (z = {z:+.3g})")
 
 
 def slope(function: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
-    """∇h (B, d) of h: (B, d) -> (B,) by central differences."""
+    """Return the gradient (B, d) of a function (B, d) -> (B,) by central differences with step h."""
     columns = []
     for i in range(x.shape[1]):
         step = torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""What a dynamics is held to: everything it offers, row by row, and that its pieces are pieces of one equation."""
+"""Checks of a dynamics: everything it offers, row by row, and that its fields belong to one equation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from driftspec.components import KINDS, Data, Distribution, Dynamics, Model
 from driftspec.components.capabilities import capabilities
-from driftspec.testing.checks import apart, expect, normal, own_chance, rows_alone, same, slope, unfit
+from driftspec.testing.checks import apart, expect, no_global_draws, normal, rows_alone, same, slope, unfit
 from driftspec.testing.component import ComponentTests
 from driftspec.testing.network import kink, moved, reached, trace
 from driftspec.testing.worlds import model
@@ -24,20 +24,21 @@ class DynamicsTests(ComponentTests):
 
     kind = "dynamics"
     dim: ClassVar[int] = 2
-    """d, where no law inside the dynamics says it."""
+    """d, if no distribution inside the dynamics fixes it."""
 
     def d(self) -> int:
-        laws = (law for law in self.made().nested().values() if isinstance(law, Data))
-        return next((dim for law in laws if (dim := law.dim())), self.dim)
+        """Return the number of dimensions."""
+        targets = (one for one in self.made().nested().values() if isinstance(one, Data))
+        return next((dim for target in targets if (dim := target.dim())), self.dim)
 
     def model(self, dtype: torch.dtype = torch.float64) -> Model:
-        """Fresh, its parameters moved: a last layer of zeros hides the others."""
+        """Return a new model with changed parameters: a last layer of zeros would hide the others."""
         made = model(self.made(), dtype, self.d())
         moved(made.module)
         return made
 
     def fields(self, on: Model) -> Fields:
-        """What it offers as a function of (t, x), and what follows of it: (B, d) fields and (B,) numbers."""
+        """Return the functions of (t, x) that it offers or that follow from them: vectors (B, d) or numbers (B,)."""
         offered = capabilities(on.dynamics)
         known: Fields = {"velocity": on.velocity, "drift": on.drift, "score": on.score}
         if "energy" in on.own:
@@ -52,14 +53,14 @@ class DynamicsTests(ComponentTests):
         return found
 
     def times(self, n: int) -> Tensor:
-        """(n,) between the ends of time."""
+        """Return n times (n,) between the prior time and the data time."""
         t_prior, t_data = self.made().times()
         return t_data + (t_prior - t_data) * torch.linspace(0.1, 0.9, n, dtype=torch.float64)
 
     def test_its_time_has_two_ends(self) -> None:
         ends = self.made().times()
         plain = len(ends) == 2 and all(isinstance(t, float) and math.isfinite(t) for t in ends)
-        expect(plain, f"times() is (t_prior, t_data), two finite numbers, not {ends!r}")
+        expect(plain, f"times() must be (t_prior, t_data), two finite numbers, not {ends!r}")
 
     def test_fields_have_a_row_a_sample(self) -> None:
         on, x = self.model(), normal(5, self.d())
@@ -86,22 +87,23 @@ class DynamicsTests(ComponentTests):
         narrow = self.fields(single)
         for name, field in self.fields(double).items():
             value = narrow[name](t.float(), x.float())
-            expect(value.dtype == torch.float32, f"{name} of float32 rows is {value.dtype}")
+            expect(value.dtype == torch.float32, f"{name} of float32 rows is {value.dtype}, not float32")
             error = apart(value.double(), field(t, x))
             expect(error < 1e-2, f"{name} in float32 and float64 differs by {error:.1e}")
 
     def test_it_is_the_same_each_time(self) -> None:
         t, x = self.times(6), normal(6, self.d())
-        with own_chance(self.made().label):
+        with no_global_draws(self.made().label):
             on = self.model()
             first, second = ([field(t, x).detach() for field in self.fields(on).values()] for _ in range(2))
-        expect(same(first, second), "evaluated twice at one point it gives two values")
-        expect(same(dict(on.module.state_dict()), dict(self.model().module.state_dict())), "one seed, two models")
+        expect(same(first, second), "evaluated twice at one point, it gives two values")
+        text = "built twice from one seed, it gives two models"
+        expect(same(dict(on.module.state_dict()), dict(self.model().module.state_dict())), text)
 
     def test_it_stays_on_its_device(self) -> None:
         on = self.model()
         if "trainable" not in on.own:
-            unfit(f"{on.dynamics.label} has nothing to train: a law is evaluated where it likes")
+            unfit(f"{on.dynamics.label} has nothing to train: its device is not fixed")
         t, x = self.times(6), normal(6, self.d())
         devices = ("meta", "cuda") if torch.cuda.is_available() else ("meta",)
         for device in devices:
@@ -128,26 +130,26 @@ class DynamicsTests(ComponentTests):
         on = self.model()
         found = self.fields(on)
         if "score" not in found or not ({"energy", "log_prob"} & found.keys()):
-            unfit(f"{on.dynamics.label} offers a score alone, or none: there is no density to hold it against")
+            unfit(f"{on.dynamics.label} does not offer a score together with a density to compare it with")
         x, t = normal(6, self.d()), torch.tensor(on.t_data, dtype=torch.float64)
         error = apart(on.score(t, x), slope(lambda y: on.log_density(y).detach(), x))
         expect(error < 1e-4, f"the score differs from the slope of log p by {error:.1e}")
 
     def test_its_noise_kernel_is_that_of_its_sde(self) -> None:
-        """α' x = f(α x, t) and (σ²)' = 2 (α'/α) σ² + g²: the moments of dx = f dt + g dw."""
+        """For dx = f dt + g dw the mean α x and the variance σ² obey α' x = f(α x, t), (σ²)' = 2 (α'/α) σ² + g²."""
         on = self.model()
         if not {"noise_kernel", "drift"} <= on.own:
             unfit(f"{on.dynamics.label} offers no noise_kernel with a drift")
         t, h = self.times(9), 1e-5
         alpha, sigma = on.dynamics.kernel(t)
-        expect(alpha.shape == sigma.shape == t.shape, "kernel(t) gives α and σ in the shape of t")
+        expect(alpha.shape == sigma.shape == t.shape, "kernel(t) must give α and σ in the shape of t")
         (before, low), (after, high) = on.dynamics.kernel(t - h), on.dynamics.kernel(t + h)
         rate, growth = (after - before) / (2 * h), (high**2 - low**2) / (2 * h)
         x = normal(9, self.d())
         error = apart(on.drift(t, alpha[:, None] * x), rate[:, None] * x)
-        expect(error < 1e-4, f"the mean α(t) x does not follow the drift: it is off by {error:.1e}")
+        expect(error < 1e-4, f"the mean α(t) x does not follow the drift: it differs by {error:.1e}")
         error = apart(growth, 2 * rate / alpha * sigma**2 + on.dynamics.diffusion(t) ** 2)
-        expect(error < 1e-4, f"the variance σ(t)² does not follow drift and diffusion: it is off by {error:.1e}")
+        expect(error < 1e-4, f"the variance σ(t)² does not follow drift and diffusion: it differs by {error:.1e}")
 
     def test_the_diffusion_has_the_shape_of_time(self) -> None:
         on = self.model()
@@ -160,14 +162,15 @@ class DynamicsTests(ComponentTests):
 
     def test_its_prior_is_a_law(self) -> None:
         made: Dynamics = self.made()
-        law = made.prior_law()
+        distribution = made.prior_law()
         if "prior" not in made.offers():
             unfit(f"{made.label} offers no prior")
-        if not isinstance(law, Distribution):
-            expect(False, f"it offers a prior, and prior_law() is {law!r}")
+        if not isinstance(distribution, Distribution):
+            expect(False, f"it offers a prior, but prior_law() is {distribution!r}")
             return
-        value = law.log_prob(normal(3, self.d()))
-        expect(value.shape == (3,) and bool(value.isfinite().all()), "the prior's log p is no finite number a row")
+        value = distribution.log_prob(normal(3, self.d()))
+        finite = value.shape == (3,) and bool(value.isfinite().all())
+        expect(finite, "the prior's log p is not one finite number per row")
 
     def test_it_is_as_smooth_as_it_offers(self) -> None:
         on = self.model()
@@ -176,7 +179,7 @@ class DynamicsTests(ComponentTests):
         t, found = self.times(3)[1], self.fields(on)
         for name in found.keys() & {"velocity", "score"}:
             jump = kink(lambda x, name=name: found[name](t, x), self.d(), 1, lines=2, points=501)  # type: ignore[misc]
-            expect(jump == 0, f"it offers to be smooth, and a derivative of its {name} jumps by {jump:.2g}")
+            expect(jump == 0, f"it offers `smooth`, but a derivative of its {name} jumps by {jump:.2g}")
 
     def test_its_own_divergence_is_the_trace(self) -> None:
         on, t, x = self.model(), self.times(3)[1], normal(6, self.d())
@@ -184,7 +187,7 @@ class DynamicsTests(ComponentTests):
         if own is None:
             unfit(f"{on.dynamics.label} has no divergence in closed form")
         value, divergence = own(x)
-        expect(apart(value, on.velocity(t, x)) < 1e-9, "the value beside its divergence is not its velocity")
+        expect(apart(value, on.velocity(t, x)) < 1e-9, "the value returned with its divergence is not its velocity")
         error = apart(divergence, trace(lambda y: on.velocity(t, y), x))
         expect(error < 1e-8, f"its divergence differs from the trace of its Jacobian by {error:.1e}")
 
@@ -192,7 +195,8 @@ class DynamicsTests(ComponentTests):
         made, known = self.made(), self.registry()
         named = [("sampler", made.default_sampler), *(("metric", name) for name in made.default_metrics)]
         for kind, name in named:
-            expect(kind in KINDS and name in known.names(kind), f"it names the {kind} '{name}', which nobody provides")
+            there = kind in KINDS and name in known.names(kind)
+            expect(there, f"it names the {kind} '{name}', which no plugin provides")
 
 
 __all__ = ["DynamicsTests"]

@@ -1,6 +1,6 @@
-"""What it costs to read a component's code: CPU time and modules, in a process that has imported the core already.
+"""Measure the import of a component: CPU time and imported modules, in a process that has already imported the core.
 
-Each measurement is a fork of that process, so that every one begins where the others did; the best of several counts.
+Each measurement runs in a fork of that process, so that all begin in the same state. The shortest time counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from driftspec.registry import Provider
 
 TIMES = 5
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "torchdiffeq", "safetensors", "pandas", "jax")
-"""Modules that take a tenth of a second or more: to be imported by the methods that need them."""
+"""Modules whose import takes 0.1 s or more: only the methods that need them may import them."""
 
 CODE = f"""
 import importlib, json, os, sys, time
@@ -62,16 +62,16 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Cost:
-    """Of reading the code, and of making the component."""
+    """The cost of importing a component's module and of making the component."""
 
-    seconds: float
-    classes: int  # components that share the module
-    imported: tuple[str, ...]
-    made: tuple[str, ...]
+    seconds: float  # CPU time of the import
+    classes: int  # the number of components in the module
+    imported: tuple[str, ...]  # the heavy modules that the import loads
+    made: tuple[str, ...]  # the heavy modules that are loaded after the component is made
 
 
 def cost(provider: Provider, kind: str, body: Any, files: tuple[str, ...], only_builtin: bool = False) -> Cost:
-    """What importing a provider's module takes, and which heavy modules come with it or with making `body`."""
+    """Return the cost of importing a provider's module, and of making the component `body`."""
     module = provider.target.partition(":")[0] if isinstance(provider.target, str) else provider.target.__module__
     file = provider.plugin if provider.digest else None
     asked = {"module": module, "file": file, "kind": kind, "body": body, "files": files, "only_builtin": only_builtin}

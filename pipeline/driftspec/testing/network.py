@@ -1,4 +1,4 @@
-"""What a network is held to: row by row, every parameter trained, as smooth as it says."""
+"""Checks of a network: each row depends on itself only, every parameter is trained, f is as smooth as stated."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from torch import Tensor, nn
 
 from driftspec.components import Network
 from driftspec.components._bound import Bound
-from driftspec.testing.checks import apart, expect, generator, normal, own_chance, rows_alone, same, unfit
+from driftspec.testing.checks import apart, expect, generator, no_global_draws, normal, rows_alone, same, unfit
 from driftspec.testing.component import ComponentTests
 
 D = 3
 HALVINGS = 16
-"""Of the intervals in which a derivative changes most: across a kink the change stays, elsewhere it is 2^16 smaller."""
+"""How often the intervals where a derivative changes most are halved. Elsewhere the change gets 2^16 times smaller,
+at a jump it stays."""
 LEFT = 0.02
-"""Part of the change that may be left then."""
+"""The part of the change that must remain for a jump."""
 
 
 class NetworkTests(ComponentTests):
-    """Checks of a network, built with as many outputs as inputs and, for an energy, with one."""
+    """Checks of a network, built with as many outputs as inputs, and also with one output as for an energy."""
 
     kind = "network"
 
     def module(self, d_out: int = D, seed: int = 1) -> nn.Module:
-        """A float64 module; its parameters are moved, for a last layer of zeros hides the others."""
+        """Return a float64 module with changed parameters: a last layer of zeros would hide the others."""
         module = built(self.made(), D, d_out, seed).double()
         moved(module)
         return module
@@ -46,21 +47,19 @@ class NetworkTests(ComponentTests):
 
     def test_the_same_input_gives_the_same_output(self) -> None:
         module, x, t = self.module(), normal(4, D), torch.tensor(0.5, dtype=torch.float64)
-        with own_chance(self.made().label):
+        with no_global_draws(self.made().label):
             first, second = module(t, x), module(t, x)
-        expect(
-            same(first, second), "called twice with one input it gives two outputs: an ODE has one velocity at a point"
-        )
+        expect(same(first, second), "called twice with one input, it gives two outputs: an ODE needs one velocity")
 
     def test_the_same_seed_gives_the_same_parameters(self) -> None:
         made = self.made()
         first, second = (dict(built(made, D, D, 1).state_dict()) for _ in range(2))
-        expect(same(first, second), "built twice from one seed it has two sets of parameters")
+        expect(same(first, second), "built twice from one seed, it has two sets of parameters")
         if first:
             other = dict(built(made, D, D, 2).state_dict())
             expect(not same(first, other), "every seed gives the same parameters: draw them from the generator")
         if type(made).parameters is not Network.parameters:
-            with own_chance(f"parameters() of {made.label}"):
+            with no_global_draws(f"parameters() of {made.label}"):
                 made.parameters(D, D, generator())
 
     def test_float32_and_float64_agree(self) -> None:
@@ -85,14 +84,14 @@ class NetworkTests(ComponentTests):
         reached(module, (value * normal(*value.shape, seed=9)).sum())
 
     def test_it_is_as_smooth_as_it_says(self) -> None:
-        """Once differentiable continuously for traces and likelihoods, twice for energies under score matching."""
+        """Traces and likelihoods need one continuous derivative, energies under score matching need two."""
         smooth = self.made().smoothness()
         if smooth < 1:
-            unfit(f"{self.made().label} claims no continuous derivative: smoothness() is {smooth:g}")
+            unfit(f"{self.made().label} states no continuous derivative: smoothness() is {smooth:g}")
         module = self.module()
         for order in range(1, int(min(smooth, 2)) + 1):
             jump = kink(lambda x: module(x.new_tensor(0.3), x), D, order)
-            text = f"smoothness() is {smooth:g}, and derivative {order} jumps by {jump:.2g}"
+            text = f"smoothness() is {smooth:g}, but derivative {order} jumps by {jump:.2g}"
             expect(jump == 0, text)
 
     def test_its_own_divergence_is_the_trace(self) -> None:
@@ -102,27 +101,30 @@ class NetworkTests(ComponentTests):
             unfit(f"{self.made().label} has no divergence of its own")
         x, t = normal(6, D), torch.tensor(0.3, dtype=torch.float64)
         value, divergence = own(t, x)
-        expect(apart(value, module(t, x)) < 1e-9, "the value beside its divergence is not what it gives alone")
+        expect(apart(value, module(t, x)) < 1e-9, "the value returned with its divergence is not its output")
         error = apart(divergence, trace(lambda y: module(t, y), x))
         expect(error < 1e-8, f"its divergence differs from the trace of its Jacobian by {error:.1e}")
 
 
 def built(made: Network, d_in: int, d_out: int, seed: int) -> nn.Module:
-    """As a run builds it: a layer of torch's may draw from torch's global generator, which is seeded and put back."""
+    """Return the module as a run builds it.
+
+    A torch layer may draw from torch's global generator, so that one is seeded here and restored afterwards.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return made.build(d_in, d_out, generator(seed))
 
 
 def moved(module: nn.Module) -> None:
-    """Away from where it starts, by the same amounts each time."""
+    """Change every parameter by fixed normal numbers."""
     with torch.no_grad():
         for number, p in enumerate(module.parameters()):
             p.add_(normal(*p.shape, seed=100 + number, scale=0.3).to(p))
 
 
 def reached(module: nn.Module, value: Tensor) -> None:
-    """The gradient of a value has a part for every parameter."""
+    """Check that the gradient of a value () reaches every parameter and is finite."""
     parameters = dict(module.named_parameters())
     slopes = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
     lost = [name for name, one in zip(parameters, slopes) if one is None or not bool(one.any())]
@@ -132,7 +134,7 @@ def reached(module: nn.Module, value: Tensor) -> None:
 
 
 def stays_on_device(function: Callable[[str, Tensor, Tensor], Tensor], label: str) -> None:
-    """function(device, t, x) computes where x is: on torch's `meta` device, and on a GPU where there is one."""
+    """Check that function(device, t (), x (B, d)) computes on the device of x: `meta`, and a GPU if there is one."""
     for at in ("meta", "cuda") if torch.cuda.is_available() else ("meta",):
         x, t = normal(4, D).to(at), torch.tensor(0.3, dtype=torch.float64).to(at)
         try:
@@ -145,7 +147,7 @@ def stays_on_device(function: Callable[[str, Tensor, Tensor], Tensor], label: st
 
 
 def trace(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """tr(∂f/∂x) (B,), by one backward pass a column."""
+    """Return tr(∂f/∂x) (B,) of f: (B, d) -> (B, d) at x (B, d), by one backward pass per column."""
     x = x.detach().requires_grad_()
     columns = f(x).sum(0)
     parts = [torch.autograd.grad(one, x, retain_graph=True)[0][:, i] for i, one in enumerate(columns)]
@@ -153,9 +155,9 @@ def trace(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def kink(f: Callable[[Tensor], Tensor], d: int, order: int, lines: int = 4, points: int = 2001) -> float:
-    """The largest jump of a derivative of f along some lines, 0 where there is none.
+    """Return the largest jump of a derivative of f: (B, d) -> (B, m) along some lines; 0 if there is none.
 
-    Where it turns most between neighbours the interval is halved again and again: a jump stays, a steep slope does not.
+    The intervals where the derivative changes most are halved repeatedly. A jump stays; a large slope does not.
     """
     largest = 0.0
     for line in range(lines):
@@ -183,7 +185,7 @@ def kink(f: Callable[[Tensor], Tensor], d: int, order: int, lines: int = 4, poin
 
 
 def _derivative(f: Callable[[Tensor], Tensor], s: Tensor, order: int) -> Tensor:
-    """d^k f/ds^k (n, m) of f: (n,) -> (n, m), row by row."""
+    """Return d^k f/ds^k (n, m) of f: (n,) -> (n, m) with k = order, row by row."""
     s = s.detach().requires_grad_()
     columns = list(f(s).unbind(1))
     for _ in range(order):

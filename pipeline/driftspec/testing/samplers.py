@@ -1,4 +1,4 @@
-"""The kit's own samplers: what metrics under test read draws of."""
+"""The kit's own samplers, which make draws for the metrics under test."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ STEP = 0.2
 
 
 class Push(Sampler):
-    """Draws of the prior along the velocity, in twenty steps of Euler's."""
+    """Draws of the prior, transported along the velocity in twenty Euler steps."""
 
     type = "kit_push"
 
     def draw_block(self, model: Model, generator: Generator) -> Draws:
+        """Return one block of draws."""
         x = model.like(model.prior().sample(self.BLOCK, generator, model.dim))
         t_prior, t_data = model.dynamics.times()
         times = torch.linspace(t_prior, t_data, 21, dtype=torch.float64)
@@ -36,7 +37,7 @@ class Push(Sampler):
 
 
 class Walk(ChainSampler):
-    """Metropolis with normal proposals."""
+    """Random-walk Metropolis with normal proposals."""
 
     type = "kit_walk"
 
@@ -44,11 +45,12 @@ class Walk(ChainSampler):
         return super().offers() | {"acceptance"}
 
     def begin(self, model: Model, x: Tensor, asked: int) -> None:
-        """RunFailed where log p has no value: every step would be refused."""
+        """Raise RunFailed if log p at the start x (chains, d) is not finite: then p(y)/p(x) is not defined."""
         if not bool(model.log_density(x)[:asked].isfinite().all()):
             raise RunFailed(f"{self.label}: chains begin where log p has no value", "bad_start", 0)
 
     def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        """Propose y = x + 2 √0.2 ε at x (chains, d), accepted with probability min(1, p(y)/p(x))."""
         y = x + 2 * STEP**0.5 * noise.normal
         taken = noise.uniform.log() < model.log_density(y) - model.log_density(x)
         ones = torch.ones(len(x), dtype=torch.long)
@@ -56,11 +58,12 @@ class Walk(ChainSampler):
         return Moved(torch.where(taken[:, None], y, x), None, counts)
 
     def rates(self, state: Any, counts: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the fraction (chains,) of accepted proposals."""
         return {"acceptance": counts["accepted"] / counts["proposed"]} if "proposed" in counts else {}
 
 
 class Steps(ChainSampler):
-    """x' = x + (h/2) s + √h ε, the Langevin SDE in steps of time."""
+    """x' = x + (h/2) s(x) + √h ε: the Langevin SDE in Euler-Maruyama steps of size h, s the score."""
 
     type = "kit_steps"
     step: float = Field(STEP, gt=0, description="h")
@@ -72,12 +75,14 @@ class Steps(ChainSampler):
         return Course(self.begins(around), self.step * self.before(), self.before())
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
+        """Return drift and diffusion of the SDE: (t, x (B, d)) -> s(x)/2 (B, d), and t -> 1 in the shape of t."""
         return lambda t, x: model.score(x.new_tensor(model.t_data), x) / 2, torch.ones_like
 
     def halved(self) -> Steps:
         return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
 
     def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
+        """Return x + (h/2) s(x) + √h ε (chains, d)."""
         slope = model.score(x.new_tensor(model.t_data), x)
         return Moved(x + self.step / 2 * slope + self.step**0.5 * noise.normal)
 

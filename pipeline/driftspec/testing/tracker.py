@@ -1,4 +1,4 @@
-"""What a tracker is held to: told of a run it writes in its own folder, changes nothing, and may be told once more."""
+"""Checks of a tracker: it writes only in its own folder, changes no result, and can continue a resumed run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from driftspec.components import Measured, Tracker
 from driftspec.components.observer import Record, RunInfo
 from driftspec.spec import Spec
-from driftspec.testing.checks import expect, own_chance, unfit
+from driftspec.testing.checks import expect, no_global_draws, unfit
 from driftspec.testing.component import ComponentTests
 from driftspec.testing.worlds import DATA, Flow
 
@@ -26,7 +26,7 @@ MEASURED = {
 
 
 def records(first: int, last: int) -> list[Record]:
-    """Steps of training as an observer is told of them, every second one logged."""
+    """Return the records of training steps that an observer gets; every second one is logged."""
     return [
         Record(
             step, 1 / step, {"steps": 8.0}, 0.5, 1e-3, 40, 0.01, validation=0.3 if step == 4 else None,
@@ -37,13 +37,13 @@ def records(first: int, last: int) -> list[Record]:
 
 
 class TrackerTests(ComponentTests):
-    """Checks of a tracker, by the events of a short run."""
+    """Checks of a tracker, with the events of a short run."""
 
     kind = "tracker"
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Path]:
-        """A run directory, the current one its parent."""
+        """Make a temporary run directory inside the current directory; yield its path."""
         made: Tracker = self.made()
         missing = [module for module in made.libraries if find_spec(module) is None]
         if missing:
@@ -53,8 +53,8 @@ class TrackerTests(ComponentTests):
             run.mkdir()
             yield run
 
-    def told(self, run: Path, first: int, last: int, status: str | None) -> None:
-        """The events from one step to another; a status ends the run, None is a process that was killed."""
+    def report(self, run: Path, first: int, last: int, status: str | None) -> None:
+        """Send the events of steps first to last. A status ends the run; None means that the process was killed."""
         made: Tracker = self.made()
         spec = Spec.model_validate({"version": 1, "name": "kit", "dynamics": Flow(), "data": DATA, "trackers": (made,)})
         before: Sequence[Mapping[str, Any]] = [one.line() for one in records(1, first - 1) if one.logged]
@@ -72,7 +72,7 @@ class TrackerTests(ComponentTests):
         )
         observer = made.observer(run / "trackers" / made.type)
         measured = copy.deepcopy(MEASURED)
-        with own_chance(made.label):
+        with no_global_draws(made.label):
             observer.started(info)
             observer.stage("train")
             for record in records(first, last):
@@ -82,31 +82,31 @@ class TrackerTests(ComponentTests):
                 observer.metric(name, one)
             if status is not None:
                 observer.finished(status, None if status == "finished" else "step 4: loss nan")
-        expect(measured == MEASURED, "it changes the results that it is told")
+        expect(measured == MEASURED, "it changes the results that it gets")
 
     def test_it_is_told_of_a_whole_run(self) -> None:
         with self.place() as run:
-            self.told(run, 1, STEPS, "finished")
+            self.report(run, 1, STEPS, "finished")
 
     def test_it_is_told_of_a_run_that_fails_or_is_stopped(self) -> None:
         for status in ("failed", "interrupted"):
             with self.place() as run:
-                self.told(run, 1, 4, status)
+                self.report(run, 1, 4, status)
 
     def test_it_goes_on_with_a_run_that_is_resumed(self) -> None:
-        """After an interruption, and after a kill, of which it was told steps that come once more."""
+        """After an interruption, and after a kill, when some steps are reported a second time."""
         for status, again in (("interrupted", 5), (None, 3)):
             with self.place() as run:
-                self.told(run, 1, 4, status)
-                self.told(run, again, STEPS, "finished")
+                self.report(run, 1, 4, status)
+                self.report(run, again, STEPS, "finished")
 
     def test_it_writes_in_its_own_folder(self) -> None:
-        """As it stands, without keys that name another place."""
+        """With its default keys, it writes nowhere else."""
         with self.place() as run:
-            self.told(run, 1, STEPS, "finished")
+            self.report(run, 1, STEPS, "finished")
             own = run / "trackers" / self.made().type
             others = [one for one in Path.cwd().rglob("*") if one.is_file() and not one.is_relative_to(own)]
-            expect(not others, f"it writes {', '.join(map(str, others))}, which is not in the folder it was given")
+            expect(not others, f"it writes {', '.join(map(str, others))}, outside the folder it was given")
 
 
 __all__ = ["TrackerTests"]

@@ -1,4 +1,4 @@
-"""Values that a key must refuse, read off its own type and bounds."""
+"""Values that must be errors for a key, derived from its type and bounds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ NOTHING = "no such value"
 
 
 def wrong(field: FieldInfo) -> list[Any]:
-    """Values out of bounds, none of a Literal's, of a type that the key does not take."""
+    """Return values that are out of bounds, not among the choices of a Literal, or of a wrong type."""
     given = field.default if isinstance(field.default, tuple) else None
     return list(_wrong(field.annotation, field.metadata, given))
 
 
 def _wrong(annotation: Any, metadata: Sequence[Any], default: Any = None) -> Iterator[Any]:
+    """Yield wrong values for a type with these bounds."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         own = [one for m in inner[1:] for one in (m.metadata if isinstance(m, FieldInfo) else [m])]
@@ -52,7 +53,7 @@ def _wrong(annotation: Any, metadata: Sequence[Any], default: Any = None) -> Ite
 
 
 def _numbers(kind: type, metadata: Sequence[Any]) -> Iterator[float]:
-    """Just past each bound, and what is no such number."""
+    """Yield numbers just outside each bound, and a number of a wrong kind: 0.5 for an integer, inf for a float."""
     for bound in metadata:
         match bound:
             case Ge(ge=value):
@@ -67,11 +68,12 @@ def _numbers(kind: type, metadata: Sequence[Any]) -> Iterator[float]:
 
 
 def _past(kind: type, bound: Any, sign: int) -> float:
+    """Return a number just above (sign 1) or below (sign -1) a bound."""
     return bound + sign if kind is int else bound + sign * 1e-6 * max(1.0, abs(bound))
 
 
 def _lists(inner: tuple[Any, ...], metadata: Sequence[Any], default: Any) -> Iterator[Any]:
-    """Lists with one bad entry, and of a wrong length."""
+    """Yield lists with one wrong entry, and lists of a wrong length."""
     yield NOTHING
     if inner[-1] is Ellipsis:
         yield from ([value] for value in _wrong(inner[0], ()))
@@ -85,6 +87,7 @@ def _lists(inner: tuple[Any, ...], metadata: Sequence[Any], default: Any) -> Ite
 
 
 def _models(model: type[BaseModel]) -> Iterator[Any]:
+    """Yield mappings with an unknown type, an unknown key or one wrong value."""
     if issubclass(model, Component):
         yield {"type": NOTHING}
         return
@@ -94,7 +97,7 @@ def _models(model: type[BaseModel]) -> Iterator[Any]:
 
 
 def takes(annotation: Any, value: Any) -> bool:
-    """Whether a value may be one of another branch's, so that nothing is wrong with it."""
+    """Whether a type may accept a value; in a union, a value that another type accepts is not wrong."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return takes(inner[0], value)
