@@ -142,7 +142,7 @@ def test_a_spec_says_what_it_shows_and_runs(words: tuple[str, ...], tmp_path: Pa
     assert header, "a spec opens with what it shows"
     assert re.search(r"\d+ s|\d+ min", header.group()), "how long it takes"
     assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
-    few = ["--set", "data.samples=3000"] if "samples:" in spec.read_text() else []
+    few = ["--set", "data.samples=2000"] if "samples:" in spec.read_text() else []
     trained = re.search("^(train|extends):", spec.read_text(), re.MULTILINE)
     few += [word for key in walked(spec) if trained for word in ("--set", f"sampler.{key}=10")]
     if chains := re.search(r"chains: (\d+), burn_in|chains: (\d+)\n", spec.read_text()):  # as many draws of each chain

@@ -139,8 +139,8 @@ class Run:
     def score(self, x: Array, t: float | None = None, error: bool = False) -> Any:
         """Return ∇ log p(x) (B, d) at the data time, or ∇ log p_t(x) at t for a model that knows the score at every t.
 
-        With `error`, return also a bound (B,) on the numerical error of a component of each point's score. The bound is
-        0 if the score needs no solve.
+        With `error`, return also (B,): for each point a bound on the numerical error of every component of its score.
+        It is 0 if the score needs no solve.
         """
         t_prior, t_data = self.spec.dynamics.times()
         if t is not None and (t_prior == t_data or "score" not in self._model.own):
@@ -203,7 +203,7 @@ class Run:
         return self._vector("encode", x, answer, error)
 
     def decode(self, z: Array, error: bool = False) -> Any:
-        """Return the data x (B, d) to which the ODE transports the latent points z (B, d), in model units.
+        """Return the data x (B, d) to which the ODE transports the points z (B, d) of the prior; z is in model units.
 
         With `error`, return also a bound (B,) on the numerical error of each: the difference from the next finer solve
         plus rounding.

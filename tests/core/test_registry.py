@@ -444,7 +444,7 @@ def test_the_list_of_plugins_names_those_that_are_not_loaded_too(
     table = json.loads(capsys.readouterr().out)
     assert table["metric"]["loud"] == "Loud_Metrics 1.2"
     assert table["summaries"]["metric"]["loud"] == "A metric."
-    assert table["summaries"]["estimator"]["exact_trace"].endswith("or the field's own closed form.")
+    assert table["summaries"]["estimator"]["exact_trace"].endswith("or a closed form of the network.")
     assert all(all(names.values()) for names in table["summaries"].values())
     found = {one["plugin"]: one for one in table["plugins"]}
     assert {name: one["state"] for name, one in found.items()} == {

@@ -275,7 +275,7 @@ def test_a_proposal_of_hmc_has_a_step_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["mala", "hmc"])
 def test_each_chain_adapts_its_own_step_while_it_burns_in_and_no_longer(name: str) -> None:
     target, goal = {"type": "gaussian", "mean": [0.0, 0.0], "std": [0.5, 2.0]}, {"mala": 0.574, "hmc": 0.651}[name]
-    body = {"type": name, "step": 0.01, "adapt": True, "chains": 64, "burn_in": 600, "start": {"type": "gaussian"}}
+    body = {"type": name, "step": 0.01, "adapt": True, "chains": 64, "burn_in": 300, "start": {"type": "gaussian"}}
     short, long = (draw(on(target), 64 * draws, **body) for draws in (2, 60))
     assert torch.equal(short.each["step"], long.each["step"])
     assert torch.equal(short.values, long.values[:, :2])
@@ -283,9 +283,9 @@ def test_each_chain_adapts_its_own_step_while_it_burns_in_and_no_longer(name: st
     assert abs(long.stats["acceptance"] - goal) < 0.05
     alone = draw(on(target), 60, **{**body, "chains": 1})
     torch.testing.assert_close(alone.values, long.values[:1], rtol=1e-12, atol=1e-12)
-    ends = draw(on(target), 64, **{k: v for k, v in body.items() if k not in ("chains", "burn_in")}, steps=1200)
+    ends = draw(on(target), 64, **{k: v for k, v in body.items() if k not in ("chains", "burn_in")}, steps=600)
     torch.testing.assert_close(ends.each["step"], long.each["step"])  # half the length is the burn-in
-    torch.testing.assert_close(ends.stats["proposed"], 64 * 600.0)
+    torch.testing.assert_close(ends.stats["proposed"], 64 * 300.0)
 
 
 def test_a_proposal_that_is_no_number_is_rejected_and_counted() -> None:

@@ -128,7 +128,7 @@ def still(x: Array) -> bool:
 
 
 def mean_error(x: Array) -> float | None:
-    """Return the standard error of the mean of x (M, N); None for one short chain.
+    """Return the standard error of the mean of x, M chains of N draws (M, N); None for one chain of few draws.
 
     For a few long chains it is s/√ESS. For many or short chains it is s/√M with s the deviation of the M means, times
     t/1.96 with t the quantile of Student's t, so that ± 1.96 standard errors cover 95 %.

@@ -75,7 +75,7 @@ class Solver(Component):
         return None
 
     def most_steps(self) -> int | None:
-        """Return the largest number of steps; None for no limit, and for a solver that chooses its steps."""
+        """Return the largest number of steps that it may take; None without a limit, and if it chooses its steps."""
         return None
 
     def finer(self) -> Solver | None:

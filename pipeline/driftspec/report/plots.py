@@ -95,7 +95,7 @@ def _pictures(
 def _beside_the_data(
     experiment: Experiment, model: Model, stages: Sequence[str], samples: Array | None
 ) -> Iterator[Picture]:
-    """Yield the pictures in 1 and 2 dimensions whose scale is that of the data."""
+    """Yield the pictures of models in 1 and 2 dimensions that show the data, and use their range for the axes."""
     dataset = experiment.dataset
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
     offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()

@@ -50,7 +50,7 @@ def start(
     argv: Sequence[str] = (),
     allow_outside: bool = False,
 ) -> RunUnderWay:
-    """Run a spec from its first stage to the end; return the run. Nothing is written before all checks have passed."""
+    """Carry out the stages of a spec and return the finished run. Nothing is written before all checks have passed."""
     if loaded.points or loaded.spec.sweep is not None:
         file = loaded.document.place(()).file
         raise UsageError(f"'{file}' is a sweep of {len(loaded.points) or 'several'} points: run-spec sweep {file}")

@@ -44,7 +44,7 @@ class Keys:
         return list(self.made.get("required", []))
 
     def properties(self, part: bool) -> Schema:
-        """Return the schema of each key."""
+        """Return the schema of each key; with `part`, of a spec that extends another one and writes only some keys."""
         return self._properties(self.made, part)
 
     def _properties(self, given: Schema, part: bool) -> Schema:

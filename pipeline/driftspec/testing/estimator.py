@@ -46,7 +46,7 @@ class EstimatorTests(ComponentTests):
     """The data to train on, in spec form, if the estimator fits none of the kit's own."""
 
     def around(self) -> tuple[Dynamics, Data]:
-        """Return the dynamics that it trains, and the data."""
+        """Return the dynamics that the estimator under test trains, and the data; a subclass may name its own."""
         made = self.made()
         own = [self.make("data", self.data)] if self.data is not None else [DATA, Spirals()]
         known = [self.make("dynamics", self.dynamics)] if self.dynamics is not None else TRAINED

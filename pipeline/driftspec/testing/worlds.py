@@ -248,7 +248,7 @@ class _Noising(Dynamics):
 
 
 class Noising(_Noising, _Trained):
-    """The noising SDE with a network as its score."""
+    """A dynamics for tests: an SDE that adds noise to data, with a network as its score."""
 
     type = "kit_noising"
     offered = frozenset({"drift", "score", "noise_kernel", "prior"})

@@ -104,7 +104,10 @@ class Denoising(Estimator):
         return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
     def levels(self, model: Model, batch: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return t () or (B,), α and σ (1,) or (B, 1), and w divided by the density of t (1,) or (B,)."""
+        """Draw times t () or (B,); return them with α(t), σ(t) (1,) or (B, 1) and the loss weights (1,) or (B,).
+
+        A weight is w(t) divided by the density from which t was drawn.
+        """
         if self.sigma is not None:
             sigma = batch.new_tensor([self.sigma])
             weight = sigma**2 if self.weight == "sigma2" else sigma**0

@@ -229,7 +229,10 @@ def _z(quantity: tuple[float, float, float]) -> float:
 
 
 def _moments(grid: Grid, p: Array, x: Array, n: float) -> Quantities:
-    """Return means and covariances, with standard errors from the second and fourth moments of the density."""
+    """Return means and covariances of the samples x beside those of the density p, each with its standard error.
+
+    The errors follow from the second and fourth moments of p, for n independent samples.
+    """
     mean, covariance = grid.moments(p)
     off, weight = grid.points() - mean, p / p.sum()
     ours = x - x.mean(0)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(SolveFailed):
-    """Ends a solve early. A forward solve turns it into a status; the caller of a backward pass receives it."""
+    """The exception that ends a solve early. A forward solve catches it and returns its status."""
 
 
 class System:

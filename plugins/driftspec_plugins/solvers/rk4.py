@@ -68,7 +68,7 @@ class RK4(FixedSteps):
         steps: int | None = None,
         params: Sequence[Tensor] = (),
     ) -> Solution:
-        """Return x(t1) (B, d) and ∫ r dt (B, m) in N = `steps` steps from x (B, d) at t0; its gradient is exact."""
+        """Return x(t1) (B, d) and ∫ r dt (B, m) in N = `steps` steps from x (B, d) at t0, r by `rates`."""
         import torch
 
         n = self.steps if steps is None else steps
