@@ -39,11 +39,41 @@ COPIED = ("pipeline", "plugins", "specs", "tests", "pyproject.toml", "README.md"
 
 MODULES = {
     "flow": (
-        "pipeline/driftspec/numerics/flow.py",
+        "pipeline/driftspec/numerics/likelihood.py",
         "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
         "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
         "plugins/test_probability_flow test_distinct_sets",
     ),
+    "refinement": (
+        "pipeline/driftspec/accuracy/refinement.py",
+        "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
+        "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
+        "plugins/test_probability_flow test_distinct_sets",
+    ),
+    "transport": (
+        "pipeline/driftspec/numerics/transport.py",
+        "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
+        "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
+        "plugins/test_probability_flow test_distinct_sets",
+    ),
+    "autodiff": (
+        "pipeline/driftspec/autodiff.py",
+        "core/test_flow plugins/test_probability_flow plugins/test_sde plugins/test_one_rule "
+        "plugins/test_chains core/test_density plugins/test_neural_ode plugins/test_traces "
+        "plugins/test_score_matching core/test_run test_distinct_sets",
+    ),
+    "model_base": (
+        "pipeline/driftspec/components/model.py",
+        "core/test_flow plugins/test_probability_flow plugins/test_sde plugins/test_one_rule "
+        "plugins/test_chains core/test_density plugins/test_neural_ode plugins/test_traces "
+        "plugins/test_score_matching core/test_run test_distinct_sets",
+    ),
+    "transform": (
+        "pipeline/driftspec/components/dataset.py",
+        "core/test_dataset test_distinct_sets plugins/test_table core/test_other_rows "
+        "plugins/test_metrics plugins/test_score_metrics test_api",
+    ),
+    "evaluation": ("pipeline/driftspec/components/evaluation.py", "test_distinct_sets plugins/test_metrics"),
     "model": (
         "pipeline/driftspec/numerics/model.py",
         "core/test_flow plugins/test_probability_flow plugins/test_sde plugins/test_one_rule "

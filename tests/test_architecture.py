@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mutations import mutated, mutations
 
 from driftspec.errors import CODES
 from driftspec.registry import installed
@@ -207,3 +208,8 @@ def test_the_code_speaks_plain_english() -> None:
     own = [path for path in SOURCES if not str(path).endswith(tuple(STANDARD))]
     found = {f"{path.name}:{line}: {text}" for path in own for line, text in prose(path) if HOUSE_WORDS.search(text)}
     assert found == set()
+
+
+def test_every_mutation_is_of_a_line_that_is_there() -> None:
+    lost = [str(one) for one in mutations() if mutated((ROOT / one.path).read_text(), one) is None]
+    assert lost == []

@@ -97,7 +97,7 @@ def unset(doc: Document, dotted: str, name: str) -> Document:
 
 
 def filled_in(doc: Document, written: Collection[str]) -> Document:
-    """Return `doc` with the places of its default values marked: every value but those with the dotted keys `written`."""
+    """Return `doc` with each default value marked as one: every value except those with a dotted key in `written`."""
     root = tree_of(doc)
     around = {name[:end] for name in written for end, one in enumerate(name) if one == "."}
 

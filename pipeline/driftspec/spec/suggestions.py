@@ -28,7 +28,7 @@ class Part:
         return (*self.model.model_fields, *self.more)
 
     def for_a_plain_value(self, given: object) -> str:
-        """Return the mapping to write where a plain value was given, such as `true`; "" if it would not be valid either."""
+        """Return the mapping to write where a plain value was given, such as `true`; "" if it is not valid."""
         body = {} if given is True else {next(iter(self.model.model_fields)): given}
         try:
             self.model.model_validate_json(json.dumps(body))
