@@ -45,7 +45,7 @@ def registry_with(plugins: Iterable[Plugin]) -> Registry:
 
 
 def _take_in(registry: Registry, name: str, plugin: object) -> None:
-    """Add one plugin to the registry. PluginError names its place in the call, such as plugins[0]."""
+    """Add one plugin to the registry. PluginError states which argument it was, such as plugins[0]."""
     if isinstance(plugin, (str, Path)):
         try:
             registry.add_file(plugin, name)

@@ -97,7 +97,10 @@ def _errors(error: ValueError) -> Sequence[Mapping[str, Any]]:
 
 
 def _run(asked: Sequence[Checked], files: Sequence[str], verbose: bool, only_builtin: bool) -> None:
-    """Run pytest and add its results to each component: class Test0 is for the first one, Test1 for the second."""
+    """Run pytest in a new process, with these plugin files, and add its results to each component.
+
+    The class Test0 checks the first component, Test1 the second.
+    """
     written = ["from driftspec.testing import checks_for", ""]
     for number, one in enumerate(asked):
         kind, _, name = one.name.partition("/")

@@ -18,7 +18,7 @@ SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schem
 
 @dataclass(frozen=True)
 class Verdict:
-    """The problems of one spec, with warnings."""
+    """The result of checking one spec: its errors and its warnings."""
 
     spec: str
     problems: Sequence[Problem] = ()

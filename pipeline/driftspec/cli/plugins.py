@@ -66,7 +66,7 @@ def _check(registry: Registry, args: argparse.Namespace) -> int:
 
 
 def _table(registry: Registry) -> dict[str, Any]:
-    """Return {kind: {name: who provides it}}, with "summaries" of the same form, and a list "plugins"."""
+    """Return {kind: {name: who provides it}}, with "summaries" {kind: {name: summary}} and "plugins", a list."""
     who = registry.providers
     table = {kind: {name: ", ".join(map(str, who[kind, name])) for name in registry.names(kind)} for kind in KINDS}
     summaries = {kind: {name: who[kind, name][0].summary() for name in table[kind]} for kind in KINDS}

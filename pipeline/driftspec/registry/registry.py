@@ -58,7 +58,7 @@ class Hooks:
 
     @hookspec
     def driftspec_step(self, run: RunInfo, record: Record) -> None:
-        """Called after a training step, with its loss and gradient norm. If `record.logged`, it is in train.jsonl."""
+        """Called after a training step, with its loss and gradient norm. train.jsonl has it if `record.logged`."""
 
     @hookspec
     def driftspec_checkpoint(self, run: RunInfo, step: int, path: Path) -> None:

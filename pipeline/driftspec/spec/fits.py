@@ -200,7 +200,7 @@ def _needs(spec: Spec, document: Document, stages: Collection[str]) -> Found:
 
 
 def _same(others: Sequence[Component]) -> str:
-    """Return "; the same for metric 'nll', metric 'ksd'", or "" if there are no others."""
+    """Return the end of a message that others share: "; the same for metric 'nll', metric 'ksd'", "" without others."""
     return f"; the same for {', '.join(dict.fromkeys(other.label for other in others))}" if others else ""
 
 

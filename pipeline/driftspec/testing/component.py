@@ -25,7 +25,7 @@ SECONDS, FURTHER = 0.02, 0.002
 
 @functools.cache
 def _registry(files: tuple[str, ...], only_builtin: bool) -> Registry:
-    """Return the registry with these one-file plugins."""
+    """Return the registry of the installed plugins, or `only_builtin` ones, and of these one-file plugins."""
     return discover(files, only_builtin) if files or only_builtin else installed()
 
 

@@ -81,7 +81,7 @@ class MetricTests(ComponentTests):
     """The sections of a spec (dynamics, data, sampler, estimator), if the metric fits none of the kit's own."""
 
     def sections(self) -> Mapping[str, Any]:
-        """Return the sections of the spec that it measures."""
+        """Return the sections of the spec whose model the tested metric measures."""
         made: Metric = self.made()
         if self.around is not None:
             return {kind: self.make(kind, body) for kind, body in self.around.items()}

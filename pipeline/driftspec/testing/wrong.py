@@ -24,7 +24,7 @@ def wrong(field: FieldInfo) -> list[Any]:
 
 
 def _wrong(annotation: Any, metadata: Sequence[Any], default: Any = None) -> Iterator[Any]:
-    """Yield wrong values for a type with these bounds."""
+    """Yield values that a key of this type and these bounds must refuse; `default` is a right value to change."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         own = [one for m in inner[1:] for one in (m.metadata if isinstance(m, FieldInfo) else [m])]

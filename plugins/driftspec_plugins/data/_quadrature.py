@@ -38,7 +38,10 @@ def along(curve: Callable[[Array], Array], start: float, stop: float, std: float
 def entropy(
     log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float]], step: float, cost: int
 ) -> float | None:
-    """Return -∫ p log p over the box in nats, by a grid of points (n, d); None if n · `cost` kernels exceed BUDGET."""
+    """Return -∫ p log p over the box in nats, by a grid of n points; None if n · `cost` exceeds BUDGET.
+
+    `cost` is the number of mixture components that one log p evaluates.
+    """
     import torch
 
     counts = [math.ceil((high - low) / step) + 1 for low, high in box]

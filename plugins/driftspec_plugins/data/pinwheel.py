@@ -64,7 +64,10 @@ class Pinwheel(Distribution):
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """Return n samples (n, 2): k uniform in 0, ..., K - 1, f = (1 + σ_r ε₁, σ_t ε₂), then x = 2 R(-θ) f."""
+        """Return n samples (n, 2): k uniform in 0, ..., K - 1, f = (1 + σ_r ε₁, σ_t ε₂), then x = 2 R(-θ) f.
+
+        R is a rotation; its angle θ depends on the arm k and on f₁, as at the top of this file.
+        """
         import torch
 
         arm = torch.randint(self.arms, (n,), generator=generator, device=generator.device)

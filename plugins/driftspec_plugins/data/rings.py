@@ -31,7 +31,7 @@ class Rings(Distribution):
         return 2
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:
-        """Return n samples (n, 2) of x = 3 ρ (cos φ, sin φ) + σ ε."""
+        """Return n samples (n, 2): x = 3 ρ (cos φ, sin φ) + σ ε, ρ the radius of a random ring, φ a random angle."""
         from driftspec_plugins.data import _rings
 
         return _rings.sample(n, generator, *self._parameters())

@@ -105,7 +105,7 @@ def _log_blur(z: Tensor, half: float, std: float) -> Tensor:
 
 @functools.cache
 def _nodes(noise: float, jitter: float) -> tuple[Array, Array]:
-    """Return the centres (K, 2) of the boxes of the jitter along one spiral, and the weights (K,)."""
+    """Return the centres (K, 2) of boxes along one spiral, and their weights (K,): jitter moves a point within its box."""
     import numpy as np
 
     from driftspec_plugins.data import _quadrature

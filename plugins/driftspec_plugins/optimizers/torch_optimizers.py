@@ -183,7 +183,7 @@ class RMSprop(FromTorch):
 
 
 class Rprop(FromTorch):
-    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. It uses signs: for full batches."""
+    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. It uses only the sign of each gradient: for full batches."""
 
     type = "rprop"
 

@@ -47,7 +47,10 @@ class PredictorCorrector(TimeSteps):
         return (*super().needs(), Need("dynamics", ("noise_kernel",), "for σ(t) of the corrector's step"))
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
-        """Return x (B, d) after x' = x - (f - g² s) h + g √h ε and the steps x' = x + (η/2) s(x, t) + √η ε."""
+        """Return x (B, d) at the time `after`: a predictor step x' = x - (f - g² s) h + g √h ε, then the corrector steps.
+
+        Each of the `corrector_steps` is x' = x + (η/2) s(x, after) + √η ε.
+        """
         from driftspec.numerics.sde import euler_maruyama_step, reverse_drift
 
         h, g = t - after, model.dynamics.diffusion(t)

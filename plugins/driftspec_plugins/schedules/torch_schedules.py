@@ -175,7 +175,10 @@ class OneCycle(Schedule):
             yield "cycle_momentum", still
 
     def _too_few(self, steps: int) -> str:
-        """Return the message if the rise has no step, else "": torch divides by pct_start · steps - 1, its steps."""
+        """Return the message if the rate would rise in 0 steps, by which torch divides, else "".
+
+        The rise takes pct_start · steps - 1 steps.
+        """
         return (
             f"pct_start {self.pct_start} of {steps} steps leaves the rise no step"
             if self.pct_start * steps <= 1
