@@ -222,7 +222,7 @@ def read(path: str | Path, registry: Registry, changes: Changes = NONE, allow_ou
 
 
 def from_text(text: str, name: str, root: Path, registry: Registry, changes: Changes = NONE) -> Loaded:
-    """Return the spec in a text, as `read` does for a file in the folder `root`. In messages `name` is the name of its file."""
+    """Return the spec in a text, as `read` does for a file in the folder `root`; messages call it `name`."""
     return _changed(source.parse(text, name), registry, text.encode(), root, changes, allow_outside=False)
 
 
