@@ -201,7 +201,7 @@ class SolverTests(ComponentTests):
             expect(error < bound, f"the gradient in {name} is wrong by {error:.1e}, relative to 1 + its size")
 
     def test_a_state_solved_back_is_compared_with_its_start(self) -> None:
-        """A field that is -x forwards and 0 backwards: solved back in time, only a row at 0 arrives at its start again."""
+        """With a field that is -x forwards and 0 backwards, only a row at 0 arrives at its start again, solved back."""
         solver = self.made().differentiated("adjoint")
         if solver is None:
             unfit(f"{self.made().label} solves no state backwards: its gradient goes through its steps")
