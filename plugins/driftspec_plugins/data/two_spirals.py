@@ -105,7 +105,7 @@ def _log_blur(z: Tensor, half: float, std: float) -> Tensor:
 
 @functools.cache
 def _nodes(noise: float, jitter: float) -> tuple[Array, Array]:
-    """Return the centres (K, 2) of boxes along one spiral, and their weights (K,): jitter moves a point within its box."""
+    """Return the centres (K, 2) of boxes along one spiral, in which jitter moves a point, and their weights (K,)."""
     import numpy as np
 
     from driftspec_plugins.data import _quadrature

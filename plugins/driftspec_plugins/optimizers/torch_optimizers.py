@@ -44,7 +44,10 @@ class FromTorch(Optimizer):
 
 
 class Adadelta(FromTorch):
-    """Matthew Zeiler, "ADADELTA: An adaptive learning rate method", 2012."""
+    """Steps scaled by running means of squared gradients and of squared steps.
+
+    Matthew Zeiler, "ADADELTA: An adaptive learning rate method", 2012.
+    """
 
     type = "adadelta"
 
@@ -55,7 +58,10 @@ class Adadelta(FromTorch):
 
 
 class Adafactor(FromTorch):
-    """Noam Shazeer, Mitchell Stern, "Adafactor: Adaptive learning rates with sublinear memory cost", 2018."""
+    """Adam with a second moment that is stored by rows and columns, to save memory.
+
+    Noam Shazeer, Mitchell Stern, "Adafactor: Adaptive learning rates with sublinear memory cost", 2018.
+    """
 
     type = "adafactor"
 
@@ -69,7 +75,10 @@ class Adafactor(FromTorch):
 
 
 class Adagrad(FromTorch):
-    """John Duchi, Elad Hazan, Yoram Singer, "Adaptive subgradient methods", 2011."""
+    """Steps divided by the root of the sum of all squared gradients so far.
+
+    John Duchi, Elad Hazan, Yoram Singer, "Adaptive subgradient methods", 2011.
+    """
 
     type = "adagrad"
     fused = True
@@ -82,7 +91,10 @@ class Adagrad(FromTorch):
 
 
 class Adam(FromTorch):
-    """Diederik Kingma, Jimmy Ba, "Adam: A method for stochastic optimization", 2014."""
+    """Running mean of the gradient, divided by the root of its running mean square.
+
+    Diederik Kingma, Jimmy Ba, "Adam: A method for stochastic optimization", 2014.
+    """
 
     type = "adam"
     fused = True
@@ -106,7 +118,10 @@ class Adamax(FromTorch):
 
 
 class AdamW(FromTorch):
-    """Ilya Loshchilov, Frank Hutter, "Decoupled weight decay regularization", 2017."""
+    """Adam with weight decay that does not pass through the gradient.
+
+    Ilya Loshchilov, Frank Hutter, "Decoupled weight decay regularization", 2017.
+    """
 
     type = "adamw"
     fused = True
@@ -119,7 +134,9 @@ class AdamW(FromTorch):
 
 
 class ASGD(FromTorch):
-    """Boris Polyak, Anatoli Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+    """Stochastic gradient descent that also averages the parameters.
+
+    Boris Polyak, Anatoli Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
 
     torch keeps the averaged weights only in its state: the model has the last weights (`train.ema` averages them).
     """
@@ -134,7 +151,10 @@ class ASGD(FromTorch):
 
 
 class NAdam(FromTorch):
-    """Timothy Dozat, "Incorporating Nesterov momentum into Adam", 2016."""
+    """Adam with Nesterov momentum.
+
+    Timothy Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+    """
 
     type = "nadam"
 
@@ -158,7 +178,10 @@ class NAdam(FromTorch):
 
 
 class RAdam(FromTorch):
-    """Liyuan Liu et al., "On the variance of the adaptive learning rate and beyond", 2019."""
+    """Adam with smaller first steps, while its mean square is uncertain.
+
+    Liyuan Liu et al., "On the variance of the adaptive learning rate and beyond", 2019.
+    """
 
     type = "radam"
 
@@ -170,7 +193,10 @@ class RAdam(FromTorch):
 
 
 class RMSprop(FromTorch):
-    """Geoffrey Hinton, "Neural networks for machine learning", lecture 6, 2012; Graves 2013 for `centered`."""
+    """The gradient divided by the root of its running mean square.
+
+    Geoffrey Hinton, "Neural networks for machine learning", lecture 6, 2012; Graves 2013 for `centered`.
+    """
 
     type = "rmsprop"
 
@@ -183,7 +209,10 @@ class RMSprop(FromTorch):
 
 
 class Rprop(FromTorch):
-    """Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993. It uses only the sign of each gradient: for full batches."""
+    """Resilient propagation, for full batches: it uses only the sign of each gradient.
+
+    Martin Riedmiller, Heinrich Braun, "RPROP: a direct adaptive method", 1993.
+    """
 
     type = "rprop"
 
@@ -201,7 +230,10 @@ class Rprop(FromTorch):
 
 
 class SGD(FromTorch):
-    """Herbert Robbins, Sutton Monro, "A stochastic approximation method", 1951; `nesterov` after Sutskever 2013."""
+    """Stochastic gradient descent, with momentum if asked for.
+
+    Herbert Robbins, Sutton Monro, "A stochastic approximation method", 1951; `nesterov` after Sutskever 2013.
+    """
 
     type = "sgd"
     fused = True

@@ -47,7 +47,7 @@ class PredictorCorrector(TimeSteps):
         return (*super().needs(), Need("dynamics", ("noise_kernel",), "for σ(t) of the corrector's step"))
 
     def advance(self, model: Model, x: Tensor, t: Tensor, after: Tensor, noise: Iterator[Noise]) -> Tensor:
-        """Return x (B, d) at the time `after`: a predictor step x' = x - (f - g² s) h + g √h ε, then the corrector steps.
+        """Return x (B, d) at `after`: a predictor step x' = x - (f - g² s) h + g √h ε, then corrector steps.
 
         Each of the `corrector_steps` is x' = x + (η/2) s(x, after) + √η ε.
         """

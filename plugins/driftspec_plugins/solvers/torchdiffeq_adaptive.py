@@ -106,35 +106,50 @@ class Adaptive(Solver):
 
 
 class AdaptiveHeun(Adaptive):
-    """Order 2, error by order 1. Heun, *Neue Methoden zur approximativen Integration*, 1900."""
+    """Heun's method of order 2, error by order 1.
+
+    Heun, *Neue Methoden zur approximativen Integration*, 1900.
+    """
 
     type = method = "adaptive_heun"
     order = 2
 
 
 class Fehlberg2(Adaptive):
-    """Order 2, error by order 1. Fehlberg, *Low-order classical Runge-Kutta formulas with stepsize control*, 1969."""
+    """The pair of Fehlberg of order 2, error by order 1.
+
+    Fehlberg, *Low-order classical Runge-Kutta formulas with stepsize control*, 1969.
+    """
 
     type = method = "fehlberg2"
     order = 2
 
 
 class Bosh3(Adaptive):
-    """Order 3, error by order 2. Bogacki and Shampine, *A 3(2) pair of Runge-Kutta formulas*, 1989."""
+    """The pair of Bogacki and Shampine of order 3, error by order 2.
+
+    Bogacki and Shampine, *A 3(2) pair of Runge-Kutta formulas*, 1989.
+    """
 
     type = method = "bosh3"
     order = 3
 
 
 class Dopri5(Adaptive):
-    """Order 5, error by order 4. Dormand and Prince, *A family of embedded Runge-Kutta formulae*, 1980."""
+    """The pair of Dormand and Prince of order 5, error by order 4.
+
+    Dormand and Prince, *A family of embedded Runge-Kutta formulae*, 1980.
+    """
 
     type = method = "dopri5"
     order = 5
 
 
 class Dopri8(Adaptive):
-    """Order 8, error by order 7. Prince and Dormand, *High order embedded Runge-Kutta formulae*, 1981."""
+    """The pair of Prince and Dormand of order 8, error by order 7.
+
+    Prince and Dormand, *High order embedded Runge-Kutta formulae*, 1981.
+    """
 
     type = method = "dopri8"
     order = 8

@@ -88,28 +88,31 @@ def _grid(n: int) -> Callable[[Any, Tensor, Tensor], Tensor]:
 
 
 class Euler(EqualSteps):
-    """Order 1, N evaluations. Euler, *Institutiones calculi integralis*, 1768."""
+    """Euler's method of order 1, N evaluations. Euler, *Institutiones calculi integralis*, 1768."""
 
     type = method = "euler"
     order = 1
 
 
 class Midpoint(EqualSteps):
-    """Order 2, 2 N evaluations. Runge, *Über die numerische Auflösung von Differentialgleichungen*, 1895."""
+    """The midpoint method of order 2, 2 N evaluations. Runge, *Über die numerische Auflösung von Differentialgleichungen*, 1895."""
 
     type = method = "midpoint"
     order = 2
 
 
 class Heun3(EqualSteps):
-    """Order 3, 3 N evaluations. Heun, *Neue Methoden zur approximativen Integration*, 1900."""
+    """Heun's method of order 3, 3 N evaluations. Heun, *Neue Methoden zur approximativen Integration*, 1900."""
 
     type = method = "heun3"
     order = 3
 
 
 class ExplicitAdams(EqualSteps):
-    """Order 4, N + 6 evaluations for N > 1; the first steps are Runge-Kutta steps. Bashforth and Adams, 1883."""
+    """The method of Adams and Bashforth of order 4, N + 6 evaluations for N > 1.
+
+    The first steps are Runge-Kutta steps. Bashforth and Adams, 1883.
+    """
 
     type = method = "explicit_adams"
     options: ClassVar[Mapping[str, Any]] = {"max_order": 5}  # one more than the order, in torchdiffeq
