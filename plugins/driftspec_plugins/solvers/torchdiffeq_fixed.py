@@ -95,7 +95,10 @@ class Euler(EqualSteps):
 
 
 class Midpoint(EqualSteps):
-    """The midpoint method of order 2, 2 N evaluations. Runge, *Über die numerische Auflösung von Differentialgleichungen*, 1895."""
+    """The midpoint method of order 2, 2 N evaluations.
+
+    Runge, *Über die numerische Auflösung von Differentialgleichungen*, 1895.
+    """
 
     type = method = "midpoint"
     order = 2
