@@ -17,6 +17,7 @@ import difflib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 CODES = {
     "Y001": "the file cannot be read or is outside the allowed folders",
@@ -178,6 +179,9 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
+Kind = TypeVar("Kind")
+
+
 @contextlib.contextmanager
 def blamed(label: str) -> Iterator[None]:
     """In this context, turn an exception of other code into a RunFailed whose message begins with `label`."""
@@ -187,6 +191,13 @@ def blamed(label: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RunFailed(f"{label} failed: {cause(error)} (-v shows where)") from error
+
+
+def returned(value: object, kind: type[Kind], method: str) -> Kind:
+    """Return the value if it has this type. TypeError names the method that returned another one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{method} returned {type(value).__name__}, not {kind.__name__}")
+    return value
 
 
 def printable(text: str) -> str:

@@ -209,6 +209,90 @@ def test_an_abstract_class_cannot_be_made() -> None:
         Silent()
 
 
+# What a method returns -----------------------------------------------------------------------------------------------
+
+WRONG = """
+from driftspec.components import Draws, Metric, Sampler, Schedule
+from driftspec.registry import hookimpl
+
+
+class Wrong(Metric):
+    "Each of its methods may return the wrong thing."
+    type = "wrong"
+    what: str = ""
+
+    def offers(self):
+        return ("a",) if self.what == "offers" else frozenset()
+
+    def needs(self):
+        return {}["oops"] if self.what == "needs" else ()
+
+    def problems(self, around):
+        yield from ([3] if self.what == "problems" else [])
+
+    def measure(self, evaluation):
+        return 3.0
+
+
+class Flat(Sampler):
+    "Its draws have no chains."
+    type = "flat"
+
+    def draw(self, model, count, streams):
+        import torch
+
+        return Draws(torch.zeros(count, 2))
+
+
+class Three(Schedule):
+    "It is no schedule."
+    type = "three"
+
+    def build(self, optimizer, steps):
+        return 3
+
+
+@hookimpl
+def driftspec_components():
+    return {"metric": {"wrong": Wrong}, "sampler": {"flat": Flat}, "schedule": {"three": Three}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "text"),
+    [
+        (
+            "evaluate: [{type: wrong, what: offers}]",
+            4,
+            "metric 'wrong': offers returns a frozenset of texts, not ('a',)",
+        ),
+        ("evaluate: [{type: wrong, what: needs}]", 4, "metric 'wrong' failed: KeyError: 'oops'"),
+        ("evaluate: [{type: wrong, what: problems}]", 4, "metric 'wrong' failed: TypeError: cannot unpack"),
+        ("evaluate: [wrong]", 1, "metric 'wrong' failed: TypeError: measure returned float, not Measured"),
+        (
+            "evaluate: []\nsample: {count: 9}\nsampler: flat",
+            1,
+            "sampler 'flat' failed: TypeError: draw returned values of",
+        ),
+        (
+            "evaluate: []\n{schedule: three}",
+            1,
+            "schedule 'three' failed: TypeError: build returned int, not LRScheduler",
+        ),
+    ],
+)
+def test_a_wrong_answer_names_the_component(
+    keys: str, code: int, text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wrong.py").write_text(WRONG)
+    schedule = ", schedule: three" if "schedule" in keys else ""
+    keys = keys.replace("\n{schedule: three}", "")
+    body = f"data: {{type: moons, samples: 300}}\n{TRAINED}train: {{steps: 2, batch_size: 16{schedule}}}\n{keys}\n"
+    assert main(["--plugin", "wrong.py", spec(body), "--quiet"]) == code
+    err = capsys.readouterr().err
+    assert text in err and "Traceback" not in err
+
+
 # A row's condition ---------------------------------------------------------------------------------------------------
 
 

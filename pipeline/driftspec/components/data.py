@@ -108,6 +108,13 @@ class Distribution(Data):
     normalized: ClassVar[bool] = True
     """Whether exp(`log_prob`) integrates to 1; if not, log p has an unknown constant, and only an energy is offered."""
 
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """A distribution gives `sample`, `log_prob` or both, or reads its rows itself."""
+        known = (cls.sample, Distribution.sample), (cls.log_prob, Distribution.log_prob), (cls.read, Distribution.read)
+        neither = all(own is base for own, base in known)
+        return [*super().lacking(), *(["sample or log_prob"] if neither else [])]
+
     samples: int = Field(10000, ge=1, description="rows drawn, before the split")
 
     def sample(self, n: int, generator: Generator, dim: int | None = None) -> Tensor:

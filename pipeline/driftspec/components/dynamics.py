@@ -19,7 +19,7 @@ class Dynamics(Component):
     """An ODE or SDE, with its velocity, drift, score, energy or log p."""
 
     kind = "dynamics"
-    default_sampler: ClassVar[str]
+    default_sampler: ClassVar[str] = ""
     """The sampler of a spec without `sampler`."""
     default_metrics: ClassVar[tuple[str, ...]] = ()
     """The metrics of a spec without `evaluate`."""

@@ -60,6 +60,12 @@ class Metric(Component):
         None, min_length=1, pattern=r"^[A-Za-z0-9_]+$", description="key in metrics.json; defaults to the type"
     )
 
+    @classmethod
+    def lacking(cls) -> list[str]:
+        """`draws_wanted` is the name of a key, if it is given."""
+        right = cls.draws_wanted is None or isinstance(cls.draws_wanted, str)
+        return [*super().lacking(), *([] if right else ["draws_wanted (the name of a key)"])]
+
     def key(self) -> str:
         return self.name or self.type
 

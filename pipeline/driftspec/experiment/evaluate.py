@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from driftspec.components import Draws, Evaluation, Measured, Model
-from driftspec.errors import RunFailed, blamed
+from driftspec.errors import RunFailed, blamed, returned
 from driftspec.experiment.build import Experiment
 from driftspec.streams import Streams
 
@@ -29,7 +29,8 @@ def evaluate(experiment: Experiment, model: Model, drawn: Callable[[], Draws]) -
     for metric in experiment.spec.evaluate or ():
         scope = experiment.streams.under("evaluate").under(metric.key())
         with blamed(metric.label):
-            measured = metric.measure(evaluation_of(experiment, model, scope, drawn))
+            result = metric.measure(evaluation_of(experiment, model, scope, drawn))
+            measured = returned(result, Measured, "measure")
         if metric.wanted() or metric.reads_chains:
             measured = _of_draws(measured, drawn())
         yield metric.key(), measured
@@ -52,8 +53,12 @@ def sample(experiment: Experiment, model: Model) -> Draws:
     spec = experiment.spec
     if spec.sample is None or spec.sampler is None:
         raise RunFailed("the spec draws no samples: add sample: {count: N}")
+    streams = experiment.streams.under("sample")
     with blamed(spec.sampler.label):
-        draws = spec.sampler.draw(model, spec.sample.count, experiment.streams.under("sample"))
+        draws = returned(spec.sampler.draw(model, spec.sample.count, streams), Draws, "draw")
+        shape = tuple(draws.values.shape)
+        if shape != (*spec.sampler.layout(spec.sample.count), model.dim):
+            raise TypeError(f"draw returned values of shape {shape}, not (chains, draws, d)")
     if not any(metric.finite_time for metric in spec.evaluate or ()):
         return draws
     return replace(draws, verdicts=tuple(one for one in draws.verdicts if one.subject != "chains"))

@@ -12,9 +12,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from driftspec.components import Estimator, Model
+from driftspec.components import Estimator, Loss, Model
 from driftspec.components.observer import Record
-from driftspec.errors import RunFailed, blamed
+from driftspec.errors import RunFailed, blamed, returned
 from driftspec.experiment.build import Experiment
 from driftspec.experiment.losses import Losses, explained
 from driftspec.experiment.records import BestCheck, CheckpointRecord
@@ -34,9 +34,11 @@ class Training:
         self.rows = experiment.rows(experiment.dataset.train)
         self.validation_rows = experiment.rows(experiment.dataset.validation)
         with blamed(self.settings.optimizer.label):
-            self.optimizer = self.settings.optimizer.build(list(self.model.parameters()))
+            made = self.settings.optimizer.build(list(self.model.parameters()))
+            self.optimizer = returned(made, torch.optim.Optimizer, "build")
         with blamed(self.settings.schedule.label):
-            self.schedule = self.settings.schedule.build(self.optimizer, self.settings.steps)
+            rates = self.settings.schedule.build(self.optimizer, self.settings.steps)
+            self.schedule = returned(rates, torch.optim.lr_scheduler.LRScheduler, "build")
         self.ema = copy.deepcopy(self.model.module) if self.settings.ema is not None else None
         with blamed(self.estimator.label):
             self.state = self.estimator.start(self.model, self.streams.under("start"))
@@ -99,7 +101,8 @@ def train(training: Training, monitor: Callable[[Model], float] | None = None) -
     while not training.is_over():
         started, step = time.perf_counter(), training.step
         with explained(lambda: losses, settings, step + 1), blamed(estimator.label):
-            loss = estimator.loss(model, training.batch(step), training.state, training.streams.at(step + 1))
+            given = (model, training.batch(step), training.state, training.streams.at(step + 1))
+            loss = returned(estimator.loss(*given), Loss, "loss")
             training.optimizer.zero_grad(set_to_none=True)
             loss.value.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

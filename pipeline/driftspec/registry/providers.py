@@ -12,11 +12,11 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from driftspec import components
-from driftspec.components.component import Component
+from driftspec.components.component import Component, Need
 from driftspec.errors import PluginError, Problem, cause, nearest
 from driftspec.registry.entry_points import who
 
@@ -117,6 +117,18 @@ def claimed(kind: str, name: str, found: Sequence[Provider]) -> Problem:
     return Problem("P202", f"{kind} '{name}' is provided by {' and by '.join(map(str, found))}: {advice}")
 
 
+def check_answers(component: Component) -> None:
+    """Raise PluginError if `offers` or `needs` of a component fails, or returns another type than it must."""
+    with foreign(f"{component.label} failed"):
+        offered, needed = component.offers(), component.needs()
+    if not (isinstance(offered, Set) and all(isinstance(one, str) for one in offered)):
+        raise PluginError(
+            Problem("P204", f"{component.label}: offers returns a frozenset of texts, not {offered!r:.60}")
+        )
+    if not (isinstance(needed, Sequence) and all(isinstance(one, Need) for one in needed)):
+        raise PluginError(Problem("P204", f"{component.label}: needs returns a tuple of Need, not {needed!r:.60}"))
+
+
 def load(provider: Provider, kind: str, name: str) -> type[Component]:
     """Return the class of a name, imported and checked by the rules of its kind. PluginError if either fails."""
     label = f"{kind} '{name}' of {provider.who}"
@@ -136,4 +148,4 @@ def load(provider: Provider, kind: str, name: str) -> type[Component]:
     return found
 
 
-__all__ = ["Provider", "claimed", "foreign", "load", "names"]
+__all__ = ["Provider", "check_answers", "claimed", "foreign", "load", "names"]

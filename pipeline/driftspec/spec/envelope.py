@@ -42,6 +42,7 @@ from driftspec.components import (
 from driftspec.components.component import Component, default, models
 from driftspec.errors import PluginError, Problem, SpecError, in_order, refusal
 from driftspec.registry import Registry
+from driftspec.registry.providers import check_answers
 from driftspec.spec import extends, wording
 from driftspec.spec import points as sweep
 from driftspec.spec.changes import NONE, Changes
@@ -290,7 +291,7 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         spec = Spec.model_validate_json(json.dumps(document.data), context=context)
         filled: dict[str, Any] = {}
         if spec.sampler is None:
-            filled["sampler"] = _by_name(Sampler, spec.dynamics.default_sampler, context)
+            filled["sampler"] = _by_name(Sampler, _default_sampler(spec.dynamics), context)
         if spec.evaluate is None:
             filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
@@ -298,9 +299,21 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         found = wording.problems(error, document, parts, registry.words)
         raise _error([*found, *registry.wordless]) from None
     made = spec.model_copy(update=filled)
+    for component in made.components().values():
+        check_answers(component)
     if not any(metric.solves_with() for metric in made.scorers):
         made._default_scorers = _default_scorers(made, context)
     return made
+
+
+def _default_sampler(dynamics: Dynamics) -> str:
+    """Return the name of the sampler that a spec without one gets. SpecError if the dynamics names none."""
+    name: Any = dynamics.default_sampler
+    if not isinstance(name, str):
+        raise PluginError(Problem("P204", f"{dynamics.label}: default_sampler is a text, not {name!r:.60}"))
+    if not name:
+        raise SpecError(Problem("S110", f"missing section 'sampler': {dynamics.label} names no default"))
+    return name
 
 
 def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:

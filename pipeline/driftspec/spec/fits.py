@@ -15,6 +15,7 @@ from driftspec.components.component import Component, Need
 from driftspec.components.metric import too_few_rows
 from driftspec.components.observer import STAGES
 from driftspec.errors import Problem, SpecError, in_order
+from driftspec.registry.providers import foreign
 from driftspec.source import Document, KeyPath
 from driftspec.source.files import Files
 from driftspec.spec.envelope import Loaded, Spec, Train
@@ -247,7 +248,9 @@ def _own(spec: Spec, document: Document, stages: Collection[str]) -> Found:
         owner = components.get(path[:-1])
         double = isinstance(owner, Metric) and path[-1] in owner.in_float64
         here = replace(around, count=None if inner else around.count, dtype="float64" if double else around.dtype)
-        for key, text, *severity in component.problems(here):
+        with foreign(f"{component.label} failed"):
+            found = [(key, text, *severity) for key, text, *severity in component.problems(here)]
+        for key, text, *severity in found:
             level = str(severity[0]) if severity else "error"
             yield "X303", f"{component.label}: {text}", (*path, *key.split(".")), level
 
