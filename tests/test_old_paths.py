@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_a_plugin_of_the_old_tutorial_trains(
         "train: {steps: 3}\nevaluate: []\n"
     )
     assert main(["lines.yaml", "--plugin", "straight_lines.py", "--quiet"]) == 0
-    line = "warning: straight_lines.py: driftspec.component.Need is now driftspec.components.Need: the old path ends"
+    line = "warning: straight_lines.py: driftspec.component.Need is now driftspec.components.Need: the old path will be"
     assert line in capsys.readouterr().err
 
 
@@ -74,6 +75,15 @@ def test_a_name_that_was_never_there_is_not_found() -> None:
         exec("from driftspec.component import Neeed")
     with pytest.raises(AttributeError, match="no attribute 'Pth'"):
         exec("import driftspec.components; driftspec.components.Pth")
+
+
+def test_what_measured_and_drew_is_found_at_its_old_path() -> None:
+    from driftspec.experiment import evaluate as now
+
+    for name in ("evaluate", "sample", "once", "as_json"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert getattr(importlib.import_module("driftspec.evaluate"), name) is getattr(now, name)
 
 
 def test_a_file_is_warned_once(tmp_path: Path) -> None:

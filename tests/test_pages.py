@@ -222,10 +222,10 @@ def test_what_a_plugin_imports_is_where_the_page_says() -> None:
 
 def test_the_rooms_are_those_of_the_contract() -> None:
     (layers,) = (one["layers"] for one in PROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
-    floors = [re.findall(r"`([\w.]+)`", row[1]) for row in rows(PIPELINE, "floor")]
+    rooms = [re.findall(r"`([\w.]+)`", row[1]) for row in rows(PIPELINE, "layer")]
     said = [[name for name in layer.split(" | ") if not name.rpartition(".")[2].startswith("_")] for layer in layers]
-    assert floors == said
-    assert [int(row[0]) for row in rows(PIPELINE, "floor")] == list(range(len(layers), 0, -1))
+    assert rooms == said
+    assert [int(row[0]) for row in rows(PIPELINE, "layer")] == list(range(len(layers), 0, -1))
 
 
 def test_the_readme_is_short_and_its_picture_small() -> None:

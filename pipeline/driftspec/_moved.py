@@ -1,4 +1,4 @@
-"""Old import paths: they still work, with a warning that names the new module, for one minor release."""
+"""Old import paths: they still work, with a warning that names the new module, until after the next minor release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class MovedWarning(FutureWarning):
-    """A name was imported from its module before version 0.2; version 0.3 will not have it there."""
+    """A name was imported from its module before version 0.2, which will be removed after the next minor release."""
 
 
 _seen: set[tuple[str, str]] = set()
@@ -41,7 +41,7 @@ def warn(old: str, home: str, name: str, depth: int = 2) -> None:
     if place in _seen:
         return
     _seen.add(place)
-    text = f"{old} is now {home}.{name}: the old path ends with version 0.3"
+    text = f"{old} is now {home}.{name}: the old path will be removed after the next minor release"
     try:
         warnings.warn_explicit(text, MovedWarning, frame.f_code.co_filename, frame.f_lineno)
     except MovedWarning:

@@ -1,4 +1,4 @@
-"""An old import path, see `_moved`: its names are in components now."""
+"""An old import path, see `_moved`: its names are in components and experiment.evaluate now."""
 
 from __future__ import annotations
 
@@ -9,4 +9,7 @@ from driftspec._moved import moved
 if TYPE_CHECKING:
     from driftspec.components import Evaluation as Evaluation
 
-__getattr__ = moved(__name__, {"driftspec.components": "Evaluation"})
+__getattr__ = moved(
+    __name__,
+    {"driftspec.components": "Evaluation", "driftspec.experiment.evaluate": "evaluate sample once as_json"},
+)

@@ -69,7 +69,7 @@ WORDS: dict[str, str] = {
     "sgd with momentum: 0.9": "momentum heavy_ball",
     "sgd with momentum: 0.9 and nesterov: true": "nesterov nag",
     "adamw": "adam_with_weight_decay",
-    "adam, as training evaluates the loss once a step": "lbfgs bfgs",
+    "adam, which evaluates the loss once a step as training does": "lbfgs bfgs",
     "adam, as gradients are dense": "sparse_adam",
     "adamw, as biases are no matrices": "muon",
     "cosine": "cosine_annealing cosine_annealing_lr cos cosine_decay cosine_with_warmup",

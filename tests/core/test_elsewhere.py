@@ -104,7 +104,7 @@ SAID: list[tuple[str, str, str]] = [
     ("name: a", "name: a\nsolver: {type: rk4, step_size: 0.1}", "(did you mean 'steps', the number of steps?)"),
     ("{type: cosine, warmup: 5}", "CosineAnnealingLR", "(did you mean 'cosine'?)"),
     ("{type: adam, lr: 1e-2, betas: [0.9, 0.99]}", "nesterov", "(did you mean 'sgd' with momentum: 0.9 and nesterov"),
-    ("type: adam,", "type: lbfgs,", "(did you mean 'adam', as training evaluates the loss once a step?)"),
+    ("type: adam,", "type: lbfgs,", "(did you mean 'adam', which evaluates the loss once a step as training does?)"),
     ("type: adam,", "type: Muon,", "(did you mean 'adamw', as biases are no matrices?)"),
     ("type: adam,", "type: SparseAdam,", "(did you mean 'adam', as gradients are dense?)"),
     ("[nll]", "[log_likelihood]", "(did you mean 'nll'?)"),

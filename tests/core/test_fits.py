@@ -198,7 +198,7 @@ def test_what_almost_does_not_fit_does() -> None:
         ("denoising", "vp_sde", []),
         ("denoising", "langevin", ["give one level, 'sigma'"]),
         ("{type: denoising, sigma: 0.1}", "langevin", []),
-        ("score_matching", "neural_ode", ["no noise kernel, nor the drift that paths follow"]),
+        ("score_matching", "neural_ode", ["needs a dynamics with a noise kernel or a drift"]),
         ("{type: score_matching, paths: {}}", "neural_ode", ["needs a drift"]),
     ],
 )

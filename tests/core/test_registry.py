@@ -490,7 +490,7 @@ def test_a_component_is_shown_with_its_keys(
     assert rows["times"] == ("a list of 2: a whole number", None, True, "when")
     assert main(["plugins", "show", "metric/Loud_Metrics/loud"]) == 0
     text = capsys.readouterr().out
-    assert f"{site}/loud_metrics.py:{line}\n" in text
+    assert f"{site}/loud_metrics.py:{line}\n\n  A metric.\n\nkeys\n" in text  # its module has no docstring
     assert "  times   a list of 2: a whole number (required)\n            when\n" in text
     assert (told["offers"], told["needs"]) == (None, None)
     assert text.endswith("what it offers and needs depends on its keys\n")
@@ -505,6 +505,14 @@ def test_what_a_component_offers_and_needs_is_shown(capsys: pytest.CaptureFixtur
         "\noffers\n  nothing\nneeds\n  of the data: samples (to learn from)\n"
         "  of the dynamics: a noise_kernel (for α(t) and σ(t))\n"
     ) in capsys.readouterr().out
+
+
+def test_a_component_is_shown_with_its_class_before_its_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "show", "data/table"]) == 0
+    text = capsys.readouterr().out
+    assert 0 < text.index("\n  All rows of a CSV") < text.index("\n  Rows of numbers from") < text.index("\nkeys\n")
+    assert "  path         text, not empty (required)\n" in text
+    assert "  columns      a list: text, not empty, at least 1 item, or null (default null)\n" in text
 
 
 def test_listing_imports_no_component() -> None:

@@ -153,7 +153,7 @@ MISTAKES: list[tuple[str, str, str]] = [
         "type: adam,",
         "type: lbfgs,",
         "11:21: error[S120] unknown optimizer 'lbfgs' "
-        "(did you mean 'adam', as training evaluates the loss once a step?); allowed: ",
+        "(did you mean 'adam', which evaluates the loss once a step as training does?); allowed: ",
     ),
     ("network:", "time: [1, 1]\n  network:", "6:9: error[S115] 'time' in dynamics: t_prior and t_data must differ"),
     (

@@ -202,7 +202,8 @@ def test_a_fit_by_paths_is_the_fit_by_the_kernel() -> None:
 def test_a_dynamics_in_time_needs_a_kernel_or_paths_and_one_without_needs_none() -> None:
     (text,) = small_spec.said(SPEC, "dynamics={type: neural_ode, network: {type: mlp, activation: silu}}")
     assert (
-        "error[X303] estimator 'score_matching': it needs 'paths' to reach x_t, for dynamics 'neural_ode' has" in text
+        "error[X303] estimator 'score_matching': it needs a dynamics with a noise kernel or a drift, such as vp_sde or "
+        "langevin: dynamics 'neural_ode' has neither" in text
     )
     (text,) = small_spec.said(SPEC, "estimator.paths={steps: 10}")
     assert "a.yaml:5:1: " not in text

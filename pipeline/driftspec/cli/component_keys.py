@@ -16,7 +16,7 @@ from driftspec.components.component import Component
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 BOUNDS = {
     "ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}",
-    "min_length": "of length {} or more", "max_length": "of length {} or less", "pattern": "matching {}",
+    "min_length": "at least {}", "max_length": "at most {}", "pattern": "matching {}",
 }  # fmt: skip
 
 
@@ -44,7 +44,8 @@ def _with_bounds(annotation: Any, metadata: Any) -> str:
     """Return a type with its bounds, in words. The bounds do not apply to null."""
     inner = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     words = " or ".join(dict.fromkeys(_worded(one) for one in inner if one is not NoneType))
-    text = ", ".join([words, *_bounds(metadata)])
+    counted = "character" if str in inner else "item"
+    text = ", ".join([words, *_bounds(metadata, counted)])
     return f"{text}{',' if ',' in text else ''} or null" if NoneType in inner else text
 
 
@@ -73,14 +74,15 @@ def _list(inner: tuple[Any, ...]) -> str:
     return f"a list{count}: {', '.join(worded)}" if worded else "a list"
 
 
-def _bounds(metadata: Any) -> Iterator[str]:
-    """Yield the bounds in words: those of the metadata, and those of a Field inside it."""
+def _bounds(metadata: Any, counted: str) -> Iterator[str]:
+    """Yield the bounds in words: those of the metadata, and those of a Field inside it; lengths count `counted`."""
     for one in metadata:
         if isinstance(one, FieldInfo):
-            yield from _bounds(one.metadata)
+            yield from _bounds(one.metadata, counted)
         for name, words in BOUNDS.items():
             if (bound := getattr(one, name, None)) is not None and not isinstance(one, FieldInfo):
-                yield words.format(bound)
+                unit = f" {counted}{'s' * (bound != 1)}" if name.endswith("_length") else ""
+                yield "not empty" if (name, unit) == ("min_length", " character") else words.format(bound) + unit
 
 
 def place(found: type[Component]) -> str:

@@ -13,7 +13,7 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
     parser.add_argument("--data", metavar="FILE", help="measure all rows of this file instead of the test rows")
-    options.changing(parser)
+    options.changing(parser, "sampler.solver=rk4")
     options.running(parser)
     args = parser.parse_args(words)
     registry = options.registry(args)

@@ -49,11 +49,11 @@ def parser(verb: str, description: str, epilog: str | None = None) -> Parser:
     return made
 
 
-def changing(made: Parser) -> None:
-    """Add --set and --unset."""
+def changing(made: Parser, example: str = "train.batch_size=128") -> None:
+    """Add --set and --unset, with an example of a value to set."""
     made.add_argument(
         "--set", action="append", default=[], dest="sets", metavar="KEY=VALUE", type=_setting,
-        help="change a value of the spec: train.steps=10, evaluate.0.points=100; evaluate+=nll appends to a list",
+        help=f"change a value of the spec: {example}, evaluate.0.points=100; evaluate+=nll appends to a list",
     )  # fmt: skip
     made.add_argument("--unset", action="append", default=[], dest="unsets", metavar="KEY", help="remove a key")
 

@@ -139,8 +139,9 @@ def _shown(data: dict[str, Any]) -> Iterator[str]:
     yield f"{data['kind']} '{data['name']}'  ({data['from']}, {data['source']})"
     yield from [f"  {data['file']}"] if data["file"] else []
     yield ""
-    yield from (f"  {line}".rstrip() for line in data["definition"].splitlines())
-    yield ""
+    for text in filter(None, (data["summary"], data["definition"])):
+        yield from (f"  {line}".rstrip() for line in text.splitlines())
+        yield ""
     yield "keys"
     width = max((len(key["key"]) for key in data["keys"]), default=0)
     for key in data["keys"]:

@@ -15,7 +15,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
     parser.add_argument("-n", type=int, dest="count", metavar="N", help="the number of samples; by default the spec's")
     parser.add_argument("-o", dest="file", metavar="FILE", help="also write the samples to this .npy or .csv file")
-    options.changing(parser)
+    options.changing(parser, "sampler.solver=rk4")
     options.running(parser)
     args = parser.parse_args(words)
     file = Path(args.file) if args.file else None

@@ -220,7 +220,7 @@ EXPLANATIONS = {
         "A component needs something, for example a score, samples or a noise kernel, that another component does not "
         "offer. The message states what is needed and what is offered. `run-spec plugins show KIND/NAME` prints what a "
         "component offers and needs.",
-        "estimator: denoising", "estimator: exact_trace",
+        "dynamics: neural_ode\nestimator: denoising", "dynamics: neural_ode\nestimator: exact_trace",
     ),
     "X302": Explanation(
         "A section is missing that another part of the spec needs: 'estimator' and 'train' need each other, and a "

@@ -5,7 +5,9 @@ A curve with Gaussian noise is computed as such a mixture: the integral along th
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,6 +88,12 @@ def entropy(means: Array, std: Array, weights: Array) -> float | None:
     )
 
 
+@functools.cache
+def entropy_at(nodes: Callable[[float], tuple[Array, Array, Array]], noise: float) -> float | None:
+    """Return the entropy in nats of the mixture `nodes(noise)`, computed once for each noise."""
+    return entropy(*nodes(noise))
+
+
 def moments(means: Array, std: Array, weights: Array) -> tuple[Tensor, Tensor]:
     """Return the mean m = Σ w_k m_k (d,) and the covariance Σ w_k ((m_k - m)(m_k - m)ᵀ + σ_k² I) (d, d)."""
     import torch
@@ -114,4 +122,4 @@ def mode_of(x: Tensor, means: Array, std: Array, weights: Array) -> Tensor:
     return nearest.masked_fill(away > x.shape[1] ** 0.5 + 2, -1)
 
 
-__all__ = ["chunks", "entropy", "log_prob", "mode_of", "moments", "normals", "sample", "score"]
+__all__ = ["chunks", "entropy", "entropy_at", "log_prob", "mode_of", "moments", "normals", "sample", "score"]

@@ -62,7 +62,9 @@ class Moons(Distribution):
         return (_mixture.log_prob(y, *_nodes(self.noise)) - 2 * math.log(factor)).to(x.dtype)
 
     def entropy(self) -> float | None:
-        plain = _entropy(self.noise)
+        from driftspec_plugins.data import _mixture
+
+        plain = _mixture.entropy_at(_nodes, self.noise)
         return None if plain is None else plain + 2 * math.log(FACTOR[self.scaling])
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -88,13 +90,6 @@ def _nodes(noise: float) -> tuple[Array, Array, Array]:
     weight = weight / (2 * math.pi)
     points = circle(angle)
     return np.concatenate([points, [1.0, 0.5] - points]), np.array([noise]), np.concatenate([weight, weight])
-
-
-@functools.cache
-def _entropy(noise: float) -> float | None:
-    from driftspec_plugins.data import _mixture
-
-    return _mixture.entropy(*_nodes(noise))
 
 
 __all__ = ["Moons"]

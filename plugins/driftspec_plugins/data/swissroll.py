@@ -53,7 +53,9 @@ class SwissRoll(Distribution):
         return _mixture.log_prob(x, *_nodes(self.noise))
 
     def entropy(self) -> float | None:
-        return _entropy(self.noise)
+        from driftspec_plugins.data import _mixture
+
+        return _mixture.entropy_at(_nodes, self.noise)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Return the mean (2,) and the covariance (2, 2), by quadrature in t."""
@@ -75,13 +77,6 @@ def _nodes(noise: float) -> tuple[Array, Array, Array]:
     std = SCALE * noise
     t, weight = _quadrature.along(roll, START, STOP, std)
     return roll(t), np.array([std]), weight / (STOP - START)
-
-
-@functools.cache
-def _entropy(noise: float) -> float | None:
-    from driftspec_plugins.data import _mixture
-
-    return _mixture.entropy(*_nodes(noise))
 
 
 __all__ = ["SwissRoll"]

@@ -77,8 +77,12 @@ class ScoreMatching(Estimator):
             yield "paths", f"'paths' needs a time, and {around.dynamics.label} has none: leave it out"
         offered = around.dynamics.offers()
         if first != last and self.paths is None and "noise_kernel" not in offered:
-            lacking = "no noise kernel" if "drift" in offered else "no noise kernel, nor the drift that paths follow"
-            yield "paths", f"it needs 'paths' to reach x_t, for {around.dynamics.label} has {lacking}"
+            label = around.dynamics.label
+            if "drift" in offered:
+                yield "paths", f"it needs 'paths' to reach x_t, for {label} has no noise kernel"
+            else:
+                needed = "it needs a dynamics with a noise kernel or a drift, such as vp_sde or langevin"
+                yield "paths", f"{needed}: {label} has neither"
 
     def loss(self, model: Model, batch: Tensor, state: Any, streams: Streams) -> Loss:
         """Return the mean of ½ ‖s(x_t, t)‖² (or ½ (vᵀs)²) + tr(∂s/∂x), for a batch (B, d) of data."""

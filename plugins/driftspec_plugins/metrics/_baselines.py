@@ -111,7 +111,7 @@ def _sizes(n: int, d: int) -> Iterator[int]:
         tried, size = tried + size, math.ceil(1.5 * size)
 
 
-def _kernels(rows: Array, seed: int) -> tuple[LogDensity, dict[str, Any]]:
+def _kernels(rows: Array) -> tuple[LogDensity, dict[str, Any]]:
     """Return a kernel density with the width that is best on held-out rows, near Scott's width n^(-1/(d + 4))."""
     n, d = rows.shape
     distances = [(_squares(test, fit), len(test)) for fit, test in _folds(rows)]
@@ -180,7 +180,7 @@ def _until_it_falls(
 FITS: dict[Baseline, Callable[[Array, int], tuple[LogDensity, dict[str, Any]]]] = {
     "gaussian": _gaussian,
     "gaussian_mixture": _mixture,
-    "kde": _kernels,
+    "kde": lambda rows, seed: _kernels(rows),
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ConcatSquash(Network):
-    """f(t, x) = a_L, with σ between the layers and not after the last one."""
+    """Layers (W h + b) · sigmoid(g t + c) + v t, with the activation σ between them and not after the last one."""
 
     type = "concat_squash"
 
@@ -49,7 +49,7 @@ class ConcatSquash(Network):
         return p
 
     def apply(self, p: Mapping[str, Tensor], t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return f(t, x) = a_L (B, d_out) for x (B, d_in) and t () or (B,); it refuses a condition."""
+        """Return f(t, x) (B, d_out) for x (B, d_in) and t () or (B,); it refuses a condition."""
         from torch import sigmoid
         from torch.nn.functional import linear
 
