@@ -85,6 +85,28 @@ def test_a_damaged_file_is_one_message(
         assert capsys.readouterr().err.startswith(f"error: {tmp_path}/run.json is damaged (")
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [{"verdicts": 7}, {"git": 7}, {"evaluated": 7}, {"seconds": 7}, {"samples": 7}, {"every_row": "x"}, {"error": 7}],
+)
+def test_a_wrong_type_damages_one_run_and_the_others_are_listed(
+    bad: dict[str, Any], run: Path, found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "whole")
+    shutil.copytree(run, tmp_path / "spoilt")
+    (tmp_path / "spoilt/run.json").write_text(json.dumps(found | bad))
+    assert main(["runs", "list", "--root", str(tmp_path), "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert {Path(row["run"]).name: row["status"] for row in json.loads(out)["runs"]} == {
+        "whole": "finished", "spoilt": "damaged",
+    }  # fmt: skip
+    assert err.startswith(f"warning: {tmp_path}/spoilt/run.json is damaged (")
+    assert main(["runs", "show", str(tmp_path / "spoilt")]) == 0
+    assert "run.json is damaged (" in capsys.readouterr().out
+    assert main(["sample", str(tmp_path / "spoilt"), "-n", "5"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/spoilt/run.json is damaged (")
+
+
 # Checkpoints -------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,11 @@ from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, RunFailed
 from driftspec.file_record import FileRecord
 
-LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
+LISTED = {
+    "status": str, "name": str, "started": str, "argv": list, "digests": dict, "verdicts": list, "git": dict | None,
+    "evaluated": dict, "seconds": dict, "samples": dict, "every_row": bool,
+    "error": dict | None,
+}  # fmt: skip
 """The types of some keys. If run.json has a value of another type, it is damaged."""
 NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | None, "data_seed": int}
 """The keys, with their types, that a run needs in order to be resumed or measured."""
