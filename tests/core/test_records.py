@@ -139,6 +139,18 @@ def test_a_checkpoint_that_lacks_something_is_one_message(
     assert capsys.readouterr().err == f"error: {directory.path}: the checkpoint of step 1 is damaged ({why})\n"
 
 
+@pytest.mark.parametrize("words", [["resume"], ["sample", "-n", "5"], ["evaluate"]])
+def test_a_finished_run_without_checkpoints_names_the_way_out(
+    words: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    assert main([words[0], str(tmp_path / "run"), *words[1:]]) == 1
+    assert capsys.readouterr().err == (
+        f"error: '{tmp_path}/run': its checkpoints are missing: restore them from a copy, or run the spec again\n"
+    )
+
+
 def test_a_checkpoint_without_a_training_is_not_gone_on_from(run: Path) -> None:
     saved = load_checkpoint(RunDir(run))
     training = Training(tiny.experiment("train.steps=1"))
