@@ -251,6 +251,27 @@ def test_a_run_does_not_differ_from_itself(here: Path, told: Told, capsys: pytes
     assert "spec: the same\nversions: the same\n" in capsys.readouterr().out
 
 
+def test_a_truncated_file_differs_from_its_whole_copy(
+    here: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The digests in run.json are those of the whole file."""
+    shutil.copytree(here / "tiny/a", here / "tiny/copy")
+    (here / "tiny/copy/metrics.json").write_bytes((here / "tiny/a/metrics.json").read_bytes()[:20])
+    (here / "tiny/copy/samples.npy").unlink()
+    for one in ("a", "copy"):
+        shutil.rmtree(here / "tiny" / one / "checkpoints")
+    found = told("diff", "runs/tiny/a", "runs/tiny/copy")
+    assert found["digests"]["metrics.json"] == "different"
+    assert found["digests"]["samples.npy"] == "only the first has it"
+    assert found["digests"]["resolved.yaml"] == "equal"
+    assert found["digests"]["checkpoints/step-00000004.safetensors"] == "neither has it"
+    assert found["problem"][0] is None
+    assert main(["runs", "diff", "runs/tiny/a", "runs/tiny/copy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["A  runs/tiny/a: finished", "B  runs/tiny/copy: damaged", f"   {found['problem'][1]}"]
+    assert "metrics.json is damaged" in lines[2]
+
+
 def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Told) -> None:
     entry = {"value": 1.5, "stderr": 0.3, "unit": "nats", "n": 5}
     pairs: list[tuple[Any, Any]] = [

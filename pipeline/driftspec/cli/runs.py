@@ -146,8 +146,10 @@ def _show(data: dict[str, Any], record: RunRecord) -> Iterator[str]:
 
 def _diff(data: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the differences between two runs."""
-    yield f"A  {data['runs'][0]}: {data['status'][0]}"
-    yield f"B  {data['runs'][1]}: {data['status'][1]}"
+    for side, path, status, problem in zip("AB", data["runs"], data["status"], data["problem"], strict=True):
+        yield f"{side}  {path}: {status}"
+        if problem:
+            yield f"   {problem}"
     for part in ("spec", "versions"):
         rows = [[key, value(a), value(b)] for key, (a, b) in data[part].items()]
         yield part if rows else f"{part}: the same"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,15 @@ def _compared(directory: RunDir, name: str, digest: str) -> str:
 
 def difference(a: FoundRun, b: FoundRun) -> dict[str, Any]:
     """Return the differences between two runs. Each value is [value in a, value in b]; null where a run has none."""
-    first, second = (_digests(entry) for entry in (a, b))
+    names = {**a.record.digests, **b.record.digests}
+    first, second = (_digests(entry, names) for entry in (a, b))
     return {
         "runs": [str(a.path), str(b.path)], "status": [a.status, b.status],
+        "problem": [a.problem, b.problem],
         "spec": _differing(_spec(a), _spec(b)),
         "versions": _differing(_versions(a), _versions(b)),
         "metrics": {name: _gap(a.metrics.get(name), b.metrics.get(name)) for name in {**a.metrics, **b.metrics}},
-        "digests": {name: _equal(first.get(name), second.get(name)) for name in {**first, **second}},
+        "digests": {name: _equal(first.get(name), second.get(name)) for name in {**first, **second, **names}},
     }  # fmt: skip
 
 
@@ -145,10 +147,11 @@ def _versions(entry: FoundRun) -> dict[str, Any]:
     return {dotted(path): value for path, value in leaves({key: getattr(entry.record, key) for key in VERSIONS})}
 
 
-def _digests(entry: FoundRun) -> dict[str, str]:
-    """Return the sha256 of the data file, if there is one, and of each output."""
-    data = entry.record.data_digest
-    return {**({"data": data} if data else {}), **entry.record.digests}
+def _digests(entry: FoundRun, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of the data file, if there is one, and of each output, as the files are now."""
+    directory, data = RunDir(entry.path), entry.record.data_digest
+    there = {name: directory.digest(name) for name in names if (entry.path / name).is_file()}
+    return {**({"data": data} if data else {}), **there}
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -172,6 +175,8 @@ def _gap(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, 
 
 def _equal(a: str | None, b: str | None) -> str:
     """Return how two digests compare, in words."""
+    if a is None and b is None:
+        return "neither has it"
     if a is None or b is None:
         return "only the first has it" if b is None else "only the second has it"
     return "equal" if a == b else "different"
