@@ -59,7 +59,7 @@ def test_a_changed_record_is_the_mapping_with_the_changes_made(found: dict[str, 
 @pytest.mark.parametrize("key", ["root", "stages", "columns", "data_digest", "data_seed"])
 def test_a_file_without_a_key_that_is_needed_is_damaged(key: str, found: dict[str, Any]) -> None:
     del found[key]
-    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \(it has no '{key}'\)$"):
+    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \(it has no '{key}'\); restore it from a copy"):
         RunRecord.opened(found, Path("run.json"))
     assert RunRecord.listed(found, Path("run.json")).status == "finished"
 
@@ -68,7 +68,9 @@ def test_a_file_without_a_key_that_is_needed_is_damaged(key: str, found: dict[st
     "bad", [{"root": 3}, {"stages": "train"}, {"columns": None}, {"data_seed": "1"}, {"argv": "a"}]
 )
 def test_a_file_with_a_value_of_the_wrong_type_is_damaged(bad: dict[str, Any], found: dict[str, Any]) -> None:
-    with pytest.raises(RunFailed, match=r"^run\.json is damaged \(not what a run leaves there\)$"):
+    (key,) = bad
+    why = rf"the value of '{key}' has the wrong type"
+    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \({why}\); restore it from a copy, or run the spec"):
         RunRecord.opened(found | bad, Path("run.json"))
 
 
@@ -168,4 +170,6 @@ def test_a_damaged_sweep_is_one_message(
 ) -> None:
     (tmp_path / "sweep.json").write_text(text)
     assert main(["resume", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}/sweep.json is damaged ({why})\n"
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/sweep.json is damaged ({why}); restore it from a copy, or run the spec again\n"
+    )

@@ -136,14 +136,14 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed(here: Path, told: T
     [
         ("run.json", b"{", "run.json is damaged"),
         ("run.json", b"", "run.json is damaged"),
-        ("run.json", b"[]", "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b"{}", "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b'{"status": "finished", "digests": 3}', "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b'{"status": "finished", "argv": "x"}', "run.json is damaged (not what a run leaves there)"),
+        ("run.json", b"[]", "run.json is damaged (it is no mapping); restore it from a copy"),
+        ("run.json", b"{}", "run.json is damaged (it has no 'status'); restore it from a copy"),
+        ("run.json", b'{"status": "finished", "digests": 3}', "(the value of 'digests' has the wrong type)"),
+        ("run.json", b'{"status": "finished", "argv": "x"}', "(the value of 'argv' has the wrong type)"),
         ("run.json", None, "run.json cannot be read: No such file or directory"),
         ("metrics.json", b'{"nll": ', "metrics.json is damaged"),
-        ("metrics.json", b'{"nll": 3}', "metrics.json is damaged (not what a run leaves there)"),
-        ("metrics.json", b'{"nll": {"value": "3"}}', "metrics.json is damaged (not what a run leaves there)"),
+        ("metrics.json", b'{"nll": 3}', "metrics.json is damaged (the value of 'nll' has the wrong type); restore"),
+        ("metrics.json", b'{"nll": {"value": "3"}}', "(the value of 'nll' has the wrong type); restore it"),
     ],
 )
 def test_a_damaged_run_is_told_beside_the_others(

@@ -15,7 +15,7 @@ from typing import Any
 
 from driftspec import source
 from driftspec.errors import DriftspecError, RunFailed
-from driftspec.runs.records import RunRecord
+from driftspec.runs.records import RunRecord, damaged
 from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 from driftspec.source.document import dotted, leaves
 
@@ -91,11 +91,13 @@ def _entry(directory: RunDir) -> FoundRun:
 def _metrics(directory: RunDir) -> dict[str, Any]:
     """Return metrics.json. RunFailed if it is damaged."""
     found: dict[str, Any] = directory.read_json(METRICS)
-    if not isinstance(found, dict) or not all(
-        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
-        for one in found.values()
-    ):
-        raise RunFailed(f"{directory.path / METRICS} is damaged (not what a run leaves there)")
+    if not isinstance(found, dict):
+        raise damaged(directory.path / METRICS, "it is no mapping")
+    for name, one in found.items():
+        if not isinstance(one, dict) or not all(
+            isinstance(one.get(key), int | float | None) for key in ("value", "stderr")
+        ):
+            raise damaged(directory.path / METRICS, f"the value of '{name}' has the wrong type")
     return found
 
 
