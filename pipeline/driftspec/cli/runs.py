@@ -25,7 +25,7 @@ TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": 
 def main(words: list[str]) -> int:
     parser = options.parser("runs", "List runs, show the record of one, or compare two.")
     parser.add_argument("action", metavar="list | show | diff", help="list [NAME], show RUN, or diff A B")
-    parser.add_argument("names", nargs="*", metavar="RUN", help="run directories; for list the NAME of a spec")
+    parser.add_argument("names", nargs="*", metavar="RUN", help=f"{options.A_RUN}; for list the NAME of a spec")
     parser.add_argument("--root", metavar="DIR", help="for list: the folder to search; by default runs")
     options.shaping(parser)
     args = parser.parse_args(words)
