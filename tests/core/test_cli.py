@@ -198,6 +198,24 @@ print([m for m in ("torch", "numpy", "driftspec_plugins") if m in sys.modules])
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [
+        ("sweep", "by default runs/NAME/sweep-TIME-DIGEST"),
+        ("plan", "by default runs/NAME/TIME-DIGEST"),
+        *((verb, "a run directory, or runs/NAME for the newest run of a spec") for verb in
+          ("resume", "runs", "sample", "evaluate")),
+    ],
+)  # fmt: skip
+def test_the_help_names_the_directories(
+    verb: str, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a line is broken also after a hyphen
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert text in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

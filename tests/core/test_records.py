@@ -59,7 +59,7 @@ def test_a_changed_record_is_the_mapping_with_the_changes_made(found: dict[str, 
 @pytest.mark.parametrize("key", ["root", "stages", "columns", "data_digest", "data_seed"])
 def test_a_file_without_a_key_that_is_needed_is_damaged(key: str, found: dict[str, Any]) -> None:
     del found[key]
-    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \(it has no '{key}'\)$"):
+    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \(it has no '{key}'\); restore it from a copy"):
         RunRecord.opened(found, Path("run.json"))
     assert RunRecord.listed(found, Path("run.json")).status == "finished"
 
@@ -68,7 +68,9 @@ def test_a_file_without_a_key_that_is_needed_is_damaged(key: str, found: dict[st
     "bad", [{"root": 3}, {"stages": "train"}, {"columns": None}, {"data_seed": "1"}, {"argv": "a"}]
 )
 def test_a_file_with_a_value_of_the_wrong_type_is_damaged(bad: dict[str, Any], found: dict[str, Any]) -> None:
-    with pytest.raises(RunFailed, match=r"^run\.json is damaged \(not what a run leaves there\)$"):
+    (key,) = bad
+    why = rf"the value of '{key}' has the wrong type"
+    with pytest.raises(RunFailed, match=rf"^run\.json is damaged \({why}\); restore it from a copy, or run the spec"):
         RunRecord.opened(found | bad, Path("run.json"))
 
 
@@ -83,6 +85,28 @@ def test_a_damaged_file_is_one_message(
     for verb in ("resume", "evaluate", "sample"):
         assert main([verb, str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith(f"error: {tmp_path}/run.json is damaged (")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"verdicts": 7}, {"git": 7}, {"evaluated": 7}, {"seconds": 7}, {"samples": 7}, {"every_row": "x"}, {"error": 7}],
+)
+def test_a_wrong_type_damages_one_run_and_the_others_are_listed(
+    bad: dict[str, Any], run: Path, found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "whole")
+    shutil.copytree(run, tmp_path / "spoilt")
+    (tmp_path / "spoilt/run.json").write_text(json.dumps(found | bad))
+    assert main(["runs", "list", "--root", str(tmp_path), "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert {Path(row["run"]).name: row["status"] for row in json.loads(out)["runs"]} == {
+        "whole": "finished", "spoilt": "damaged",
+    }  # fmt: skip
+    assert err.startswith(f"warning: {tmp_path}/spoilt/run.json is damaged (")
+    assert main(["runs", "show", str(tmp_path / "spoilt")]) == 0
+    assert "run.json is damaged (" in capsys.readouterr().out
+    assert main(["sample", str(tmp_path / "spoilt"), "-n", "5"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/spoilt/run.json is damaged (")
 
 
 # Checkpoints -------------------------------------------------------------------------------------------------------
@@ -117,6 +141,18 @@ def test_a_checkpoint_that_lacks_something_is_one_message(
     assert capsys.readouterr().err == f"error: {directory.path}: the checkpoint of step 1 is damaged ({why})\n"
 
 
+@pytest.mark.parametrize("words", [["resume"], ["sample", "-n", "5"], ["evaluate"]])
+def test_a_finished_run_without_checkpoints_names_the_way_out(
+    words: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    assert main([words[0], str(tmp_path / "run"), *words[1:]]) == 1
+    assert capsys.readouterr().err == (
+        f"error: '{tmp_path}/run': its checkpoints are missing: restore them from a copy, or run the spec again\n"
+    )
+
+
 def test_a_checkpoint_without_a_training_is_not_gone_on_from(run: Path) -> None:
     saved = load_checkpoint(RunDir(run))
     training = Training(tiny.experiment("train.steps=1"))
@@ -134,4 +170,6 @@ def test_a_damaged_sweep_is_one_message(
 ) -> None:
     (tmp_path / "sweep.json").write_text(text)
     assert main(["resume", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}/sweep.json is damaged ({why})\n"
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/sweep.json is damaged ({why}); restore it from a copy, or run the spec again\n"
+    )

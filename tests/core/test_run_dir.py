@@ -354,6 +354,27 @@ def test_a_damaged_checkpoint_is_skipped_with_a_note_unless_it_was_asked_for(run
         run.load_checkpoint()
 
 
+@pytest.mark.parametrize(
+    ("note", "why"),
+    [
+        ("[]", "it needs the keys 'format', 'sha256' and 'tree'"),
+        ('{"format": 1}', "it needs the keys 'format', 'sha256' and 'tree'"),
+        ("{", "it is not JSON"),
+        (None, "the value of 'tree' is not what a run writes"),
+    ],
+)
+def test_a_damaged_note_of_a_checkpoint_is_reported_in_plain_words(run: RunDir, note: str | None, why: str) -> None:
+    run.save_checkpoint(100, tree(100))
+    file = run.path / "checkpoints" / "step-00000100.json"
+    file.write_text(note or json.dumps({**json.loads(file.read_bytes()), "tree": {"$tensor": ["no name"]}}))
+    with pytest.raises(RunFailed) as caught:
+        run.load_checkpoint()
+    assert str(caught.value) == (
+        f"{run.path}: no checkpoint to go on from "
+        f"(the checkpoint of step 100 cannot be used: its JSON file is damaged ({why}))"
+    )
+
+
 def test_prune_deletes_the_json_first(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (100, 200, 300):
         run.save_checkpoint(step, tree(step))

@@ -136,14 +136,14 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed(here: Path, told: T
     [
         ("run.json", b"{", "run.json is damaged"),
         ("run.json", b"", "run.json is damaged"),
-        ("run.json", b"[]", "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b"{}", "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b'{"status": "finished", "digests": 3}', "run.json is damaged (not what a run leaves there)"),
-        ("run.json", b'{"status": "finished", "argv": "x"}', "run.json is damaged (not what a run leaves there)"),
+        ("run.json", b"[]", "run.json is damaged (it is no mapping); restore it from a copy"),
+        ("run.json", b"{}", "run.json is damaged (it has no 'status'); restore it from a copy"),
+        ("run.json", b'{"status": "finished", "digests": 3}', "(the value of 'digests' has the wrong type)"),
+        ("run.json", b'{"status": "finished", "argv": "x"}', "(the value of 'argv' has the wrong type)"),
         ("run.json", None, "run.json cannot be read: No such file or directory"),
         ("metrics.json", b'{"nll": ', "metrics.json is damaged"),
-        ("metrics.json", b'{"nll": 3}', "metrics.json is damaged (not what a run leaves there)"),
-        ("metrics.json", b'{"nll": {"value": "3"}}', "metrics.json is damaged (not what a run leaves there)"),
+        ("metrics.json", b'{"nll": 3}', "metrics.json is damaged (the value of 'nll' has the wrong type); restore"),
+        ("metrics.json", b'{"nll": {"value": "3"}}', "(the value of 'nll' has the wrong type); restore it"),
     ],
 )
 def test_a_damaged_run_is_told_beside_the_others(
@@ -249,6 +249,27 @@ def test_a_run_does_not_differ_from_itself(here: Path, told: Told, capsys: pytes
     assert set(found["digests"].values()) == {"equal"}
     assert main(["runs", "diff", "runs/tiny/a", "runs/tiny/a"]) == 0
     assert "spec: the same\nversions: the same\n" in capsys.readouterr().out
+
+
+def test_a_truncated_file_differs_from_its_whole_copy(
+    here: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The digests in run.json are those of the whole file."""
+    shutil.copytree(here / "tiny/a", here / "tiny/copy")
+    (here / "tiny/copy/metrics.json").write_bytes((here / "tiny/a/metrics.json").read_bytes()[:20])
+    (here / "tiny/copy/samples.npy").unlink()
+    for one in ("a", "copy"):
+        shutil.rmtree(here / "tiny" / one / "checkpoints")
+    found = told("diff", "runs/tiny/a", "runs/tiny/copy")
+    assert found["digests"]["metrics.json"] == "different"
+    assert found["digests"]["samples.npy"] == "only the first has it"
+    assert found["digests"]["resolved.yaml"] == "equal"
+    assert found["digests"]["checkpoints/step-00000004.safetensors"] == "neither has it"
+    assert found["problem"][0] is None
+    assert main(["runs", "diff", "runs/tiny/a", "runs/tiny/copy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["A  runs/tiny/a: finished", "B  runs/tiny/copy: damaged", f"   {found['problem'][1]}"]
+    assert "metrics.json is damaged" in lines[2]
 
 
 def test_a_metric_without_an_error_bar_a_unit_or_a_partner(here: Path, told: Told) -> None:

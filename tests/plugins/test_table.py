@@ -266,6 +266,8 @@ def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
     message = "data file 'pengins.csv' does not exist (did you mean 'penguins.csv'?): looked for at "
     assert the_one(read, "pengins.csv") == f"{message}{tmp_path.resolve() / 'pengins.csv'}"
     assert "does not exist: looked for at" in the_one(read, "no/folder/t.csv")
+    whole = str(tmp_path.resolve() / "t.csv")
+    assert the_one(read, whole) == f"data file {whole!r} does not exist"
 
 
 def test_a_path_starts_from_the_specs_folder() -> None:

@@ -11,7 +11,7 @@ def main(words: list[str]) -> int:
     parser = options.parser(
         "evaluate", "Measure a finished run without training again; the result is in a new run directory."
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
+    parser.add_argument("run", metavar="RUN", help=options.A_RUN)
     parser.add_argument("--data", metavar="FILE", help="measure all rows of this file instead of the test rows")
     options.changing(parser, "sampler.solver=rk4")
     options.running(parser)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from driftspec.spec import Changes, Loaded
 
 
+A_RUN = "a run directory, or runs/NAME for the newest run of a spec"
+RUN_PLACE = "the run directory; by default runs/NAME/TIME-DIGEST"
+SWEEP_PLACE = "the sweep's directory; by default runs/NAME/sweep-TIME-DIGEST"
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises UsageError for a mistake and does not print the usage."""
 
@@ -58,11 +63,11 @@ def changing(made: Parser, example: str = "train.batch_size=128") -> None:
     made.add_argument("--unset", action="append", default=[], dest="unsets", metavar="KEY", help="remove a key")
 
 
-def choosing(made: Parser) -> None:
+def choosing(made: Parser, directory: str = RUN_PLACE) -> None:
     """Add the arguments of a run and of its plan: the spec, its changes, and the stages."""
     made.add_argument("spec", metavar="SPEC", help="a YAML file")
     changing(made)
-    seeding(made)
+    seeding(made, directory)
     made.add_argument("--name", help="the run's name; by default the spec's")
     made.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the spec's runtime.device")
     made.add_argument(
@@ -100,10 +105,10 @@ def exit_code(args: argparse.Namespace, verdicts: Iterable[Judged]) -> int:
     return 1 if args.strict and any(one.verdict.severity == "bad" for one in verdicts) else 0
 
 
-def seeding(made: Parser) -> None:
+def seeding(made: Parser, directory: str = RUN_PLACE) -> None:
     """Add --seed and --out."""
     made.add_argument("--seed", type=_seed, help="the seed; by default the spec's")
-    made.add_argument("--out", metavar="DIR", help="the run directory; by default runs/NAME/TIME-DIGEST")
+    made.add_argument("--out", metavar="DIR", help=directory)
 
 
 def running(made: Parser) -> None:

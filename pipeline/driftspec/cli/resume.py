@@ -11,7 +11,7 @@ from driftspec.errors import UsageError
 
 def main(words: list[str]) -> int:
     parser = options.parser("resume", "Continue an interrupted, failed or killed run from its newest checkpoint.")
-    parser.add_argument("run", metavar="RUN", help="the directory of a run or of a sweep")
+    parser.add_argument("run", metavar="RUN", help=f"{options.A_RUN}; or the directory of a sweep")
     parallel(parser)
     options.showing(parser)
     options.strict(parser)

@@ -25,7 +25,7 @@ TAKES = {"list": (0, 1, "at most one NAME"), "show": (1, 1, "one RUN"), "diff": 
 def main(words: list[str]) -> int:
     parser = options.parser("runs", "List runs, show the record of one, or compare two.")
     parser.add_argument("action", metavar="list | show | diff", help="list [NAME], show RUN, or diff A B")
-    parser.add_argument("names", nargs="*", metavar="RUN", help="run directories; for list the NAME of a spec")
+    parser.add_argument("names", nargs="*", metavar="RUN", help=f"{options.A_RUN}; for list the NAME of a spec")
     parser.add_argument("--root", metavar="DIR", help="for list: the folder to search; by default runs")
     options.shaping(parser)
     args = parser.parse_args(words)
@@ -146,8 +146,10 @@ def _show(data: dict[str, Any], record: RunRecord) -> Iterator[str]:
 
 def _diff(data: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the differences between two runs."""
-    yield f"A  {data['runs'][0]}: {data['status'][0]}"
-    yield f"B  {data['runs'][1]}: {data['status'][1]}"
+    for side, path, status, problem in zip("AB", data["runs"], data["status"], data["problem"], strict=True):
+        yield f"{side}  {path}: {status}"
+        if problem:
+            yield f"   {problem}"
     for part in ("spec", "versions"):
         rows = [[key, value(a), value(b)] for key, (a, b) in data[part].items()]
         yield part if rows else f"{part}: the same"

@@ -12,7 +12,7 @@ def main(words: list[str]) -> int:
     parser = options.parser(
         "sample", "Draw samples from a finished run without training again; they are in a new run directory."
     )
-    parser.add_argument("run", metavar="RUN", help="a run directory, or runs/NAME for the newest run of a spec")
+    parser.add_argument("run", metavar="RUN", help=options.A_RUN)
     parser.add_argument("-n", type=int, dest="count", metavar="N", help="the number of samples; by default the spec's")
     parser.add_argument("-o", dest="file", metavar="FILE", help="also write the samples to this .npy or .csv file")
     options.changing(parser, "sampler.solver=rk4")

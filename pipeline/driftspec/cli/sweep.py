@@ -23,7 +23,7 @@ def main(words: list[str]) -> int:
         "sweep", "Run every point of a spec's section 'sweep', one after another or several at once.",
         "continue a sweep that was interrupted, or in which a run failed, with: run-spec resume DIR",
     )  # fmt: skip
-    options.choosing(parser)
+    options.choosing(parser, options.SWEEP_PLACE)
     options.judging(parser)
     parallel(parser)
     options.showing(parser)

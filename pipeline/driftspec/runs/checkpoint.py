@@ -59,9 +59,11 @@ def decode(data: bytes, note: bytes) -> Tree:
 
     try:
         content = json.loads(note)
-        form, digest, skeleton = content["format"], content["sha256"], content["tree"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DriftspecError(f"the JSON file is damaged ({type(error).__name__}: {error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DriftspecError("its JSON file is damaged (it is not JSON)") from error
+    if not (isinstance(content, dict) and {"format", "sha256", "tree"} <= content.keys()):
+        raise DriftspecError("its JSON file is damaged (it needs the keys 'format', 'sha256' and 'tree')")
+    form, digest, skeleton = content["format"], content["sha256"], content["tree"]
     if form != FORMAT:
         raise DriftspecError(f"the checkpoint has format {shown(form)}, this version of driftspec reads {FORMAT}")
     if hashlib.sha256(data).hexdigest() != digest:
@@ -83,7 +85,7 @@ def unflatten(skeleton: Skeleton, tensors: Mapping[str, Tensor]) -> Tree:
     try:
         return _tree(skeleton, tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DriftspecError(f"the checkpoint's tree is damaged ({type(error).__name__}: {error})") from error
+        raise DriftspecError("its JSON file is damaged (the value of 'tree' is not what a run writes)") from error
 
 
 def _flat(value: Tree, path: TreePath, tensors: dict[str, Tensor]) -> Skeleton:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driftspec import source
 from driftspec.errors import DriftspecError, RunFailed
-from driftspec.runs.records import RunRecord
+from driftspec.runs.records import RunRecord, damaged
 from driftspec.runs.run_dir import METRICS, RECORDS, RESOLVED, RUN, RunDir
 from driftspec.source.document import dotted, leaves
 
@@ -91,11 +91,13 @@ def _entry(directory: RunDir) -> FoundRun:
 def _metrics(directory: RunDir) -> dict[str, Any]:
     """Return metrics.json. RunFailed if it is damaged."""
     found: dict[str, Any] = directory.read_json(METRICS)
-    if not isinstance(found, dict) or not all(
-        isinstance(one, dict) and all(isinstance(one.get(key), int | float | None) for key in ("value", "stderr"))
-        for one in found.values()
-    ):
-        raise RunFailed(f"{directory.path / METRICS} is damaged (not what a run leaves there)")
+    if not isinstance(found, dict):
+        raise damaged(directory.path / METRICS, "it is no mapping")
+    for name, one in found.items():
+        if not isinstance(one, dict) or not all(
+            isinstance(one.get(key), int | float | None) for key in ("value", "stderr")
+        ):
+            raise damaged(directory.path / METRICS, f"the value of '{name}' has the wrong type")
     return found
 
 
@@ -124,13 +126,15 @@ def _compared(directory: RunDir, name: str, digest: str) -> str:
 
 def difference(a: FoundRun, b: FoundRun) -> dict[str, Any]:
     """Return the differences between two runs. Each value is [value in a, value in b]; null where a run has none."""
-    first, second = (_digests(entry) for entry in (a, b))
+    names = {**a.record.digests, **b.record.digests}
+    first, second = (_digests(entry, names) for entry in (a, b))
     return {
         "runs": [str(a.path), str(b.path)], "status": [a.status, b.status],
+        "problem": [a.problem, b.problem],
         "spec": _differing(_spec(a), _spec(b)),
         "versions": _differing(_versions(a), _versions(b)),
         "metrics": {name: _gap(a.metrics.get(name), b.metrics.get(name)) for name in {**a.metrics, **b.metrics}},
-        "digests": {name: _equal(first.get(name), second.get(name)) for name in {**first, **second}},
+        "digests": {name: _equal(first.get(name), second.get(name)) for name in {**first, **second, **names}},
     }  # fmt: skip
 
 
@@ -145,10 +149,11 @@ def _versions(entry: FoundRun) -> dict[str, Any]:
     return {dotted(path): value for path, value in leaves({key: getattr(entry.record, key) for key in VERSIONS})}
 
 
-def _digests(entry: FoundRun) -> dict[str, str]:
-    """Return the sha256 of the data file, if there is one, and of each output."""
-    data = entry.record.data_digest
-    return {**({"data": data} if data else {}), **entry.record.digests}
+def _digests(entry: FoundRun, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of the data file, if there is one, and of each output, as the files are now."""
+    directory, data = RunDir(entry.path), entry.record.data_digest
+    there = {name: directory.digest(name) for name in names if (entry.path / name).is_file()}
+    return {**({"data": data} if data else {}), **there}
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -172,6 +177,8 @@ def _gap(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, 
 
 def _equal(a: str | None, b: str | None) -> str:
     """Return how two digests compare, in words."""
+    if a is None and b is None:
+        return "neither has it"
     if a is None or b is None:
         return "only the first has it" if b is None else "only the second has it"
     return "equal" if a == b else "different"

@@ -90,6 +90,7 @@ def resume(
     with RunDir.open(path).lock():
         run = opened(path, registry, observer)
         if run.record.status == "finished":
+            _has_checkpoints(run, path)
             raise UsageError(f"'{path}' is finished: nothing to resume")
         if lacking := missing_libraries(run.spec, run.loaded.document, run.record.stages):
             raise refusal(lacking)
@@ -132,6 +133,8 @@ def again(
     `rows` is a data file: all its rows are measured instead of the run's own test rows.
     """
     parent = opened(path, registry)
+    if parent.record.status == "finished":
+        _has_checkpoints(parent, path)
     saved = evaluated_checkpoint(parent) if parent.directory.checkpoints() else None
     if saved is None or not is_trained(parent):
         raise UsageError(f"'{path}' has not finished training; go on with: {resume_command(parent)}")
@@ -171,6 +174,12 @@ def opened(path: str | Path, registry: Registry, observer: Observer | None = Non
     text = directory.read_bytes("spec.yaml")
     loaded = spec.Loaded(spec.validate(document, registry), document, text, Path(record.root))
     return RunUnderWay(loaded, registry, directory, record, observer or Observer())
+
+
+def _has_checkpoints(run: RunUnderWay, path: str | Path) -> None:
+    """Raise RunFailed if a finished run has no checkpoints: they were deleted."""
+    if not run.directory.checkpoints():
+        raise RunFailed(f"'{path}': its checkpoints are missing: restore them from a copy, or run the spec again")
 
 
 def _training(experiment: Experiment, stages: Sequence[str]) -> Training | None:

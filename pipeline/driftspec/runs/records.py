@@ -11,7 +11,11 @@ from driftspec.components.verdict import Judged
 from driftspec.errors import DriftspecError, RunFailed
 from driftspec.file_record import FileRecord
 
-LISTED = {"status": str, "name": str, "started": str, "argv": list, "digests": dict}
+LISTED = {
+    "status": str, "name": str, "started": str, "argv": list, "digests": dict, "verdicts": list, "git": dict | None,
+    "evaluated": dict, "seconds": dict, "samples": dict, "every_row": bool,
+    "error": dict | None,
+}  # fmt: skip
 """The types of some keys. If run.json has a value of another type, it is damaged."""
 NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | None, "data_seed": int}
 """The keys, with their types, that a run needs in order to be resumed or measured."""
@@ -61,9 +65,12 @@ class RunRecord(FileRecord):
     @classmethod
     def listed(cls, found: Any, file: Path) -> Self:
         """Return the record of a run that is only listed or shown. RunFailed for entries that no run writes."""
-        if not (isinstance(found, dict) and "status" in found and _fits(found, LISTED)):
-            raise RunFailed(f"{file} is damaged (not what a run leaves there)")
-        return cls.read(found)
+        try:
+            record = cls.read(found)
+        except DriftspecError as error:
+            raise damaged(file, error) from error
+        _check_types(found, LISTED, file)
+        return record
 
     @classmethod
     def opened(cls, found: Any, file: Path) -> Self:
@@ -71,9 +78,8 @@ class RunRecord(FileRecord):
         record = cls.listed(found, file)
         for key in NEEDED:
             if key not in found:
-                raise RunFailed(f"{file} is damaged (it has no '{key}')")
-        if not _fits(found, NEEDED):
-            raise RunFailed(f"{file} is damaged (not what a run leaves there)")
+                raise damaged(file, f"it has no '{key}'")
+        _check_types(found, NEEDED, file)
         return record
 
     def judged(self) -> list[Judged]:
@@ -105,12 +111,19 @@ class SweepRecord(FileRecord):
         try:
             return cls.read(found)
         except DriftspecError as error:
-            raise RunFailed(f"{file} is damaged ({error})") from error
+            raise damaged(file, error) from error
 
 
-def _fits(found: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
-    """Whether every entry with a key of `types` has the type given there."""
-    return all(isinstance(found[key], kind) for key, kind in types.items() if key in found)
+def damaged(file: Path, why: object) -> RunFailed:
+    """Return the error for a damaged file of a run."""
+    return RunFailed(f"{file} is damaged ({why}); restore it from a copy, or run the spec again")
 
 
-__all__ = ["RunRecord", "SweepRecord"]
+def _check_types(found: Mapping[str, Any], types: Mapping[str, Any], file: Path) -> None:
+    """Raise RunFailed if an entry with a key of `types` has another type than the one given there."""
+    for key, kind in types.items():
+        if key in found and not isinstance(found[key], kind):
+            raise damaged(file, f"the value of '{key}' has the wrong type")
+
+
+__all__ = ["RunRecord", "SweepRecord", "damaged"]

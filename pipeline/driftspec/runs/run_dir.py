@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftspec.errors import DriftspecError, RunFailed, UsageError, nearest, shown
 from driftspec.runs.checkpoint import Tree, decode, encode
-from driftspec.runs.records import RunRecord
+from driftspec.runs.records import RunRecord, damaged
 from driftspec.source import regular
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class RunDir:
         try:
             return _parsed(data)
         except (ValueError, RecursionError) as error:
-            raise RunFailed(_damaged(self._at(name), error)) from error
+            raise damaged(self._at(name), error) from error
 
     def read_array(self, name: str) -> NDArray[Any]:
         """Return the array in a .npy file. RunFailed if it is damaged."""
@@ -167,7 +167,7 @@ class RunDir:
         try:
             array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise RunFailed(_damaged(self._at(name), error)) from error
+            raise damaged(self._at(name), error) from error
         return array
 
     def digest(self, name: str) -> str:
@@ -343,11 +343,6 @@ def _disk(path: Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFailed(f"{path} cannot be {done}: {error.strerror or error}") from error
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    """Return the message about a damaged file."""
-    return f"{path} is damaged ({error}); restore it from a copy, or run the spec again"
 
 
 def _json(value: object, name: str, indent: int | None = None) -> bytes:

@@ -27,6 +27,8 @@ class Files:
                 raise _refused(f"{shown(name)} is a folder: name a file in it")
             if not path.exists():
                 near = nearest(path.name, _files(path.parent))
+                if str(path) == name:
+                    raise _refused(f"{shown(name, len(name) + 2)} does not exist{near}")
                 raise _refused(f"{shown(name)} does not exist{near}: looked for at {path}")
             if not path.is_file():
                 raise _refused(f"{shown(name)} is not a regular file")
