@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import driftspec
 from driftspec.cli import main
 from driftspec.components import Distribution, Dynamics, Metric, Network, Sampler
 from driftspec.numerics.model import build_model
@@ -16,7 +15,7 @@ from driftspec.registry import Registry, installed
 BY_NAME = '''
 from typing import Literal
 from pydantic import Field
-from driftspec.components import Data, Distribution, Dynamics, Measured, Metric, Schedule, Table
+from driftspec.components import Distribution, Dynamics, Schedule
 from driftspec.registry import hookimpl
 
 
@@ -62,53 +61,9 @@ class Warm(Schedule):
         return LambdaLR(optimizer, lambda step: 1.0)
 
 
-class Blobs(Data):
-    """Ten blobs; `samples` is a number a blob, `path` a shape."""
-
-    type = "blobs"
-    samples: int = Field(40, ge=1, description="rows a blob")
-    path: Literal["round", "long"] = Field("round", description="shape of a blob")
-
-    def dim(self):
-        return 2
-
-    def read(self, files, generator):
-        import torch
-
-        return Table(torch.randn(10 * self.samples, 2, generator=generator, dtype=torch.float64), ("a", "b"))
-
-
-class Mine(Metric):
-    """A stranger's log p: that of N(0, I), whatever the model."""
-
-    type = "mine"
-
-    def offers(self):
-        return frozenset({"log_prob"})
-
-    def measure(self, evaluation):
-        return Measured(1.0, 0.1, "nats", 1)
-
-    def log_prob(self, evaluation, x):
-        value = -x.square().sum(1) / 2
-        return value, value * 0
-
-
-class Rows(Metric):
-    """Mean of the test rows."""
-
-    type = "rows"
-
-    def measure(self, evaluation):
-        return Measured(float(evaluation.test().mean()), 0.1, "nats", 1)
-
-
 @hookimpl
 def driftspec_components():
-    return {
-        "dynamics": {"held": Held}, "schedule": {"warm": Warm}, "data": {"blobs": Blobs},
-        "metric": {"mine": Mine, "rows": Rows},
-    }
+    return {"dynamics": {"held": Held}, "schedule": {"warm": Warm}}
 '''
 TRAINED = "dynamics: neural_ode\nestimator: exact_trace\n"
 
@@ -130,39 +85,15 @@ def spec(body: str) -> str:
     [
         TRAINED
         + "data: moons\ntrain: {steps: 4, batch_size: 16, schedule: {type: warm, warmup: linear}}\nevaluate: []\n",
-        TRAINED + "data: {type: blobs, samples: 40}\ntrain: {steps: 4, batch_size: 100}\nevaluate: []\n",
-        TRAINED + "data: {type: blobs, path: round}\ntrain: {steps: 4}\nevaluate: []\n",
         "dynamics: {type: held, density: {type: gaussian, mean: [0, 0]}}\n"
         "sampler: {type: langevin, step: 0.1, steps: 20}\nevaluate: [moments]\nsample: {count: 100}\n",
     ],
-    ids=["warmup is a word", "samples are of one blob", "path is a shape", "the target has another key"],
+    ids=["warmup is a word", "the target has another key"],
 )
 def test_a_strangers_key_may_have_any_name(body: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--plugin", "by_name.py", spec(body)]) == 0
     assert capsys.readouterr() == ("a.yaml: valid\n", "")
     assert main(["--plugin", "by_name.py", "a.yaml", "--quiet"]) == 0
-
-
-def test_a_metric_that_reads_no_test_rows_needs_none(folder: Path) -> None:
-    (folder / "rows.csv").write_text("a,b\n" + "".join(f"{i % 7 / 3},{i * i % 11 / 5}\n" for i in range(60)))
-    data = "data: {type: table, path: rows.csv, standardize: scale, split: [1.0, 0.0, 0.0]}\n"
-    body = data + TRAINED + "train: {steps: 2, batch_size: 16}\nevaluate: [mine]\n"
-    assert main(["--plugin", "by_name.py", spec(body), "--quiet"]) == 0
-
-
-def test_a_metric_that_reads_test_rows_needs_some(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = "data: {type: moons, samples: 100, split: [1.0, 0.0, 0.0]}\n"
-    body = data + TRAINED + "train: {steps: 2, batch_size: 16}\nevaluate: [rows]\n"
-    assert main(["--plugin", "by_name.py", spec(body), "--quiet"]) == 3
-    assert "metric 'rows' reads test rows, at least 2: 'split' in data leaves 0" in capsys.readouterr().err
-
-
-def test_a_score_follows_from_a_strangers_log_p(folder: Path) -> None:
-    """Without a trace of its own: by differentiating log p, here -‖x‖²/2."""
-    body = "data: {type: moons, samples: 500}\n" + TRAINED + "train: {steps: 3, batch_size: 32}\nevaluate: [mine]\n"
-    run = driftspec.run(spec(body), plugins=["by_name.py"])
-    x = torch.tensor([[0.5, -2.0], [3.0, 0.25]], dtype=torch.float64)
-    assert torch.equal(run.score(x), -x)
 
 
 # What a class lacks --------------------------------------------------------------------------------------------------

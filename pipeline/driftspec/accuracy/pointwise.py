@@ -62,7 +62,7 @@ def _again(rows: Tensor, good: Tensor, bad: Sequence[int]) -> list[Tensor]:
 
 def differentiable(x: Tensor, value: Tensor, gradient: Callable[[], Tensor]) -> Tensor:
     """Return `value` (B,) as a function of x (B, d); the backward pass calls `gradient` for its gradient (B, d)."""
-    result: Tensor = _Value.apply(x, value, gradient)  # type: ignore[no-untyped-call]
+    result: Tensor = _Value.apply(x, value, gradient)  # type: ignore[no-untyped-call]  # torch's
     return result
 
 

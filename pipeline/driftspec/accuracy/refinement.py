@@ -83,7 +83,7 @@ class Resolving:
         """Return x(t1) (B, d) and ∫ r dt (B, m) of dx/dt = f from x (B, d) at t0, as `Solver.solve` does."""
 
         def scaled(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            value, integrands = rates(t, u * y)  # type: ignore[misc]
+            value, integrands = rates(t, u * y)  # type: ignore[misc]  # called only where rates are given
             return value / u, integrands
 
         u = self.unit

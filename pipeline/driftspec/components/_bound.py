@@ -33,7 +33,7 @@ class Bound(nn.Module):
 
     def _named(self) -> dict[str, Tensor]:
         """Return the parameters by name. The search in `named_parameters` would take 1 % of a training step."""
-        return self._parameters  # type: ignore[return-value]
+        return self._parameters  # type: ignore[return-value]  # torch types it as Parameter | None
 
 
 class Given(nn.Module):

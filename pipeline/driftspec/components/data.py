@@ -100,7 +100,8 @@ class Data(Component):
 class Distribution(Data):
     """A distribution that can be sampled or whose log p is known, most often both.
 
-    As a `target`, `prior` or `start` it takes no key of a data set (`samples`, `split`, `standardize`).
+    As a `target`, `prior` or `start` it takes no key of a data set (`samples`, `split`, `standardize`). If it gives no
+    `sample` or no `log_prob`, that method raises NotImplementedError.
     """
 
     unused_nested = frozenset({"samples", "split", "standardize"})

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Dynamics(Component):
-    """An ODE or SDE, with its velocity, drift, score, energy or log p."""
+    """An ODE or SDE, with its velocity, drift, score, energy or log p.
+
+    A dynamics gives the methods of the capabilities that it offers; the others raise NotImplementedError.
+    """
 
     kind = "dynamics"
     default_sampler: ClassVar[str] = ""

@@ -170,6 +170,10 @@ class RunDir:
             raise damaged(self._at(name), error) from error
         return array
 
+    def pictures(self) -> dict[str, bytes]:
+        """Return the PNG files in `plots`, by name."""
+        return {file.stem: self.read_bytes(f"plots/{file.name}") for file in (self.path / "plots").glob("*.png")}
+
     def digest(self, name: str) -> str:
         """Return the sha256 of a file."""
         return hashlib.sha256(self.read_bytes(name)).hexdigest()

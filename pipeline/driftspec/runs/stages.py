@@ -179,8 +179,7 @@ def shown(run: RunUnderWay) -> Shown:
     """Return what the report of the run shows."""
     from driftspec.report.page import Shown
 
-    pictures = {file.stem: file.read_bytes() for file in (run.path / "plots").glob("*.png")}
-    return Shown(run.spec, run.record.entries(), run.verdicts, run.measured, pictures)
+    return Shown(run.spec, run.record.entries(), run.verdicts, run.measured, run.directory.pictures())
 
 
 def fitted(experiment: Experiment, saved: CheckpointRecord) -> Model:
