@@ -28,9 +28,13 @@ def now() -> str:
 
 
 def identity(spec: Spec, data_digest: str | None) -> str:
-    """Return the sha256 of the resolved spec without trackers; a data file counts by its digest, not its path."""
+    """Return the sha256 of the resolved spec; a data file counts by its digest, not its path.
+
+    Trackers, and what the spec states about its results, are left out: they do not change the run.
+    """
     resolved = copy.deepcopy(spec.resolved())
-    resolved.pop("trackers", None)
+    for key in ("trackers", "shows", "quick"):
+        resolved.pop(key, None)
     if data_digest is not None and spec.data is not None:
         resolved["data"].pop(spec.data.file_key, None)
     return hashlib.sha256(json.dumps([resolved, data_digest], sort_keys=True).encode()).hexdigest()

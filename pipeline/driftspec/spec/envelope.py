@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     TypeAdapter,
@@ -46,13 +45,9 @@ from driftspec.registry.providers import check_answers
 from driftspec.spec import extends, wording
 from driftspec.spec import points as sweep
 from driftspec.spec.changes import NONE, Changes
+from driftspec.spec.section import Section
+from driftspec.spec.statements import Statement
 from driftspec.spec.suggestions import Part
-
-
-class Section(BaseModel):
-    """A section of the spec that is not a component."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Runtime(Section):
@@ -144,6 +139,12 @@ class Spec(Section):
         None, description="loggers that receive the events of the run; they change no result"
     )
     sweep: Sweep | None = Field(None, description="many runs from one spec, started by run-spec sweep")
+    shows: tuple[Statement, ...] | None = Field(
+        None, description="statements that the run shows, with the expected numbers; they are judged and reported"
+    )
+    quick: dict[str, Any] | None = Field(
+        None, min_length=1, description="values for dotted keys, as in --set, that run-spec report --quick sets"
+    )
 
     _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
 
@@ -253,6 +254,14 @@ def loaded(document: source.Document, registry: Registry, text: bytes, root: Pat
     return Loaded(points[0].spec, document, text, root, points=tuple(points))
 
 
+def hastened(given: Loaded, registry: Registry) -> Loaded:
+    """Return the spec with the values of its section `quick`; the same spec if it has none."""
+    if given.document.data.get("quick") is None:
+        return given
+    made = sweep.hastened(given.document)
+    return replace(given, spec=validate(made, registry), document=made)
+
+
 def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
     """Return the mistakes in the section 'sweep' and, if there are any, also those in the other sections.
 
@@ -356,6 +365,6 @@ def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:
 
 
 __all__ = [
-    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "from_text", "loaded",
-    "read", "validate",
+    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "from_text", "hastened",
+    "loaded", "read", "validate",
 ]  # fmt: skip
