@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from problems import points
 
-from driftspec.components import Dynamics, Measured, Model, Verdict
+from driftspec.components import Arrows, Bars, Dynamics, Line, Map, Measured, Model, Panel, Picture, Points, Verdict
 from driftspec.errors import SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics.model import BoundModel
 from driftspec.registry import Registry
 from driftspec.report import chain_plots as plots_chains
+from driftspec.report import drawing, plots
 from driftspec.report import page as report
-from driftspec.report import plots
 from driftspec.runs.lifecycle import start
 from driftspec.runs.stages import shown
 from driftspec.source.scalars import with_error
@@ -140,7 +141,7 @@ def test_labels_are_plain_text() -> None:
     names = "cost $_per_$", "$\\frac{1}{$", "温度"
     for columns in (names[:2], names[1:]):
         rows = points(20, 2).numpy()
-        png = plots._png(partial(plots._samples, rows, rows, plots._box(rows), columns))
+        png = drawing.png(partial(plots._samples, rows, rows, plots._box(rows), columns), "")
         assert pixels(png).ndim == 3
 
 
@@ -155,7 +156,7 @@ def test_samples_that_are_all_alike_are_drawn_as_they_are() -> None:
         partial(plots_chains.traces, flat.reshape(1, 30, 2), "ab"),
     ]
     for make in makers:
-        assert pixels(plots._png(make)).ndim == 3
+        assert pixels(drawing.png(make, "")).ndim == 3
     figure = plots_chains.marginals(np.stack([points_, 1e-25 * points_]), ["start", "end"], "ab")
     low, high = figure.axes[0].get_xlim()
     assert high - low > np.ptp(points_[:, 0])  # of all states, where the last are one point
@@ -341,3 +342,34 @@ def test_autocorrelation_of_an_autoregression_is_its_power() -> None:
 def test_chains_that_never_move_have_no_autocorrelation() -> None:
     lags, found = plots_chains.autocorrelation(np.ones((3, 8)))
     assert len(lags) == len(found) and np.isnan(found).all()
+
+
+# --- pictures that a metric returns as data ---
+
+MARKS = (
+    Line([0, 1], [0, 1], "line"), Line([0, 1], [1, 0], "one of many", faint=True),
+    Points([0.5], [0.5], "points", [0.1]), Bars([0, 1, 2], [0.5, 0.5], "bars"),
+    Map([0, 1, 2], [0, 1], [[0, 1, 2], [3, 4, 5]], "p"), Arrows([0, 1], [0, 1], [1, 0], [0, 1], "score"),
+)  # fmt: skip
+
+
+def test_a_metrics_picture_is_drawn_mark_by_mark_with_its_caption() -> None:
+    picture = Picture([Panel(MARKS, "x", "$y$", "t = 0"), Panel(MARKS[:1], "x", "y", log="xy", equal=True)], "A ≤ B.")
+    known = Measured(0.0, None, "1", 2, pictures={"marks": picture})
+    made = tiny.experiment()
+    name, png = next(plots.draw(made, made.model, ("evaluate",), (), None, {"own": known}))
+    assert name == "own_marks" and drawing.caption(png) == "A ≤ B."
+    first, second = drawing.figure(picture).axes[:2]
+    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == ("x", "$y$", "t = 0")
+    assert {text.get_text() for text in first.get_legend().get_texts()} == {m.label for m in MARKS[:4]} | {"score"}
+    np.testing.assert_allclose(
+        next(c for c in first.collections if isinstance(c, QuadMesh)).get_array(), MARKS[4].values
+    )
+    assert (second.get_xscale(), second.get_yscale()) == ("log", "log")
+    looks = [(line.get_linestyle(), line.get_marker(), line.get_linewidth()) for line in first.lines]
+    looks = [look for look in looks if look[1] not in ("_", "|")]  # the ends of error bars
+    assert len(looks) == len(set(looks)) == 3, "without colours, no two marks look alike"
+
+
+def test_a_picture_without_a_caption_has_none() -> None:
+    assert drawing.caption(b"no picture") == "" == drawing.caption(b"\x89PNG\r\n\x1a\n" + bytes(40))

@@ -19,6 +19,7 @@ from driftspec.components.metric import Measured, Metric
 from driftspec.components.network import Network
 from driftspec.components.observer import Observer, Record, RunInfo
 from driftspec.components.optimizer import Optimizer, Schedule
+from driftspec.components.picture import Arrows, Bars, Line, Map, Panel, Picture, Points
 from driftspec.components.sampler import (
     Course,
     Draws,
@@ -49,6 +50,8 @@ KINDS: dict[str, type[Component]] = {
 __all__ = [
     "EPSILON",
     "KINDS",
+    "Arrows",
+    "Bars",
     "Component",
     "Coupling",
     "Course",
@@ -62,7 +65,9 @@ __all__ = [
     "FixedSteps",
     "FollowsSDE",
     "Gradient",
+    "Line",
     "Loss",
+    "Map",
     "Measured",
     "Metric",
     "Model",
@@ -70,6 +75,9 @@ __all__ = [
     "Network",
     "Observer",
     "Optimizer",
+    "Panel",
+    "Picture",
+    "Points",
     "PredictsMoments",
     "Record",
     "Refines",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from driftspec.components.estimator import Trace
     from driftspec.components.evaluation import Evaluation
+    from driftspec.components.picture import Picture
     from driftspec.components.solver import Solver
     from driftspec.components.verdict import Verdict
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 class Measured:
     """One number with its standard error. If either is None, `stderr_reason` states why.
 
-    `details["curves"]`, if present, is plotted: a list of `{"title", "axis", "x", "density", "edges", "histogram"}`,
-    each a density at points x and the histogram to compare with it, which has one edge more than bars.
+    `pictures` are drawn, under their names, and not written to metrics.json. So is `details["curves"]`, a list of
+    `{"title", "axis", "x", "density", "edges", "histogram"}`, each a density at points x and the histogram to compare
+    with it, which has one edge more than bars.
     """
 
     value: float | None
@@ -39,6 +41,8 @@ class Measured:
     stderr_reason: str | None = None
     line: str | None = None  # the last line of the run's output, if the metric has one
     verdicts: tuple[Verdict, ...] = ()  # whether the number can be trusted, and why
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    terms: Mapping[str, float] = field(default_factory=dict)  # logged and plotted beside the value where it monitors
 
 
 class Metric(Component):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from driftspec.components.verdict import Judged, Severity, of_severity
+from driftspec.report import drawing
 from driftspec.report.facts import in_words
 from driftspec.source import dump
 from driftspec.source.scalars import with_error
@@ -23,7 +24,8 @@ table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: lef
 td, th { vertical-align: top } small { color: #666; white-space: normal; display: block; max-width: 24em }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px }
-figure { margin: 1.5em 0 } img { max-width: 100% } .line { font-size: 1.1em }
+figure { margin: 1.5em 0 } figcaption { color: #555; font-size: 13px }
+img { max-width: 100% } .line { font-size: 1.1em }
 section { border-left: 5px solid; padding: .1em 1em; margin: 1em 0 } section h2 { font-size: 1em; margin: .5em 0 }
 section ul { margin: .5em 0; padding-left: 1.2em } section small { display: inline }
 .bad { border-color: #b3261e; background: #fdecea } .warning { border-color: #b26a00; background: #fff4e0 }
@@ -59,7 +61,7 @@ def page(run: Shown) -> str:
     lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
     facts = {name: fact for key, name in FACTS.items() if (fact := in_words(run.info, key)) is not None}
     about = "".join(f"<tr><th>{name}<td>{html.escape(fact)}" for name, fact in facts.items())
-    pictures = "".join(_picture(name, png) for name, png in sorted(run.pictures.items()))
+    pictures = "".join(picture(name, png) for name, png in sorted(run.pictures.items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1>{verdicts}{lines}{_metrics(run)}{pictures}<h2>Run</h2><table>{about}</table>"
@@ -82,10 +84,11 @@ def _verdicts(judged: Sequence[Judged], severity: Severity) -> str:
     return f"<section class={severity}><h2>{HEADINGS[severity]}</h2><ul>{items}</ul></section>"
 
 
-def _picture(name: str, png: bytes) -> str:
-    """Return a picture as HTML that contains it."""
-    data = base64.b64encode(png).decode()
-    return f"<figure><img alt='{html.escape(name)}' src='data:image/png;base64,{data}'></figure>"
+def picture(name: str, png: bytes) -> str:
+    """Return a picture and its caption as HTML that contains both."""
+    data, caption = base64.b64encode(png).decode(), html.escape(drawing.caption(png))
+    image = f"<img alt='{html.escape(name)}' src='data:image/png;base64,{data}'>"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _metrics(run: Shown) -> str:

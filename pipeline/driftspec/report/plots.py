@@ -6,24 +6,22 @@ What the dynamics offers (a velocity, a log p) decides which pictures are made; 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from driftspec.components import Distribution, Measured, Model, ShowsStates, Solver, Trace
 from driftspec.components.capabilities import capabilities
+from driftspec.components.picture import Bars, Line, Panel, Picture
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics import likelihood, transport
-from driftspec.report import chain_plots
+from driftspec.report import chain_plots, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     LogDensity = Callable[[torch.Tensor], torch.Tensor]
 
-DATA, DRAWN, PATHS = "#4c72b0", "#c44e52", "#555555"
+DATA, DRAWN, PATHS = "#1f4e79", "#e0803c", "#777777"  # in grey 0.27, 0.59 and 0.47
 GRID, DEPTH = 64, 12.0  # points per side; the range of log p that the colours show, in nats below the highest
 SHOWN, TIMES, WALKERS = 4000, 24, 1024
 
@@ -51,9 +49,9 @@ def draw(
     If a picture fails, `lost` is called with its name and the error, and the next one is made. Without `lost` the
     error is raised.
     """
-    for name, make in _pictures(experiment, model, stages, records, samples, measured or {}):
+    for name, make, caption in _pictures(experiment, model, stages, records, samples, measured or {}):
         try:
-            png = _png(make)
+            png = drawing.png(make, caption)
         except Interrupted:
             raise
         except Exception as error:
@@ -64,7 +62,8 @@ def draw(
             yield name, png
 
 
-Picture = tuple[str, Callable[[], Figure]]
+Drawable = tuple[str, Callable[[], Figure], str]
+"""The name of a picture, a function that makes it, and its caption."""
 
 
 def _pictures(
@@ -74,27 +73,31 @@ def _pictures(
     records: Sequence[Mapping[str, Any]],
     samples: Array | None,
     measured: Mapping[str, Measured],
-) -> Iterator[Picture]:
-    """Yield the name of each picture and a function that makes it; nothing is computed before that call."""
+) -> Iterator[Drawable]:
+    """Yield each picture with the function that makes it; nothing is computed before that call."""
     if records:
-        yield "loss", lambda: _loss(records)
+        yield "loss", lambda: _loss(records), "The loss of each logged step, and its mean over a window."
     for name, result in measured.items():
+        for which, picture in result.pictures.items():
+            yield f"{name}_{which}", partial(drawing.figure, picture), picture.caption
         if curves := result.details.get("curves"):
-            yield f"{name}_curves", partial(_curves, curves)
+            caption = f"{name}: the densities as lines, with the histograms that they are compared with."
+            yield f"{name}_curves", partial(_curves, curves), caption
     if samples is not None:
         yield from _of_chains(experiment, samples)
         yield from _of_states(experiment, model)
         if experiment.spec.data is None and model.dim <= 2:
             yield from _beside_the_target(experiment, samples)
     if experiment.has_data() and experiment.dataset.times is not None and model.dim == 2:
-        yield "paths", lambda: _paths(experiment, model, next(_all(experiment, Solver)))
+        caption = "Held-out observations (points), and the solution from the first of each (lines)."
+        yield "paths", lambda: _paths(experiment, model, next(_all(experiment, Solver))), caption
     elif experiment.has_data() and experiment.dataset.times is None and model.dim <= 2:
         yield from _beside_the_data(experiment, model, stages, samples)
 
 
 def _beside_the_data(
     experiment: Experiment, model: Model, stages: Sequence[str], samples: Array | None
-) -> Iterator[Picture]:
+) -> Iterator[Drawable]:
     """Yield the pictures of models in 1 and 2 dimensions that show the data, and use their range for the axes."""
     dataset = experiment.dataset
     data = (dataset.test if len(dataset.test) else dataset.train).numpy()
@@ -102,23 +105,28 @@ def _beside_the_data(
     solver: Solver | None = next(_all(experiment, Solver), None)
     log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
     if model.dim == 1:
-        yield "density", lambda: _histogram(data, samples, log_p, dataset.columns[0])
+        make = partial(_histogram, data, samples, log_p, dataset.columns[0])
+        yield "density", make, "Histograms of data and draws, with the density of the model where it has one."
         return
     box = _box(data)
     if samples is not None:
-        yield "samples", lambda: _samples(data, samples, box, dataset.columns)
+        yield "samples", lambda: _samples(data, samples, box, dataset.columns), "Held-out data and draws of the model."
     if "score" in own and "sample" in stages and samples is not None:
         shown = samples[:: max(1, len(samples) // SHOWN)]
-        yield "score", lambda: chain_plots.score_field(experiment, model, box, shown, dataset.columns)
+        make = partial(chain_plots.score_field, experiment, model, box, shown, dataset.columns)
+        yield "score", make, "The score ∇log p at the data's time, over draws. Long arrows are shortened."
     if "energy" in own and "evaluate" in stages:
-        yield "energy", lambda: chain_plots.energy_landscape(experiment, model, box, dataset.columns)
+        make = partial(chain_plots.energy_landscape, experiment, model, box, dataset.columns)
+        yield "energy", make, "The energy E(x), less its lowest value on this map."
     if log_p is not None and "evaluate" in stages:
-        yield "log_density", lambda: _density(experiment, log_p, box)
+        caption = "log p of the model, and beside it that of the data where it is known, on one scale."
+        yield "log_density", lambda: _density(experiment, log_p, box), caption
     if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
-        yield "trajectories", lambda: _trajectories(experiment, model, solver)
+        caption = "Paths from draws of the prior to draws of the model, in model units."
+        yield "trajectories", lambda: _trajectories(experiment, model, solver), caption
 
 
-def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
+def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Drawable]:
     """Yield the picture of the traces of chains that have 20 draws or more, in the quantities that reports name."""
     sampler, target = experiment.spec.sampler, experiment.spec.dynamics.target_law()
     chains, draws = sampler.layout(len(samples)) if sampler is not None else (len(samples), 1)
@@ -131,10 +139,10 @@ def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Picture]:
         return chain_plots.traces(values.reshape(chains, draws, -1), names)
 
     if draws >= 20:
-        yield "chains", traces
+        yield "chains", traces, "The first chains, draw by draw, and the autocorrelation over all chains."
 
 
-def _of_states(experiment: Experiment, model: Model) -> Iterator[Picture]:
+def _of_states(experiment: Experiment, model: Model) -> Iterator[Drawable]:
     """Yield the picture of some chains at five times from their start to their draw, in 1 and 2 dimensions."""
     sampler = experiment.spec.sampler
     differentiates = model.own.isdisjoint({"score", "energy"})  # then each step of a chain solves an ODE
@@ -151,10 +159,10 @@ def _of_states(experiment: Experiment, model: Model) -> Iterator[Picture]:
         shown = experiment.transform.to_data(states.cpu()).numpy()
         return chain_plots.marginals(shown, [f"after {n} steps" for n in after], columns)
 
-    yield "marginals", marginals
+    yield "marginals", marginals, "The states of all chains after five numbers of steps."
 
 
-def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Picture]:
+def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Drawable]:
     """Yield the picture of draws next to exact draws of the target, in 1 and 2 dimensions, if there are such draws."""
     target = experiment.spec.dynamics.target_law()
     if not isinstance(target, Distribution) or "samples" not in target.offers():
@@ -175,7 +183,8 @@ def _beside_the_target(experiment: Experiment, samples: Array) -> Iterator[Pictu
         drawn = data()
         return _samples(drawn, shown, _box(drawn), columns)
 
-    yield ("density", histogram) if d == 1 else ("samples", side_by_side)
+    caption = "Exact draws of the target, and draws of the chains."
+    yield ("density", histogram, caption) if d == 1 else ("samples", side_by_side, caption)
 
 
 def _log_density(experiment: Experiment, model: Model, solver: Solver | None) -> LogDensity | None:
@@ -209,15 +218,6 @@ def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure,
     return figure, list(axes)
 
 
-def _png(make: Callable[[], Figure]) -> bytes:
-    """Return the picture as PNG. A dollar sign in a label is plain text. Warnings of the libraries are dropped."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings(record=True):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks a letter
-        make().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _box(x: Array) -> tuple[float, float, float, float]:
     """Return the limits (x0, x1, y0, y1) around x (n, 2), with a margin."""
     low, high = chain_plots.limits(x, 0.15)
@@ -232,13 +232,14 @@ def _dress(axes: Axes, title: str, box: tuple[float, ...], columns: Sequence[str
 
 def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot each density of a metric with the histogram it is compared with, one panel per pair (see `Measured`)."""
-    figure, axes = _figure(len(curves))
-    for panel, curve in zip(axes, curves, strict=True):
-        panel.stairs(curve["histogram"], curve["edges"], color=DRAWN, label="particles")
-        panel.plot(curve["x"], curve["density"], color=DATA, label="density")
-        panel.set(title=curve["title"], xlabel=curve["axis"], ylabel="p")
-    axes[0].legend(frameon=False)
-    return figure
+    panels = [
+        Panel(
+            [Bars(one["edges"], one["histogram"], "particles"), Line(one["x"], one["density"], "density")],
+            one["axis"], "p", one["title"],
+        )
+        for one in curves
+    ]  # fmt: skip
+    return drawing.figure(Picture(panels, ""))
 
 
 def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
