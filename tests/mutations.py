@@ -220,6 +220,14 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/fokker_planck.py",
         "plugins/test_stated_errors plugins/test_fokker_planck test_distinct_sets",
     ),
+    "fp_of_run": (
+        "plugins/driftspec_plugins/metrics/_fokker_planck_of_run.py",
+        "plugins/test_stated_errors plugins/test_fokker_planck",
+    ),
+    "fp_particles": (
+        "plugins/driftspec_plugins/metrics/_fokker_planck_particles.py",
+        "plugins/test_stated_errors plugins/test_fokker_planck",
+    ),
     "fp_grid": (
         "plugins/driftspec_plugins/metrics/_fokker_planck.py",
         "plugins/test_fokker_planck plugins/test_stated_errors",
