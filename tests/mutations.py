@@ -236,6 +236,16 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/score_fokker_planck.py",
         "plugins/test_one_rule plugins/test_fokker_planck",
     ),
+    **{
+        name: (f"plugins/driftspec_plugins/metrics/{file}.py", "plugins/test_score_theorem")
+        for name, file in {
+            "score_theorem": "score_matching_theorem",
+            "score_scale": "score_scale",
+            "ascent": "ascent",
+            "score_and_trace": "_scores",
+        }.items()
+    },
+    "noise_plots": ("pipeline/driftspec/report/noise_plots.py", "core/test_plots"),
     "moments": (
         "plugins/driftspec_plugins/metrics/moments.py",
         "plugins/test_two_sample_metrics plugins/test_chain_metrics",
