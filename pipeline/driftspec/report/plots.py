@@ -22,7 +22,7 @@ from driftspec.components.picture import Bars, Line, Panel, Picture
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics import likelihood, transport
-from driftspec.report import chain_plots, drawing
+from driftspec.report import chain_plots, drawing, noise_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +109,9 @@ def _beside_the_data(
     offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()
     solver: Solver | None = next(_all(experiment, Solver), None)
     log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
+    if "evaluate" in stages and "score" in offered and (levels := noise_plots.levels(experiment)):
+        make = partial(noise_plots.noised, experiment, model, levels, dataset.columns)
+        yield "noised", make, f"Data with noise{' of four levels' if len(levels) > 1 else ''}, and the learned score."
     if model.dim == 1:
         make = partial(_histogram, data, samples, log_p, dataset.columns[0])
         yield "density", make, "Histograms of data and draws, with the density of the model where it has one."
