@@ -32,14 +32,14 @@ TINY = {
 """What makes the README's spec small."""
 
 PLACES = {
-    "SPEC": "my.yaml", "SPEC...": "my.yaml", "RUN": "run", "A": "run", "B": "run", "FILE": "schema.json",
-    "FILE.py": "orthogonal.py", "NAME": "mine", "KIND/NAME": "metric/nll", "[KIND/NAME": "schedule/constant",
-    "...]": "",
+    "SPEC": "my.yaml", "SPEC...": "my.yaml", "RUN": "run", "RUN...": "run", "A": "run", "B": "run",
+    "FILE": "schema.json", "FILE.py": "orthogonal.py", "NAME": "mine", "KIND/NAME": "metric/nll",
+    "[KIND/NAME": "schedule/constant", "...]": "",
 }  # fmt: skip
 """What stands for the words in capitals."""
 
-SLOW = ("run-spec sweep", "run-spec plugins check")
-"""What starts processes of its own."""
+SLOW = ("run-spec sweep", "run-spec plugins check", "run-spec report lecture")
+"""What starts processes of its own, or takes minutes."""
 
 
 def commands() -> Iterator[str]:
@@ -131,7 +131,7 @@ def test_the_pages_commands_that_start_processes_work_too(place: Path, monkeypat
 def test_every_snippet_is_one_that_a_test_runs() -> None:
     """Each has one of these parts, by which a test takes it."""
     python = ("driftspec.run(", "class OrthogonalProbes", "def driftspec_metric", "class TestOrthogonalProbes")
-    for language, parts in {"python": python, "yaml": ("dynamics:", "sweep:", "repos:")}.items():
+    for language, parts in {"python": python, "yaml": ("dynamics:", "sweep:", "shows:", "repos:")}.items():
         assert len(blocks(language)) == len(parts)
         assert all(snippet(language, part) for part in parts)
     assert set(re.findall(r"^```(\w+)$", "\n".join(PAGES), re.MULTILINE)) == {"sh", "text", "python", "yaml"}
@@ -141,6 +141,15 @@ def test_the_pages_sweep_is_six_points(place: Path) -> None:
     (place / "six.yaml").write_text(f"{(place / 'my.yaml').read_text()}{snippet('yaml', 'sweep:')}")
     assert main(["validate", str(place / "six.yaml")]) == 0
     assert len(spec.read(place / "six.yaml", installed()).points) == 6
+
+
+def test_the_pages_statement_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "specs" / "langevin_gaussian.yaml").read_text()
+    Path("shows.yaml").write_text(f"{text}{snippet('yaml', 'shows:')}")
+    assert main(["report", "shows.yaml", "--quick", "--quiet", "--strict"]) == 0
+    page = Path("report.html").read_text()
+    assert "1 of 1 numbers are as expected" in page and "the run has no picture" not in page
 
 
 def test_what_a_snippet_gives_to_other_programs_is_there() -> None:
@@ -185,9 +194,16 @@ def test_a_link_that_leads_nowhere_is_found() -> None:
     assert broken(ROOT / "README.md", text) == ["specs/READMES.md", "specs/none.png", "specs/README.md#the-lectures"]
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    reached = {(ROOT / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+\.md)", README)}
-    assert {page for page in FILES if page.name not in ("CHANGELOG.md",)} == reached | {ROOT / "README.md"}
+def linked(page: Path) -> set[Path]:
+    """The pages that a page leads to."""
+    links = re.findall(r"\]\(([^)\s]+\.md)", page.read_text())
+    return {(page.parent / link.partition("#")[0]).resolve() for link in links}
+
+
+def test_every_page_is_reached_from_the_readme_in_two_hops() -> None:
+    first = linked(ROOT / "README.md")
+    reached = first.union(*map(linked, first), {ROOT / "README.md", ROOT / "CHANGELOG.md"})
+    assert [page for page in FILES if page.resolve() not in reached] == []
 
 
 @pytest.mark.parametrize("page", FILES, ids=lambda path: str(path.relative_to(ROOT)))

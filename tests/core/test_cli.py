@@ -332,7 +332,7 @@ def test_it_is_an_error_where_plugins_are_strict(
 WORDS = {
     "run": ["a.yaml"], "validate": ["a.yaml"], "plan": ["a.yaml"], "sweep": ["a.yaml"], "resume": ["there"],
     "sample": ["there"], "evaluate": ["there"], "schema": [], "explain": [], "init": ["new"], "runs": ["list"],
-    "plugins": ["list"],
+    "plugins": ["list"], "report": ["a.yaml"],
 }  # fmt: skip
 """A command for each verb, as far as its options are read."""
 

@@ -127,7 +127,7 @@ def test_the_last_line_has_the_verdict_on_the_draws_and_of_the_others_what_is_wr
 def test_an_error_is_called_an_error_and_an_interruption_is_said_once(
     error: DriftspecError, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.report(error)
+    cli.print_error(error)
     assert capsys.readouterr().err == line
 
 

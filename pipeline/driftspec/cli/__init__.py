@@ -22,6 +22,7 @@ VERBS = {
     "init": "write a commented spec to start from",
     "sweep": "run every point of a spec's sweep",
     "runs": "list runs, show one, or compare two",
+    "report": "write one page of several runs, or of a folder of specs",
     "plugins": "list what is installed, show or check components, start a package",
     "resume": "continue an interrupted run",
     "sample": "draw samples from a finished run, without training again",
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DriftspecError, Interrupted) as error:
         if verbose:
             traceback.print_exc()
-        report(error)
+        print_error(error)
         code = error.exit_code
     except BrokenPipeError:  # stdout was closed, as by `run-spec ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,7 +87,7 @@ def _neither(word: str) -> str:
     return f"'{word}' is neither a spec's file nor a verb{hint}; verbs: {', '.join(VERBS)}"
 
 
-def report(error: DriftspecError | Interrupted) -> None:
+def print_error(error: DriftspecError | Interrupted) -> None:
     """Print an error to stderr: one line per problem."""
     if isinstance(error, (SpecError, PluginError)):
         print_problems(error.problems)
@@ -113,4 +114,4 @@ def caret(problem: Problem) -> str:
     return f"    {line}\n    {' ' * (column - start)}^\n"
 
 
-__all__ = ["VERBS", "caret", "main", "options", "print_problems", "report"]
+__all__ = ["VERBS", "caret", "main", "options", "print_error", "print_problems"]

@@ -83,6 +83,8 @@ def _verdict(path: str, registry: Registry, args: argparse.Namespace) -> Verdict
     try:
         loaded = spec.read(path, registry, options.changes(args), args.allow_outside)
         found = fits.check(loaded)
+        if not fits.errors(found) and loaded.spec.quick is not None:
+            found = list(dict.fromkeys([*found, *fits.check(spec.hastened(loaded, registry))]))
         if not args.deep:  # libraries and data that only a run needs may be missing
             found = [replace(one, severity="warning") if one.code == "P206" else one for one in found]
         if fits.errors(found):

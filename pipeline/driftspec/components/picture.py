@@ -74,14 +74,14 @@ class Panel:
     marks: Sequence[Mark]
     x: str
     y: str
-    heading: str = ""  # what tells this panel from its neighbours, such as "t = 0.5"
+    heading: str = ""  # what this panel has of its own, such as "t = 0.5"
     log: Literal["", "x", "y", "xy"] = ""  # the axes with a logarithmic scale
     equal: bool = False  # whether both axes have the same scale
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels side by side, and a caption that says what they show."""
+    """Panels side by side, and the caption below them."""
 
     panels: Sequence[Panel]
     caption: str

@@ -200,6 +200,12 @@ class Registry:
         """Return the names of a kind's components, sorted."""
         return sorted(name for other, name in self.providers if other == kind)
 
+    def packages(self) -> tuple[str, ...]:
+        """Return the packages that provide components, and then the core's own."""
+        targets = (provider.target for found in self.providers.values() for provider in found)
+        modules = (one if isinstance(one, str) else one.__module__ for one in targets)
+        return (*sorted({re.split("[.:]", module)[0] for module in modules} - {"driftspec"}), "driftspec")
+
     def provider(self, kind: str, spelling: str) -> Provider | None:
         """Return the provider of `name` or `dist/name`; None if there is none, or more than one."""
         found = self._claims(kind, spelling)[1]

@@ -61,7 +61,7 @@ def page(run: Shown) -> str:
     lines = "".join(f"<p class=line>{html.escape(m.line)}</p>" for m in run.measured.values() if m.line)
     facts = {name: fact for key, name in FACTS.items() if (fact := in_words(run.info, key)) is not None}
     about = "".join(f"<tr><th>{name}<td>{html.escape(fact)}" for name, fact in facts.items())
-    pictures = "".join(_picture(name, png) for name, png in sorted(run.pictures.items()))
+    pictures = "".join(picture(name, png) for name, png in sorted(run.pictures.items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1>{verdicts}{lines}{_metrics(run)}{pictures}<h2>Run</h2><table>{about}</table>"
@@ -84,7 +84,7 @@ def _verdicts(judged: Sequence[Judged], severity: Severity) -> str:
     return f"<section class={severity}><h2>{HEADINGS[severity]}</h2><ul>{items}</ul></section>"
 
 
-def _picture(name: str, png: bytes) -> str:
+def picture(name: str, png: bytes) -> str:
     """Return a picture and its caption as HTML that contains both."""
     data, caption = base64.b64encode(png).decode(), html.escape(drawing.caption(png))
     image = f"<img alt='{html.escape(name)}' src='data:image/png;base64,{data}'>"

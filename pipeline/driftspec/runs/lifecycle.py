@@ -142,6 +142,8 @@ def again(
     if rows is not None:
         changes = replace(changes, options=(*changes.options, _from_file(rows, parent.spec.data, registry)))
     document = changes.apply(parent.loaded.document)
+    for section in {"shows", "quick"} & document.data.keys():  # they are about the numbers of the first run
+        document = source.unset(document, section, section)
     text = source.dump(document.data).encode()
     loaded = spec.Loaded(spec.validate(document, registry), document, text, parent.loaded.root)
     if found := errors(check(loaded, stages)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -28,9 +29,13 @@ def now() -> str:
 
 
 def identity(spec: Spec, data_digest: str | None) -> str:
-    """Return the sha256 of the resolved spec without trackers; a data file counts by its digest, not its path."""
+    """Return the sha256 of the resolved spec; a data file counts by its digest, not its path.
+
+    Trackers, and what the spec states about its results, are left out: they do not change the run.
+    """
     resolved = copy.deepcopy(spec.resolved())
-    resolved.pop("trackers", None)
+    for key in ("trackers", "shows", "quick"):
+        resolved.pop(key, None)
     if data_digest is not None and spec.data is not None:
         resolved["data"].pop(spec.data.file_key, None)
     return hashlib.sha256(json.dumps([resolved, data_digest], sort_keys=True).encode()).hexdigest()
@@ -41,9 +46,20 @@ def origin(spec: Spec, registry: Registry, argv: Sequence[str]) -> dict[str, Any
     return {
         "name": spec.name, "argv": list(argv), "seed": spec.seed, "started": now(), "finished": None,
         "device": spec.runtime.device, "threads": spec.runtime.threads, "pid": os.getpid(),
-        "host": socket.gethostname(), "python": platform.python_version(), "torch": metadata.version("torch"),
+        "host": socket.gethostname(), "machine": machine(),
+        "python": platform.python_version(), "torch": metadata.version("torch"),
         "driftspec": __version__, "plugins": _plugins(spec, registry), "git": _git(),
     }  # fmt: skip
+
+
+def machine() -> str:
+    """Return processor, cores and system, such as "Intel(R) Xeon(R) Processor, 2 cores, Linux x86_64"."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # where the system has this file, it names the processor
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def _plugins(spec: Spec, registry: Registry) -> dict[str, str]:

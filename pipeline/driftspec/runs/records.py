@@ -36,6 +36,7 @@ class RunRecord(FileRecord):
     threads: int | None = None
     pid: int | None = None
     host: str | None = None
+    machine: str | None = None  # processor, cores, system
     python: str | None = None
     torch: str | None = None
     driftspec: str | None = None
@@ -54,6 +55,7 @@ class RunRecord(FileRecord):
     data_seed: int = 0  # the seed with which the data were drawn and split
     every_row: bool = False  # whether all rows are measured, without a split
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
+    cpu_seconds: float | None = None  # of this process, all stages together
     verdicts: Sequence[Mapping[str, Any]] = ()
     failed_observers: Sequence[Mapping[str, str]] = ()
     evaluated: Mapping[str, Any] = field(default_factory=dict)  # which weights were evaluated, and their step

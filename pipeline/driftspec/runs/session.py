@@ -159,7 +159,7 @@ def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator
 
     `step` is the number of steps trained before. A resumed run is already locked.
     """
-    stop = Stop(run)
+    stop, used, before = Stop(run), time.process_time(), run.record.cpu_seconds or 0.0
     audience = Audience(run.observer, members(run.spec, run.registry, run.path), run.note_failure)
     audience.hold = stop.deferred
     run.observer = audience
@@ -169,12 +169,14 @@ def recorded(run: RunUnderWay, step: int = 0, resumed: bool = False) -> Iterator
             with stop.listening():
                 audience.started(_info(run, step, resumed))
                 yield stop
+                run.note(cpu_seconds=round(before + time.process_time() - used, 3))
                 run.save(status="finished", finished=provenance.now(), digests=_digests(run))
         except BaseException as error:
             status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
             detail: dict[str, Any] = {"message": str(error) or type(error).__name__}
             if isinstance(error, RunFailed):
                 detail |= {"status": error.status, "step": error.step}
+            run.note(cpu_seconds=round(before + time.process_time() - used, 3))
             run.save(status=status, error=detail, finished=provenance.now())
             with contextlib.suppress(KeyboardInterrupt):  # the run has already ended
                 audience.finished(status, detail["message"])

@@ -65,6 +65,7 @@ def carry_out(
                 for verdict in measured.verdicts:
                     run.judge(name, verdict)
                 run.observer.metric(name, measured)
+        _compare(run)
     sampled = "sample" in stages and run.spec.sample is not None
     if sampled:
         with run.timed("sample"), _as_trained(run):
@@ -75,6 +76,16 @@ def carry_out(
     with run.timed("plots"):
         run.observer.stage("plots")
         _draw(run, experiment, model, drawn if sampled else None)
+
+
+def _compare(run: RunUnderWay) -> None:
+    """Judge the numbers for which the spec states what is expected."""
+    from driftspec.experiment.evaluate import as_json
+
+    metrics = {name: as_json(measured) for name, measured in run.measured.items()}
+    for statement in run.spec.shows or ():
+        if verdict := statement.verdict(metrics):
+            run.judge(str(statement.metric), verdict)
 
 
 def _train(run: RunUnderWay, training: Training, stop: Stop) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     TypeAdapter,
@@ -46,13 +45,9 @@ from driftspec.registry.providers import check_answers
 from driftspec.spec import extends, wording
 from driftspec.spec import points as sweep
 from driftspec.spec.changes import NONE, Changes
+from driftspec.spec.section import Section
+from driftspec.spec.statements import Statement
 from driftspec.spec.suggestions import Part
-
-
-class Section(BaseModel):
-    """A section of the spec that is not a component."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Runtime(Section):
@@ -144,6 +139,12 @@ class Spec(Section):
         None, description="loggers that receive the events of the run; they change no result"
     )
     sweep: Sweep | None = Field(None, description="many runs from one spec, started by run-spec sweep")
+    shows: tuple[Statement, ...] | None = Field(
+        None, description="statements that the run shows, with the expected numbers; they are judged and reported"
+    )
+    quick: dict[str, Any] | None = Field(
+        None, min_length=1, description="values for dotted keys, as in --set, that run-spec report --quick sets"
+    )
 
     _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())
 
@@ -253,6 +254,14 @@ def loaded(document: source.Document, registry: Registry, text: bytes, root: Pat
     return Loaded(points[0].spec, document, text, root, points=tuple(points))
 
 
+def hastened(given: Loaded, registry: Registry) -> Loaded:
+    """Return the spec with the values of its section `quick`; the same spec if it has none."""
+    if given.document.data.get("quick") is None:
+        return given
+    made = sweep.hastened(given.document)
+    return replace(given, spec=validate(made, registry), document=made)
+
+
 def _malformed(document: source.Document, registry: Registry) -> list[Problem]:
     """Return the mistakes in the section 'sweep' and, if there are any, also those in the other sections.
 
@@ -291,7 +300,7 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         spec = Spec.model_validate_json(json.dumps(document.data), context=context)
         filled: dict[str, Any] = {}
         if spec.sampler is None:
-            filled["sampler"] = _by_name(Sampler, _default_sampler(spec.dynamics), context)
+            filled["sampler"] = _default_sampler(spec.dynamics, document, context)
         if spec.evaluate is None:
             filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
@@ -306,14 +315,25 @@ def validate(document: source.Document, registry: Registry) -> Spec:
     return made
 
 
-def _default_sampler(dynamics: Dynamics) -> str:
-    """Return the name of the sampler that a spec without one gets. SpecError if the dynamics names none."""
+def _default_sampler(dynamics: Dynamics, document: source.Document, context: dict[str, Any]) -> Sampler:
+    """Return the sampler that a spec without one gets. SpecError if the dynamics names none, or one that needs keys."""
     name: Any = dynamics.default_sampler
     if not isinstance(name, str):
         raise PluginError(Problem("P204", f"{dynamics.label}: default_sampler is a text, not {name!r:.60}"))
+    place = document.place(())
     if not name:
-        raise SpecError(Problem("S110", f"missing section 'sampler': {dynamics.label} names no default"))
-    return name
+        text = f"missing section 'sampler': {dynamics.label} names no default"
+        raise SpecError(Problem("S110", text, place, source=document.source_line(place)))
+    try:
+        sampler: Sampler = _by_name(Sampler, name, context)
+    except ValidationError as error:
+        keys = [str(one["loc"][-1]) for one in error.errors() if one["type"] == "missing"]
+        if not keys:
+            raise
+        needed = ", ".join(f"{key}: ..." for key in keys)
+        text = f"missing section 'sampler': write sampler: {{type: {name}, {needed}}}, or another one"
+        raise SpecError(Problem("S110", text, place, source=document.source_line(place))) from None
+    return sampler
 
 
 def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:
@@ -356,6 +376,6 @@ def _by_name(kind: type[Component], name: str, context: dict[str, Any]) -> Any:
 
 
 __all__ = [
-    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "from_text", "loaded",
-    "read", "validate",
+    "Changes", "EarlyStopping", "Loaded", "Runtime", "Sample", "Spec", "Sweep", "Train", "from_text", "hastened",
+    "loaded", "read", "validate",
 ]  # fmt: skip

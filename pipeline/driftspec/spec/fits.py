@@ -14,7 +14,7 @@ from driftspec.components.capabilities import capabilities, offered
 from driftspec.components.component import Component, Need
 from driftspec.components.metric import too_few_rows
 from driftspec.components.observer import STAGES
-from driftspec.errors import Problem, SpecError, in_order
+from driftspec.errors import Problem, SpecError, in_order, nearest
 from driftspec.registry.providers import foreign
 from driftspec.source import Document, KeyPath
 from driftspec.source.files import Files
@@ -56,6 +56,7 @@ def check(loaded: Loaded, stages: Collection[str] = STAGES) -> list[Problem]:
     # If a section is missing, components cannot check the sections around them yet.
     parts = [
         _metrics(spec, stages),
+        _shows(spec, stages),
         _needs(spec, document, stages),
         laws(spec, stages=stages),
         *([] if sections else [_own(spec, document, stages)]),
@@ -159,6 +160,16 @@ def _metrics(spec: Spec, stages: Collection[str]) -> Found:
     monitor = spec.train.monitor if spec.train is not None and "train" in stages else None
     if monitor is not None and monitor.reads_draws():
         yield "X302", unable_to_monitor(monitor), ("train", "monitor")
+
+
+def _shows(spec: Spec, stages: Collection[str]) -> Found:
+    """Yield statements about a metric that the spec does not measure."""
+    keys = [metric.key() for metric in spec.evaluate or ()]
+    for index, one in enumerate(spec.shows or () if "evaluate" in stages else ()):
+        if one.metric is not None and one.metric not in keys:
+            near, there = nearest(one.metric, keys), ", ".join(keys) or "none"
+            text = f"'{one.metric}' is no metric of this spec{near}; it measures: {there}"
+            yield "X302", text, ("shows", index, "metric")
 
 
 def unable_to_monitor(metric: Metric) -> str:

@@ -20,7 +20,7 @@ from driftspec.source.document import Document, Node, assign, document_of, dotte
 
 POINTS = 1_000
 """The largest number of points of one sweep."""
-FIXED = ("version", "extends", "sweep")
+FIXED = ("version", "extends", "sweep", "shows", "quick")
 """Keys that have the same value at every point and cannot be swept."""
 
 
@@ -67,6 +67,19 @@ def points(document: Document) -> Iterator[Point]:
     for row in rows:
         for cell in itertools.product(*columns):
             yield Point(base, (*row, *cell))
+
+
+def hastened(document: Document) -> Document:
+    """Return the document with the values of its section `quick`, which is removed. SpecError for a fixed key."""
+    body: dict[str, Node] = tree_of(document).value["quick"].value
+    choices = tuple(_choice(key, node, node.key) for key, node in body.items())
+    if found := [
+        _problem(document, f"'{choice.key}' cannot be set in 'quick'", choice.here)
+        for choice in choices
+        if choice.key.partition(".")[0] in FIXED
+    ]:
+        raise SpecError(found)
+    return Point(unset(document, "quick", "quick"), choices).document()
 
 
 def conflicts(document: Document) -> list[Problem]:
@@ -135,4 +148,4 @@ def _problem(document: Document, text: str, place: Place) -> Problem:
     return Problem("S130", text, place, source=document.source_line(place))
 
 
-__all__ = ["POINTS", "Point", "alike", "conflicts", "points"]
+__all__ = ["POINTS", "Point", "alike", "conflicts", "hastened", "points"]

@@ -37,10 +37,23 @@ def shipped(only_builtin: bool = False) -> dict[str, Path]:
     }
 
 
+def folders() -> dict[str, Path]:
+    """Return the folders of shipped specs that belong together, by name, such as those of the lecture."""
+    packages = {point.module.partition(".")[0] for point in metadata.entry_points(group=GROUP)}
+    found = [file.parent for package in sorted(packages) for file in _below(package, "specs/*/*.yaml")]
+    return {folder.name: folder for folder in reversed(found)}
+
+
 def _files(package: str) -> Iterator[Path]:
+    """Yield the shipped specs of a package: those of its folder, then those that belong together."""
+    yield from _below(package, "specs/*.yaml")
+    yield from _below(package, "specs/*/*.yaml")
+
+
+def _below(package: str, pattern: str) -> Iterator[Path]:
     spec = importlib.util.find_spec(package)
     for folder in spec.submodule_search_locations or () if spec is not None else ():
-        yield from sorted(Path(folder, "specs").glob("*.yaml"))
+        yield from sorted(Path(folder).glob(pattern))
 
 
 def begin(file: Path, name: str, folder: Path) -> list[Path]:
@@ -92,4 +105,4 @@ def _read_by(file: Path, deep: bool = True) -> Iterator[Path]:
                 yield from _read_by(other, deep=False) if deep and other.suffix == ".yaml" else ()
 
 
-__all__ = ["begin", "shipped"]
+__all__ = ["begin", "folders", "shipped"]
