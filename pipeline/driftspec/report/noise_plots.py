@@ -19,11 +19,15 @@ Level = tuple[float, float, float]  # t, α and σ
 
 
 def levels(experiment: Experiment) -> list[Level]:
-    """Return the levels that the picture shows: the estimator's one level, or four of the noise kernel; else none."""
+    """Return the levels that the picture shows: the estimator's one level, or four of the noise kernel.
+
+    There is none if nothing is trained, or without noise.
+    """
     dynamics, estimator = experiment.spec.dynamics, experiment.spec.estimator
     t_prior, t_data = dynamics.times()
-    level = None if estimator is None else estimator.noise_level()
-    if level is not None:
+    if estimator is None:
+        return []
+    if (level := estimator.noise_level()) is not None:
         return [(t_data, 1.0, level)]
     if "noise_kernel" not in dynamics.offers():
         return []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SHOWN = 60  # bars of a histogram
+PEAK = 1.5  # the density is cut off at this many times its typical maximum over x
 
 
 def curves(grid: Grid, p: Array, x: Array, t: float) -> Iterator[dict[str, Any]]:
@@ -32,11 +33,19 @@ def curves(grid: Grid, p: Array, x: Array, t: float) -> Iterator[dict[str, Any]]
 
 
 def evolution(grid: Grid, times: Sequence[float], densities: Array, at: Sequence[float], paths: Array) -> Picture:
-    """Return the picture of the densities (T, n) at T times, and of paths (K, M): M particles at K times `at`."""
-    map_of_p = Map(times, grid.centres(0).tolist(), densities.T.tolist(), "p(x, t)")
+    """Return the picture of the densities (T, n) at T times, and of paths (K, M): M particles at K times `at`.
+
+    Cells that neither paths nor density reach are left out, and a high density at few times is cut off.
+    """
+    x, highest = grid.centres(0), densities.max(0)
+    seen = np.flatnonzero((highest > 1e-3 * highest.max()) | ((x >= paths.min()) & (x <= paths.max())))
+    inside = slice(seen[0], seen[-1] + 1)
+    most = float(f"{PEAK * np.median(densities.max(1)):.2g}")
+    label = "p(x, t)" if most > densities.max() else f"p(x, t), cut off at {most:g}"
+    ground = Map(times, x[inside].tolist(), densities[:, inside].clip(max=most).T.tolist(), label)
     lines = [Line(at, path, "" if number else "particles", faint=True) for number, path in enumerate(paths.T.tolist())]
     caption = "The solution p(x, t) of the Fokker-Planck equation (dark where it is high), and paths of particles."
-    return Picture([Panel([map_of_p, *lines], "t", "x1 (model units)")], caption)
+    return Picture([Panel([ground, *lines], "t", "x1 (model units)")], caption)
 
 
 def _short(values: Array) -> list[float]:

@@ -136,8 +136,8 @@ def _picture(u: Tensor, truth: Tensor, score: Tensor) -> Picture:
     order = u[:, 0].argsort()
     shown = order[:: max(1, len(order) // SHOWN)]
     x, true, learned = (values[shown, 0].tolist() for values in (u, truth, score))
-    panel = Panel([Line(x, learned, "s, learned"), Line(x, true, "∇log π")], "x1 (model units)", "score")
-    return Picture([panel], "The learned score and the true one, where the test rows are.")
+    panel = Panel([Line(x, learned, "s"), Line(x, true, "∇log π")], "x1 (model units)", "score")
+    return Picture([panel], "The score s of the model and the true one, ∇log π, where the test rows are.")
 
 
 def _model(score: Tensor, matrix: Tensor) -> Tensor:
