@@ -236,15 +236,22 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/score_fokker_planck.py",
         "plugins/test_one_rule plugins/test_fokker_planck",
     ),
-    **{
-        name: (f"plugins/driftspec_plugins/metrics/{file}.py", "plugins/test_score_theorem")
-        for name, file in {
-            "score_theorem": "score_matching_theorem",
-            "score_scale": "score_scale",
-            "ascent": "ascent",
-            "score_and_trace": "_scores",
-        }.items()
-    },
+    "score_theorem": (
+        "plugins/driftspec_plugins/metrics/score_matching_theorem.py",
+        "plugins/test_score_theorem",
+    ),
+    "score_scale": (
+        "plugins/driftspec_plugins/metrics/score_scale.py",
+        "plugins/test_score_theorem",
+    ),
+    "ascent": (
+        "plugins/driftspec_plugins/metrics/ascent.py",
+        "plugins/test_score_theorem",
+    ),
+    "score_and_trace": (
+        "plugins/driftspec_plugins/metrics/_scores.py",
+        "plugins/test_score_theorem",
+    ),
     "noise_plots": ("pipeline/driftspec/report/noise_plots.py", "core/test_plots"),
     "moments": (
         "plugins/driftspec_plugins/metrics/moments.py",
