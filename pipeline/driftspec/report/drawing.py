@@ -44,7 +44,7 @@ def _panel(within: Figure, axes: Axes, panel: Panel) -> None:
     if panel.equal:
         axes.set_aspect("equal")
     if any(mark.label for mark in panel.marks if not isinstance(mark, Map)):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=any(isinstance(mark, Map) for mark in panel.marks), fontsize=8)
 
 
 def _mark(within: Figure, axes: Axes, mark: Any, looks: Iterator[tuple[str, str, str]]) -> None:
