@@ -303,8 +303,10 @@ def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, col
     figure, (axes,) = _figure(1)
     (low,), (high,) = chain_plots.limits(data[:, :1], 0.2)
     across = np.linspace(low, high, 401)
-    filled = {"data": {"color": DATA, "alpha": 0.35, "fill": True}, "samples": {"color": DRAWN, "linewidth": 1.5}}
-    for (name, look), points in zip(filled.items(), (data, samples), strict=True):
+    looks: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("data", {"color": DATA, "alpha": 0.35, "fill": True}), ("samples", {"color": DRAWN, "linewidth": 1.5}),
+    )  # fmt: skip
+    for (name, look), points in zip(looks, (data, samples), strict=True):
         if points is not None:
             bars, edges = np.histogram(points[:, 0], across[::5])
             axes.stairs(bars / len(points) / np.diff(edges), edges, label=name, **look)
