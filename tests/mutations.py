@@ -244,6 +244,7 @@ MODULES = {
         "plugins/test_dependent_draws plugins/test_score_metrics",
     ),
     "evaluate": ("pipeline/driftspec/experiment/evaluate.py", "test_distinct_sets plugins/test_metrics"),
+    "power": ("plugins/driftspec_plugins/dynamics/power.py", "plugins/test_power"),
     "adjoint_path": ("plugins/driftspec_plugins/metrics/adjoint_path.py", "plugins/test_flow_metrics"),
     "gradients": (
         "plugins/driftspec_plugins/metrics/_gradients.py",

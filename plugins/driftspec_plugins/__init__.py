@@ -33,6 +33,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "langevin": "langevin:Langevin",
         "neural_ode": "neural_ode:NeuralODE",
         "ornstein_uhlenbeck": "ornstein_uhlenbeck:OrnsteinUhlenbeck",
+        "power": "power:Power",
         "sub_vp_sde": "sub_vp_sde:SubVPSDE",
         "ve_sde": "ve_sde:VESDE",
         "vp_sde": "vp_sde:VPSDE",
