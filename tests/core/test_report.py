@@ -136,6 +136,18 @@ def test_a_mistake_is_answered_before_anything_runs(
     assert sorted(folder.rglob("*")) == before
 
 
+def test_the_runs_of_a_sweep_are_one_page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = sorted((folder / "runs").glob("*/*"))
+    for number, run in enumerate(runs, 1):
+        shutil.copytree(run, tmp_path / "sweep" / str(number))
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    (tmp_path / "sweep" / "spec.yaml").write_text(SPEC.format(name="a", expected=1))
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "sweep", "-o", "page.html", "--quiet"]) == 0
+    assert "1 of 2 numbers are as expected" in Path("page.html").read_text()
+    assert sorted(tmp_path.glob("runs")) == [], "nothing was run"
+
+
 def test_a_run_that_fails_is_on_the_page_and_the_others_are_too(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

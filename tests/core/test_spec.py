@@ -572,3 +572,11 @@ def test_a_shipped_spec_resolves_and_reads_back(path: Path) -> None:
 def test_a_spec_is_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         loaded().spec.seed = 3
+
+
+def test_a_default_sampler_that_needs_a_key_is_written_out() -> None:
+    text = "version: 1\nname: a\ndynamics: {type: langevin, target: {type: gaussian, mean: [0], std: [1.0]}}\n"
+    with pytest.raises(SpecError) as caught:
+        spec.from_text(text, "a.yaml", Path(), installed())
+    expected = "missing section 'sampler': write sampler: {type: langevin, step: ...}, or another one"
+    assert str(caught.value) == f"a.yaml:1:1: error[S110] {expected}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from driftspec.components import Metric
 from driftspec.streams import Streams
-from driftspec_plugins.metrics import _likelihood, _scores
+from driftspec_plugins.metrics import _likelihood, _scores, _u_statistics
 from driftspec_plugins.metrics._log_z import Estimate, Integral, ais, tail_index
 from driftspec_plugins.metrics._two_samples import Compared
 from driftspec_plugins.metrics._u_statistics import pairs
@@ -46,11 +46,29 @@ def test_no_bar_collapses_near_the_same_law(name: str, shift: float) -> None:
     assert bool((errors >= math.sqrt(3) * chances * (1 - 1e-9)).all()) or name == "ksd"  # its chance is uncentred
 
 
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("parts", [60, 20, 4])
+@pytest.mark.parametrize("at_once", [1, 900])
+def test_blocks_of_any_size_give_the_same_numbers(
+    name: str, parts: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of 1, 3 and 15 draws; blocks of one row, and of some parts that do not fill the last block."""
+    x, y = points(60, 2, seed=1) + tensor(0.5, 0.0), points(47, 2, seed=2)
+    measure: Any = {
+        "energy_distance": lambda: energy_distance(x, y, parts), "mmd": lambda: mmd(x, y, 1.0, (0.5, 2.0), parts),
+        "ksd": lambda: ksd(x, -x, 1.0, parts),
+    }[name]  # fmt: skip
+    whole = measure()
+    monkeypatch.setattr(_u_statistics, "AT_ONCE", at_once)
+    assert measure() == pytest.approx(whole, rel=1e-12)
+
+
 def test_the_sums_of_pairs_are_their_definitions() -> None:
     """Mean, leave-one-out means and doubly centred mean square of a kernel of 7 parts, diagonal left out."""
     k = points(7, 7, seed=3).square() + 5
     k = k + k.T
-    found, n = pairs(k.clone()), 7
+    at = torch.arange(7)[:, None]
+    found, n = pairs(lambda a, b: k[a[:, 0]][:, b[:, 0]], at, 7), 7
     beside = k.clone().fill_diagonal_(0)
     assert float(found.mean) == pytest.approx(float(beside.sum()) / 42)
     for i in range(n):

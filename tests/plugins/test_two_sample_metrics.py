@@ -599,3 +599,11 @@ def test_every_key_is_described_and_reading_a_spec_imports_neither_torch_nor_pot
         "assert not {'torch', 'ot', 'numpy', 'scipy'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_cost_matrix_above_2_gb_is_refused_and_another_metric_named() -> None:
+    around: Any = None
+    for samples, refused in ((15_811, False), (15_812, True)):
+        found = list(wasserstein_module.Wasserstein(samples=samples).problems(around))
+        assert [key for key, _ in found] == ["samples"] * refused
+    assert "2 GB (15811 samples): sliced_wasserstein" in found[0][1]

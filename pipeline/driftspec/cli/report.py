@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "of", nargs="+", metavar="RUN|SPEC|FOLDER",
-        help=f"{options.A_RUN}; a spec to run; or a folder of specs, run in the order of their names",
+        help=f"{options.A_RUN}; a sweep's directory; a spec to run; or a folder of specs, run in the order of names",
     )  # fmt: skip
     parser.add_argument(
         "-o", dest="file", metavar="FILE", default="report.html", help="the page; report.html by default"
@@ -69,8 +69,8 @@ def _writable(page: Path) -> Path:
 
 
 def _chosen(path: str) -> Iterator[Path]:
-    """Yield the spec, the specs of the folder, or the run that a path means."""
-    from driftspec.runs.run_dir import RUN
+    """Yield the spec, the specs of the folder, the run, or the runs of the sweep that a path means."""
+    from driftspec.runs.run_dir import RUN, SWEEP
     from driftspec.spec.shipped import folders
 
     there = Path(path)
@@ -78,9 +78,12 @@ def _chosen(path: str) -> Iterator[Path]:
         yield there
         return
     folder = there if there.is_dir() else folders().get(path)
-    specs = sorted(folder.glob("*.yaml")) if folder is not None and not (folder / RUN).exists() else []
+    of_runs = folder is not None and ((folder / RUN).exists() or (folder / SWEEP).exists())
+    specs = sorted(folder.glob("*.yaml")) if folder is not None and not of_runs else []
     if specs:
         yield from specs
+    elif (there / SWEEP).exists():
+        yield from sorted(file.parent for file in there.glob(f"*/{RUN}"))
     else:
         yield options.run(path)
 

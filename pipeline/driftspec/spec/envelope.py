@@ -300,7 +300,7 @@ def validate(document: source.Document, registry: Registry) -> Spec:
         spec = Spec.model_validate_json(json.dumps(document.data), context=context)
         filled: dict[str, Any] = {}
         if spec.sampler is None:
-            filled["sampler"] = _by_name(Sampler, _default_sampler(spec.dynamics), context)
+            filled["sampler"] = _default_sampler(spec.dynamics, document, context)
         if spec.evaluate is None:
             filled["evaluate"] = _default_metrics(spec, context)
     except ValidationError as error:
@@ -315,14 +315,25 @@ def validate(document: source.Document, registry: Registry) -> Spec:
     return made
 
 
-def _default_sampler(dynamics: Dynamics) -> str:
-    """Return the name of the sampler that a spec without one gets. SpecError if the dynamics names none."""
+def _default_sampler(dynamics: Dynamics, document: source.Document, context: dict[str, Any]) -> Sampler:
+    """Return the sampler that a spec without one gets. SpecError if the dynamics names none, or one that needs keys."""
     name: Any = dynamics.default_sampler
     if not isinstance(name, str):
         raise PluginError(Problem("P204", f"{dynamics.label}: default_sampler is a text, not {name!r:.60}"))
+    place = document.place(())
     if not name:
-        raise SpecError(Problem("S110", f"missing section 'sampler': {dynamics.label} names no default"))
-    return name
+        text = f"missing section 'sampler': {dynamics.label} names no default"
+        raise SpecError(Problem("S110", text, place, source=document.source_line(place)))
+    try:
+        sampler: Sampler = _by_name(Sampler, name, context)
+    except ValidationError as error:
+        keys = [str(one["loc"][-1]) for one in error.errors() if one["type"] == "missing"]
+        if not keys:
+            raise
+        needed = ", ".join(f"{key}: ..." for key in keys)
+        text = f"missing section 'sampler': write sampler: {{type: {name}, {needed}}}, or another one"
+        raise SpecError(Problem("S110", text, place, source=document.source_line(place))) from None
+    return sampler
 
 
 def _default_metrics(spec: Spec, context: dict[str, Any]) -> tuple[Metric, ...]:

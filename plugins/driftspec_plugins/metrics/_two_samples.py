@@ -64,7 +64,7 @@ class Compared:
 
 def by_chain(values: Tensor, parts: int) -> Tensor:
     """Return the means (parts, ...) of values (n, ...) over each of `parts` parts of equal length."""
-    return values if parts == len(values) else values.view(parts, -1, *values.shape[1:]).mean(1)
+    return values if parts == len(values) else values.reshape(parts, -1, *values.shape[1:]).mean(1)
 
 
 class TwoSamples(Metric):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain
+from driftspec_plugins.metrics._two_samples import TwoSamples
 from driftspec_plugins.metrics._u_statistics import discrepancy
 
 if TYPE_CHECKING:
@@ -37,8 +37,5 @@ def energy_distance(x: Tensor, y: Tensor, parts: int | None = None) -> tuple[flo
     """
     import torch
 
-    n = parts or len(x)
     centre = torch.cat([x, y]).mean(0)  # cdist squares coordinates: far from the origin it would lose digits
-    x, y = x - centre, y - centre
-    within_x, across = by_chain(by_chain(torch.cdist(x, x), n).T, n), by_chain(torch.cdist(x, y), n)
-    return discrepancy(-within_x, -torch.cdist(y, y), -across)
+    return discrepancy(lambda a, b: -torch.cdist(a, b), x - centre, y - centre, parts or len(x))

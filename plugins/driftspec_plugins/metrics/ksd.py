@@ -23,14 +23,12 @@ from driftspec.components import Metric
 from driftspec.components.component import Need
 from driftspec_plugins.metrics._scores import finite, score_at
 from driftspec_plugins.metrics._two_samples import Compared, checked
-from driftspec_plugins.metrics._u_statistics import Pairs, jackknife, standard_error
+from driftspec_plugins.metrics._u_statistics import jackknife, pairs, standard_error
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Data, Evaluation, Measured
-
-BLOCK = 512  # rows of the n x n matrix in memory
 
 
 class KSD(Metric):
@@ -74,20 +72,14 @@ def ksd(x: Tensor, s: Tensor, width: float, parts: int | None = None) -> tuple[f
     """
     import torch
 
-    n = parts or len(x)
-    draws = len(x) // n
-    at_once = max(1, BLOCK // draws)
-    sums, squares = [], x.new_zeros(())
-    for first in range(0, n, at_once):
-        rows = slice(first * draws, (first + at_once) * draws)
-        u = stein(x[rows], s[rows], x, s, width).view(-1, draws, n, draws).mean((1, 3))
-        at = torch.arange(len(u))
-        u[at, first + at] = 0
-        sums.append(u.sum(1))
-        squares = squares + u.square().sum()
-    pairs = Pairs(torch.cat(sums), squares)
-    chance = math.sqrt(2 * float(squares)) / (n * (n - 1))
-    return float(pairs.mean), standard_error(jackknife(pairs.without), pairs.second), chance
+    d = x.shape[1]
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return stein(a[:, :d], a[:, d:], b[:, :d], b[:, d:], width)
+
+    found = pairs(kernel, torch.cat([x, s], 1), parts or len(x))
+    chance = math.sqrt(2 * float(found.squares)) / (found.n * (found.n - 1))
+    return float(found.mean), standard_error(jackknife(found.without), found.second), chance
 
 
 def stein(x: Tensor, sx: Tensor, y: Tensor, sy: Tensor, width: float) -> Tensor:

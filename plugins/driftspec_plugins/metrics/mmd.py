@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._two_samples import TwoSamples, by_chain
+from driftspec_plugins.metrics._two_samples import TwoSamples
 from driftspec_plugins.metrics._u_statistics import discrepancy
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def mmd(
 
     x has `parts` independent parts of equal length (None: n).
     """
-    n = parts or len(x)
-    k_xx, k_yy, k_xy = (_kernel(a, b, bandwidth, scales) for a, b in ((x, x), (y, y), (x, y)))
-    return discrepancy(by_chain(by_chain(k_xx, n).T, n), k_yy, by_chain(k_xy, n))
+    return discrepancy(lambda a, b: _kernel(a, b, bandwidth, scales), x, y, parts or len(x))
 
 
 def _kernel(x: Tensor, y: Tensor, bandwidth: float, scales: Sequence[float]) -> Tensor:
