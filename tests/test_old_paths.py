@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from strangers import install
 
+from driftspec import __version__
+from driftspec._moved import GONE, MovedWarning
 from driftspec.cli import main
 
 PACKAGES = Path(__file__).parent / "old_packages"
@@ -53,7 +56,13 @@ def test_packages_of_version_0_1_load_and_pass_their_kit(tmp_path: Path) -> None
         ("driftspec.model.build_model", "driftspec.numerics.model.build_model"),
         ("driftspec.observers.Observer", "driftspec.components.Observer"),
     ):
-        assert f"MovedWarning: {old} is now {new}" in done.stdout
+        found = re.search(rf"MovedWarning: (.*): {old} is now {new}; the old path will be removed in ", done.stdout)
+        assert found is not None
+        place = re.fullmatch(r"(?:plugin '(\w+)', )?(.*):(\d+)", found[1])
+        assert place is not None
+        package, file, line = place.groups()
+        assert f"/src/{package}/" in file if package else "/tests/" in file
+        assert old.rpartition(".")[2] in Path(file).read_text().splitlines()[int(line) - 1]
 
 
 def test_a_plugin_of_the_old_tutorial_trains(
@@ -66,8 +75,9 @@ def test_a_plugin_of_the_old_tutorial_trains(
         "train: {steps: 3}\nevaluate: []\n"
     )
     assert main(["lines.yaml", "--plugin", "straight_lines.py", "--quiet"]) == 0
-    line = "warning: straight_lines.py: driftspec.component.Need is now driftspec.components.Need: the old path will be"
-    assert line in capsys.readouterr().err
+    number = Path("straight_lines.py").read_text().splitlines().index("from driftspec.component import Need") + 1
+    what = "driftspec.component.Need is now driftspec.components.Need; the old path will be removed in version 0.3"
+    assert capsys.readouterr().err.splitlines().count(f"warning: straight_lines.py:{number}: {what}") == 1
 
 
 def test_a_name_that_was_never_there_is_not_found() -> None:
@@ -86,15 +96,40 @@ def test_what_measured_and_drew_is_found_at_its_old_path() -> None:
             assert getattr(importlib.import_module("driftspec.evaluate"), name) is getattr(now, name)
 
 
-def test_a_file_is_warned_once(tmp_path: Path) -> None:
+def test_a_file_is_warned_once_at_its_own_line() -> None:
     code = compile(
-        "from driftspec.model import gradient, pullback\nfrom driftspec.model import gradient", "once.py", "exec"
-    )
+        "import driftspec.components\nfrom driftspec.model import gradient, pullback\n"
+        "from driftspec.model import gradient\nfrom driftspec.components import Path",
+        "once.py", "exec",
+    )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        exec(code)
-    found = [(str(one.message).partition(":")[0], one.filename, one.lineno) for one in caught]
+        exec(code, {"__package__": "mine.inner"})
+    found = [(str(one.message).partition(";")[0], one.filename, one.lineno, one.category) for one in caught]
     assert found == [
-        ("driftspec.model.gradient is now driftspec.autodiff.gradient", "once.py", 1),
-        ("driftspec.model.pullback is now driftspec.autodiff.pullback", "once.py", 1),
+        (f"plugin 'mine', once.py:{line}: {old} is now {new}", "once.py", line, MovedWarning)
+        for line, old, new in (
+            (2, "driftspec.model.gradient", "driftspec.autodiff.gradient"),
+            (2, "driftspec.model.pullback", "driftspec.autodiff.pullback"),
+            (4, "driftspec.components.Path", "driftspec.components.Solution"),
+        )
     ]
+    assert issubclass(MovedWarning, DeprecationWarning)
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], True), (["-W", "error"], True), (["-W", "ignore"], False)])
+def test_the_command_shows_the_warning_unless_python_is_asked_not_to(
+    options: list[str], shown: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "old.py").write_text(
+        "from driftspec.registry import hookimpl\nfrom driftspec.chains import Noise\n\n\n"
+        "@hookimpl\ndef driftspec_components():\n    return {}\n"
+    )
+    words = [sys.executable, *options, "-m", "driftspec", "plugins", "list", "--plugin", "old.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "old.py:2: driftspec.chains.Noise is now " in done.stderr) == (0, shown), done.stderr
+
+
+def test_old_paths_are_removed_when_their_time_is_over() -> None:
+    """The version that `MovedWarning` names has no old path any more: delete them, `_moved` and this file."""
+    assert [int(part) for part in __version__.split(".")[:2]] < [int(part) for part in GONE.split(".")]

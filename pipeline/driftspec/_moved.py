@@ -1,4 +1,4 @@
-"""Old import paths: they still work, with a warning that names the new module, until after the next minor release."""
+"""Old import paths: they still work, with a warning that names the new one, as `plugins/STABILITY.md` states."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+GONE = "0.3"
+"""The version in which the old paths are removed: the second minor release after the one that moved them."""
 
-class MovedWarning(FutureWarning):
-    """A name was imported from its module before version 0.2, which will be removed after the next minor release."""
+
+class MovedWarning(DeprecationWarning):
+    """A name was imported from a path that will be removed."""
 
 
 _seen: set[tuple[str, str]] = set()
@@ -30,24 +33,27 @@ def moved(old: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def warn(old: str, home: str, name: str, depth: int = 2) -> None:
-    """Show a MovedWarning at the line that imports the old path, once for each file.
+    """Show a MovedWarning at the line that imports the old path, `depth` calls up, once for each file.
 
-    It never raises, so that a package can be imported while its tests turn warnings into errors.
+    Its text has the plugin's package, file and line, and the new path. It never raises, so that a package can be
+    imported while its tests turn warnings into errors.
     """
     frame = sys._getframe(depth - 1)
-    while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
-        frame, depth = frame.f_back, depth + 1
-    place = (old, frame.f_code.co_filename)
-    if place in _seen:
+    while frame.f_back is not None and "importlib" in frame.f_code.co_filename:  # `warnings.warn` skips these too
+        frame = frame.f_back
+    file = frame.f_code.co_filename
+    if (old, file) in _seen:
         return
-    _seen.add(place)
-    text = f"{old} is now {home}.{name}: the old path will be removed after the next minor release"
+    _seen.add((old, file))
+    package = str(frame.f_globals.get("__package__") or "").partition(".")[0]
+    where = f"{f'plugin {package!r}, ' if package else ''}{file}:{frame.f_lineno}"
+    text = f"{where}: {old} is now {home}.{name}; the old path will be removed in version {GONE}"
     try:
-        warnings.warn_explicit(text, MovedWarning, frame.f_code.co_filename, frame.f_lineno)
+        warnings.warn(text, MovedWarning, stacklevel=depth)
     except MovedWarning:
         with warnings.catch_warnings():
             warnings.simplefilter("always", MovedWarning)
-            warnings.warn_explicit(text, MovedWarning, frame.f_code.co_filename, frame.f_lineno)
+            warnings.warn(text, MovedWarning, stacklevel=depth)
 
 
-__all__ = ["MovedWarning", "moved", "warn"]
+__all__ = ["GONE", "MovedWarning", "moved", "warn"]

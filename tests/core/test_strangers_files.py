@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,25 @@ def test_a_run_directory_holds_regular_files(tree: Path) -> None:
     os.mkfifo(tree / "resolved.yaml")
     with pytest.raises(RunFailed, match=r"resolved\.yaml cannot be read: not a regular file"):
         RunDir(tree).read_bytes("resolved.yaml")
+
+
+# --- long texts ---
+
+LONG = {
+    "a number that is not one": "seed: " + "1" * 250_000 + ".e\n",
+    "a line without a colon": "x:\n  " + "a" * 250_000 + "#\n  c: d\n",
+    "keys without a space": "a:" * 125_000,
+    "unknown keys": "".join(f"hidden_{number}: 1\n" for number in range(9000)),
+    "unknown names": "evaluate: [" + ", ".join(f"nl{number}" for number in range(9000)) + "]\n",
+    "a sweep": "sweep: {grid: {seed: &a [" + ", ".join(map(str, range(4000))) + "], train.steps: *a}}\n",
+}
+"""Texts below 256 KiB for which a search with two nested loops would take minutes."""
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_long_text_is_refused_soon(text: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(text) < 2**18
+    (tree / "a.yaml").write_text(text)
+    before = time.process_time()
+    assert validated(capsys, "a.yaml", "--format", "github")[0] == 3
+    assert time.process_time() - before < 5

@@ -1,4 +1,8 @@
-"""Print the warnings and log messages of other libraries to stderr, one line each, with the library's name."""
+"""Print the warnings and log messages of other libraries to stderr, one line each, with the library's name.
+
+A plugin's import of an old path is such a warning too. Python hides it unless it is asked for warnings; the command
+shows it, because who runs a plugin may be the first one to see it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from driftspec._moved import MovedWarning
 from driftspec.errors import printable
 
 
@@ -24,14 +29,21 @@ def reported(verbose: bool = False) -> Iterator[None]:
         message: Warning | str, category: type[Warning], filename: str, lineno: int,
         file: TextIO | None = None, line: str | None = None,
     ) -> None:  # fmt: skip
-        _print(_library(filename), str(message), f"{filename}:{lineno}" if verbose else "")
+        if issubclass(category, MovedWarning):  # its text has the place
+            _print("", str(message), "")
+        else:
+            _print(_library(filename), str(message), f"{filename}:{lineno}" if verbose else "")
 
-    before = warnings.showwarning, logging.lastResort
-    warnings.showwarning, logging.lastResort = show, _Unhandled(logging.WARNING)
+    before = logging.lastResort
+    logging.lastResort = _Unhandled(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            if not sys.warnoptions:
+                warnings.simplefilter("default", MovedWarning)
+            yield
     finally:
-        warnings.showwarning, logging.lastResort = before
+        logging.lastResort = before
 
 
 class _Unhandled(logging.Handler):
@@ -43,8 +55,8 @@ class _Unhandled(logging.Handler):
 
 def _print(library: str, text: str, place: str) -> None:
     """Print a warning of a library as one line."""
-    where = f" ({place})" if place else ""
-    print(f"warning: {library}: {printable(' '.join(text.split()))}{where}", file=sys.stderr, flush=True)
+    who, where = f"{library}: " if library else "", f" ({place})" if place else ""
+    print(f"warning: {who}{printable(' '.join(text.split()))}{where}", file=sys.stderr, flush=True)
 
 
 def _library(filename: str) -> str:

@@ -329,7 +329,7 @@ def _glued(lines: list[str], index: int, column: int) -> tuple[int, int, str] | 
 
 def _without_colon(lines: list[str], index: int) -> tuple[int, int] | None:
     """Return line and column of a line's text if it lacks a colon; the parser error is at the next line's colon."""
-    found = re.match(r"( *)[A-Za-z_]\w*(?! *#)[^:#]*$", lines[index]) if index >= 0 else None
+    found = re.match("( *)[A-Za-z_][^:#]*$", lines[index]) if index >= 0 else None
     return (index + 1, len(found[1]) + 1) if found else None
 
 

@@ -47,7 +47,7 @@ TYPES = {
 }  # fmt: skip
 """The words of messages for each type of value."""
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$": "up to 100 letters, digits, '_', '.' and '-', the first a letter or digit",
