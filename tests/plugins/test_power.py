@@ -55,8 +55,8 @@ def test_a_likelihood_needs_a_continuous_derivative(p: float, refused: bool) -> 
     assert [("smooth" in one, "C1" in one) for one in found] == ([(True, True)] if refused else [])
 
 
-def test_paths_merge_and_the_way_back_is_another() -> None:
-    """dz/dt = 2 sign(z) √|z|: back from t = 1 every |x| < 1 arrives at 0, and forwards 0 leads to 0, 1 and -1 alike."""
+def test_paths_merge_and_the_solve_back_leads_elsewhere() -> None:
+    """dz/dt = 2 sign(z) √|z|: from t = 1 back every |x| < 1 arrives at 0, and forwards 0 leads to 0, 1 and -1 alike."""
     made = tiny.experiment(
         "data={type: gaussian, mean: [0.0], samples: 4000, standardize: none}", "evaluate=[round_trip]",
         "dynamics={type: power, exponent: 0.5, rate: 2.0}", text=UNTRAINED,
