@@ -54,7 +54,7 @@ MODULES = {
         "pipeline/driftspec/numerics/transport.py",
         "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
         "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
-        "plugins/test_probability_flow test_distinct_sets",
+        "plugins/test_probability_flow test_distinct_sets plugins/test_flow_metrics",
     ),
     "autodiff": (
         "pipeline/driftspec/autodiff.py",

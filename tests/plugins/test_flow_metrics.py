@@ -10,7 +10,7 @@ import torch
 from problems import MATRICES, Linear, Planar, points
 from small_spec import edited, said
 
-from driftspec.components import Measured, Model, Solver
+from driftspec.components import Line, Measured, Model, Solver
 from driftspec_plugins.metrics.adjoint_path import _At
 from driftspec_plugins.metrics.determinant_limit import jacobian
 from driftspec_plugins.metrics.trace_cost import operations
@@ -68,6 +68,17 @@ def test_a_wrong_adjoint_and_a_state_that_is_lost_are_seen() -> None:
         "data={type: gaussian, mean: [0.0], samples: 400, standardize: none}", "evaluate=[round_trip]"
     )
     assert lost == pytest.approx(float(made.dataset.test[:2].abs().max()) * (1 - (1 - 0.8**2 / 64) ** 8))
+
+
+def test_a_trajectorys_path_leads_from_its_first_observation_to_its_last() -> None:
+    data = "data={type: spiral_trajectories, samples: 20, times: 4, duration: 3.0}"
+    made = tiny.experiment(
+        data, "evaluate=[{type: adjoint_path, times: 3}]", "estimator=trajectory", "train.batch_size=8"
+    )
+    result = made.spec.evaluate[0].measure(tiny.evaluation(made, made.model))  # type: ignore[index]
+    states = result.pictures["adjoint"].panels[1].marks[0]
+    assert isinstance(states, Line) and list(states.x) == [0, 1, 2, 3]
+    torch.testing.assert_close(states.y[0], float(made.rows(made.dataset.test[0, 0])[0]))
 
 
 @over("solver, order", [("euler", 1), ("midpoint", 2), ("heun3", 3)])
