@@ -220,6 +220,14 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/fokker_planck.py",
         "plugins/test_stated_errors plugins/test_fokker_planck test_distinct_sets",
     ),
+    "fp_of_run": (
+        "plugins/driftspec_plugins/metrics/_fokker_planck_of_run.py",
+        "plugins/test_stated_errors plugins/test_fokker_planck",
+    ),
+    "fp_particles": (
+        "plugins/driftspec_plugins/metrics/_fokker_planck_particles.py",
+        "plugins/test_stated_errors plugins/test_fokker_planck",
+    ),
     "fp_grid": (
         "plugins/driftspec_plugins/metrics/_fokker_planck.py",
         "plugins/test_fokker_planck plugins/test_stated_errors",
@@ -228,6 +236,23 @@ MODULES = {
         "plugins/driftspec_plugins/metrics/score_fokker_planck.py",
         "plugins/test_one_rule plugins/test_fokker_planck",
     ),
+    "score_theorem": (
+        "plugins/driftspec_plugins/metrics/score_matching_theorem.py",
+        "plugins/test_score_theorem",
+    ),
+    "score_scale": (
+        "plugins/driftspec_plugins/metrics/score_scale.py",
+        "plugins/test_score_theorem",
+    ),
+    "ascent": (
+        "plugins/driftspec_plugins/metrics/ascent.py",
+        "plugins/test_score_theorem",
+    ),
+    "score_and_trace": (
+        "plugins/driftspec_plugins/metrics/_scores.py",
+        "plugins/test_score_theorem",
+    ),
+    "noise_plots": ("pipeline/driftspec/report/noise_plots.py", "core/test_plots"),
     "moments": (
         "plugins/driftspec_plugins/metrics/moments.py",
         "plugins/test_two_sample_metrics plugins/test_chain_metrics",

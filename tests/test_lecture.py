@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import html
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 from pages import README, ROOT, SPECS, resolved, rows
+
+from driftspec import spec
+from driftspec.registry import installed
+from driftspec.report.equations import opening_with
+from driftspec.spec.statements import Statement
 
 LECTURE = rows(SPECS, "statement")
 CATALOGUE = rows(SPECS, "spec")
@@ -102,3 +108,74 @@ def test_the_catalogue_says_what_the_spec_says(row: list[str]) -> None:
     said = header(shlex.split(words.strip("`"))[0])
     assert f"{time} of CPU" in said
     assert [number for number in numbers.split("; ") if number not in said] == []
+
+
+# --- the lecture's own specs, and the page of them ---
+
+FOLDER = ROOT / "specs" / "lecture"
+OWN = {path.stem: spec.read(path, installed()) for path in sorted(FOLDER.glob("*.yaml"))}
+STATEMENTS = [(name, one) for name, loaded in OWN.items() for one in loaded.spec.shows or ()]
+PAGE = ROOT / "specs" / "lecture.html"
+SLIDES = (
+    "forward pass", "Adjoint functions", "Pontryagin", "Solution for the adjoint functions", "solved back in time",
+    "standard backprop in the discrete case", "Discrete normalizing flows", "Picard", "Forward transform",
+    "Inverse transform", "special case of Kolmogorov-Fokker-Planck", "bijective", "Density evaluation",
+    "adjoint method is used for the integral", "log density together", "determinant of the Jacobian", "its trace",
+    "FFJORD", "Statement .Langevin", "ε = 0", "Energy-based model", "Stochastic differential equation", "Wiener process",
+    "Drift", "Diffusion coefficient", "g.t. = 0", "Theorem .Kolmogorov-Fokker-Planck", "Langevin SDE",
+    "density is constant", "discretized SDE", "Fisher divergence", "Score function", "Theorem .score matching",
+    "we do not know ∇log π", "Proof", "slip",
+)  # fmt: skip
+"""Words of every slide that states something, in the lecture's order."""
+TEST = re.compile(r"tests/([\w/]+\.py)::(\w+)")
+
+
+def test_the_lectures_statements_are_in_its_order() -> None:
+    """Slide by slide: where each of its formulas is, in the order of the specs."""
+    heads = "\n".join(one.statement for _, one in STATEMENTS)
+    found = [re.search(slide, heads) for slide in SLIDES]
+    assert [slide for slide, match in zip(SLIDES, found) if match is None] == []
+    places = [match.start() for match in found if match is not None]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_spec_of_the_lecture_states_what_it_shows_and_how_to_be_quick(name: str) -> None:
+    loaded = OWN[name]
+    assert loaded.spec.shows and loaded.spec.quick and loaded.spec.name == name.partition("_")[2]
+    assert re.search(r"\d+ s of CPU", re.sub(r"\n# ?", " ", loaded.text.decode()))
+    for one in loaded.spec.shows:
+        assert one.text, "a sentence on what is seen"
+        if one.metric is None:  # then a test shows it
+            pointed = TEST.findall(one.text)
+            assert pointed, one.statement
+            for file, function in pointed:
+                assert re.search(rf"(?m)^def {function}\(", (ROOT / "tests" / file).read_text()), function
+        else:
+            assert one.expectation is not None and one.picture, one.statement
+
+
+@pytest.mark.parametrize(("name", "one"), [(n, s) for n, s in STATEMENTS if s.equation], ids=lambda one: str(one)[:40])
+def test_two_hops_lead_from_a_statement_of_the_page_to_its_line_of_code(name: str, one: Statement) -> None:
+    """The page's link leads to the listing of the file that opens with the equation, at its line."""
+    found = opening_with(str(one.equation), installed().packages())
+    assert found is not None, one.equation
+    listing, line = found
+    anchor = f"code-{re.sub(r'[^A-Za-z0-9]+', '-', listing.name)}-{line}"
+    page = PAGE.read_text()
+    assert f"href='#{anchor}'" in page and f"id={anchor}>" in page
+
+
+def test_the_page_that_is_shipped_is_that_of_the_specs() -> None:
+    text = PAGE.read_text()
+    assert "http" not in text.partition("<h2>The specs")[0]
+    for loaded in OWN.values():
+        assert html.escape(loaded.text.decode()) in text, f"{loaded.spec.name}: write the page again"
+    for _, one in STATEMENTS:
+        assert html.escape(one.statement) in text
+    judged = re.search(r"(\d+) of (\d+) numbers are as expected", text)
+    assert judged and judged[1] == judged[2] == str(sum(one.expectation is not None for _, one in STATEMENTS))
+    assert re.search(r"commit [0-9a-f]{12};", text) and re.search(r"\d+ cores", text)
+    seconds = re.search(r"(\d+) s of CPU for \d+ runs", text)
+    assert seconds and int(seconds[1]) <= 600
+    assert "the run has no picture" not in text and "✗" not in text

@@ -102,6 +102,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "metric": {
         "acceptance": "acceptance:Acceptance",
         "adjoint_path": "adjoint_path:AdjointPath",
+        "ascent": "ascent:Ascent",
         "asymmetry": "asymmetry:Asymmetry",
         "bits_per_dim": "bits_per_dim:BitsPerDim",
         "c2st": "c2st:C2ST",
@@ -121,6 +122,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "r_hat": "r_hat:RHat",
         "round_trip": "round_trip:RoundTrip",
         "score_fokker_planck": "score_fokker_planck:ScoreFokkerPlanck",
+        "score_matching_theorem": "score_matching_theorem:ScoreMatchingTheorem",
+        "score_scale": "score_scale:ScoreScale",
         "sliced_wasserstein": "sliced_wasserstein:SlicedWasserstein",
         "trace_cost": "trace_cost:TraceCost",
         "trace_spread": "trace_spread:TraceSpread",

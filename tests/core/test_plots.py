@@ -38,7 +38,7 @@ from driftspec.experiment.build import Experiment
 from driftspec.numerics.model import BoundModel
 from driftspec.registry import Registry
 from driftspec.report import chain_plots as plots_chains
-from driftspec.report import drawing, plots
+from driftspec.report import drawing, noise_plots, plots
 from driftspec.report import page as report
 from driftspec.runs.lifecycle import start
 from driftspec.runs.stages import shown
@@ -319,6 +319,79 @@ def test_a_loss_that_is_recorded_once_is_drawn_whatever_its_size() -> None:
         assert low < loss < high
 
 
+def test_a_monitor_has_a_panel_of_its_own() -> None:
+    """Both terms against the step; without terms the value."""
+    _, plain = plots._loss(RECORDS, "nll").axes
+    named = [{**one, "validation_terms": {"left": 3.0, "right": one["step"]}} for one in RECORDS]
+    (line,) = plain.lines
+    np.testing.assert_allclose(line.get_xydata(), [[one["step"], one["validation"]] for one in RECORDS])
+    assert plain.get_ylabel() == "nll" and len(plots._loss(RECORDS).axes) == 1
+    left, right = plots._loss(named, "theorem").axes[1].lines
+    assert (left.get_label(), list(left.get_ydata())) == ("left", [3.0] * 5)
+    assert (right.get_label(), list(right.get_ydata())) == ("right", [10, 20, 30, 40, 50])
+    assert left.get_linestyle() != right.get_linestyle()
+
+
+def noised_by(estimator: str, **keys: object) -> list[tuple[float, float, float]]:
+    sets = [f"{key}={value}" for key, value in {**keys, "estimator": estimator}.items()]
+    made = tiny.experiment("evaluate=[]", "sample=null", *sets)
+    return noise_plots.levels(made)
+
+
+def test_the_levels_of_noise_are_the_estimators_or_the_kernels() -> None:
+    langevin, steps = "{type: langevin, network: mlp}", "{type: langevin, step: 0.1}"
+    assert noised_by("{type: denoising, sigma: 0.3}", dynamics=langevin, sampler=steps) == [(0.0, 1.0, 0.3)]
+    assert noised_by("exact_trace") == []
+    ou = "{type: ornstein_uhlenbeck, theta: 0.5, std: 2.0, duration: 3.0, t_data: 0.0, network: mlp}"
+    for (t, alpha, sigma), share in zip(noised_by("denoising", dynamics=ou), (0.1, 0.3, 0.6, 1.0), strict=True):
+        assert t == pytest.approx(3 * share) and alpha == pytest.approx(np.exp(-t / 2))
+        assert sigma == pytest.approx(2 * np.sqrt(1 - np.exp(-t)))
+    ladder = "{type: ve_sde, levels: 7, sigma_min: 1, sigma_max: 64, network: {type: mlp, hidden: [8]}}"
+    found = [sigma for *_, sigma in noised_by("denoising", dynamics=ladder)]
+    assert found == pytest.approx([1, 4, 16, 64])
+
+
+def test_noised_rows_have_the_density_and_the_score_of_their_mixture() -> None:
+    """By automatic differentiation of the mean of normal densities, and by their own sum."""
+    x, means = torch.linspace(-3, 3, 13, dtype=torch.float64).requires_grad_(), points(5, 1)[:, 0]
+    each = torch.distributions.Normal(means, 0.7).log_prob(x[:, None]).exp().mean(1)
+    density, score = noise_plots.normals(x.detach(), means, 0.7)
+    torch.testing.assert_close(density, each.detach())
+    torch.testing.assert_close(score, torch.autograd.grad(each.log().sum(), x)[0])
+
+
+def test_the_learned_score_is_drawn_at_each_level_over_that_of_the_noised_rows() -> None:
+    made = tiny.experiment(
+        "data={type: gaussian, mean: [2.0], samples: 4000, standardize: scale}", "evaluate=[]", "sample=null",
+        "dynamics={type: ornstein_uhlenbeck, predicts: score, network: {type: mlp, hidden: []}}", "estimator=denoising",
+    )  # fmt: skip
+    shown = noise_plots.levels(made)
+    figure = noise_plots.noised(made, _standard(made.model), shown, ["x1"])
+    assert len(figure.axes) == 8
+    for panel in figure.axes[4:]:  # of N(0, 1) data, each noised density is N(0, 1) again
+        learned, exact = (line.get_xydata() for line in panel.lines)
+        np.testing.assert_allclose(learned[:, 1], -learned[:, 0], atol=1e-6)
+        inside = np.abs(exact[:, 0]) < 2
+        np.testing.assert_allclose(exact[inside, 1], -exact[inside, 0], atol=0.4)
+    sets = (
+        "estimator={type: denoising, sigma: 0.3}",
+        "dynamics={type: langevin, network: mlp}",
+        "sampler={type: langevin, step: 0.1}",
+    )
+    flat = tiny.experiment(*sets, "evaluate=[]", "sample=null")
+    assert "noised" in drawn(flat, samples=False) and "noised" not in drawn(flat, stages=("train",), samples=False)
+
+
+def _standard(model: Model) -> Model:
+    """The model with the score -x at every time."""
+    with torch.no_grad():
+        for name, p in model.module.named_parameters():
+            p.zero_()
+            if "weight" in name:
+                p[:, :1] = -torch.eye(1)
+    return model
+
+
 def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
     langevin = "{type: langevin, predicts: energy, network: {type: mlp, hidden: [8], activation: silu}}"
     sampler = "{type: mala, step: 0.1, chains: 5, burn_in: 3, start: data}"
@@ -326,7 +399,7 @@ def test_a_score_and_an_energy_have_pictures_and_chains_have_traces() -> None:
     made = tiny.experiment(*sets, "sample.count=100")
     rows = points(100, 2).numpy()
     names = list(dict(plots.draw(made, made.model, ALL, (), rows)))
-    assert names == ["chains", "samples", "score", "energy"]
+    assert names == ["chains", "noised", "samples", "score", "energy"]
 
 
 @pytest.mark.parametrize("sampler", ["{type: langevin, step: 0.1, steps: 6}", "{type: euler_maruyama, steps: 6}"])

@@ -52,7 +52,7 @@ def judged(data: Any, folder: Path = ROOT / "specs") -> list[Problem]:
 BEYOND = (
     ("[YX]", "", "the text of a file; what does not fit together; what comes of a base that is not read"),
     ("S110", "section 'data'", "data is required where no target stands for it"),
-    ("S110", "section 'step'", "a key of the sampler that the dynamics names, where the spec names none"),
+    ("S110", "section 'sampler': write", "a key of the sampler that the dynamics names, where the spec names none"),
     ("S112", "should be a whole number, not -?[0-9.e+]+", "1.0 is a whole number to JSON, and no int in a spec"),
     ("S113", "it must be finite", "JSON has no infinity, and Python's reader takes one"),
     ("S114", r"'version' is 1\.0;", "the same"),

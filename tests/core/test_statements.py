@@ -32,7 +32,7 @@ quick: {sample.count: 100, sampler.steps: 30}
 """
 ENTRY = {
     "value": 2.0, "stderr": 0.1, "unit": "nats",
-    "details": {"kl": {"value": 0.5, "stderr": 0.02}, "levels": [0.1, 0.2], "of": "data", "exact": True},
+    "details": {"kl": {"value": 0.5, "stderr": 0.02}, "gap": 0.3, "gap_stderr": 0.05, "levels": [0.1, 0.2], "of": "data", "exact": True},
 }  # fmt: skip
 
 
@@ -59,6 +59,8 @@ def document(text: str) -> spec.Loaded:
         ({"expect": 1.19, "within": 0.5}, "not_as_expected"),
         ({"detail": ("kl",), "expect": 0.55}, "as_expected"),
         ({"detail": ("kl",), "expect": 0.43}, "not_as_expected"),
+        ({"detail": ("gap",), "expect": 0.16}, "as_expected"),
+        ({"detail": ("gap",), "expect": 0.14}, "not_as_expected"),
         ({"detail": ("levels", "1"), "expect": 0.2}, "as_expected"),
         ({"detail": ("levels", "1"), "expect": 0.2001}, "not_as_expected"),
         ({"above": 1.9}, "as_expected"),
@@ -81,6 +83,7 @@ def test_a_reason_names_what_is_missing_and_what_is_meant() -> None:
     assert made().number({}) == "'nll' was not measured"
     assert str(made(detail=("kl",)).number({"nll": ENTRY})) == "0.5 ± 0.02"
     assert str(made().number({"nll": ENTRY})) == "2 ± 0.1 nats"
+    assert str(made(detail=("gap",), unit="bits").number({"nll": ENTRY})) == "0.3 ± 0.05 bits"
 
 
 @pytest.mark.parametrize(

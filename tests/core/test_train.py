@@ -32,7 +32,8 @@ def weights(module: torch.nn.Module) -> Tensor:
 
 
 def steps(made: Training, n: int, monitor: Callable[[Model], float] | None = None) -> list[Record]:
-    return list(itertools.islice(train(made, monitor), n))
+    watch = monitor and (lambda model: (monitor(model), {}))
+    return list(itertools.islice(train(made, watch), n))
 
 
 # Batches -----------------------------------------------------------------------------------------------------------
@@ -191,6 +192,17 @@ def test_patience_ends_training_and_the_best_check_is_known() -> None:
     assert made.best.entries() == {"value": 3.0, "step": 6, "checks_since": 2}
     assert steps(made, 99) == []  # it stays over
     assert list(records[-1].line())[-2:] == ["validation", "best"]
+
+
+def test_the_terms_of_a_monitor_are_recorded_where_it_watches_and_must_be_finite() -> None:
+    made = training("train.early_stopping={every: 2, patience: 9}")
+    terms = {"left": 2.0, "right": 3.0}
+    records = list(itertools.islice(train(made, lambda model: (1.0, terms)), 2))
+    assert "validation_terms" not in records[0].line()
+    assert records[1].line()["validation_terms"] == terms and records[1].validation == 1.0
+    terms["right"] = math.nan
+    with pytest.raises(RunFailed, match="step 4: validation right nan"):
+        list(itertools.islice(train(made, lambda model: (1.0, terms)), 2))
 
 
 def test_an_improvement_is_more_than_min_delta() -> None:

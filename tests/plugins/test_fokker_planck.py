@@ -16,10 +16,11 @@ from problems import points
 from scipy.integrate import simpson
 from scipy.linalg import expm, solve_continuous_lyapunov
 from scipy.special import ndtr
+from scipy.stats import norm
 from torch import Tensor, nn
 
 from driftspec.cli import main
-from driftspec.components import Dynamics, Measured, Metric, Model, Sampler, Setting
+from driftspec.components import Dynamics, Line, Map, Measured, Metric, Model, Sampler, Setting
 from driftspec.errors import RunFailed
 from driftspec.experiment.evaluate import as_json, evaluation_of, sample
 from driftspec.numerics.chains import Noise
@@ -29,6 +30,7 @@ from driftspec.spec.fits import check
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp
 from driftspec_plugins.metrics._fokker_planck import Grid
+from driftspec_plugins.metrics._fokker_planck_particles import compare
 from driftspec_plugins.metrics.score_fokker_planck import residual
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -281,7 +283,7 @@ def test_the_double_wells_particles_follow_its_density() -> None:
         p = one["density"]
         assert one["stderr"] == pytest.approx(math.sqrt(p * (1 - p) / 3000), rel=1e-6)
         assert one["z"] == pytest.approx((one["particles"] - p) / one["stderr"])
-        assert abs(one["z"]) < 4
+        assert abs(one["z"]) < 4 and one["value"] == one["particles"]
         bins = [entry["density"] for key, entry in table.items() if key.startswith("bin")]
         assert bins == pytest.approx([1 / 16] * 16, rel=1e-3)
     assert result.value is not None and result.value < 4.5
@@ -321,6 +323,27 @@ def test_the_last_particles_are_the_runs_own_draws() -> None:
     assert last["mean x1"]["particles"] == pytest.approx(float(own.mean()), rel=1e-12)
     assert last["P(x1 > 0)"]["particles"] == float((own > 0).double().mean())
     assert result.details["step_bias"] is None and "half_step" not in last["mean x1"]
+    (panel,) = result.pictures["evolution"].panels
+    ground, *lines = panel.marks
+    assert isinstance(ground, Map) and (ground.x[0], ground.x[-1]) == (0, pytest.approx(5))
+    for line, end in zip(lines, own[:8, 0].tolist(), strict=True):
+        assert isinstance(line, Line) and line.faint and line.x[-1] == pytest.approx(5) and line.y[-1] == end
+    curve = result.details["curves"][-1]
+    peak = max(map(max, ground.values))
+    assert ground.label == f"p(x, t), cut off at {peak:g}" and 1 < peak < 1.9
+    assert -2.5 < ground.y[0] < min(min(line.y) for line in lines if isinstance(line, Line)) and ground.y[-1] > 1
+    first, after = (np.array(ground.values)[:, k] for k in (0, -1))
+    exact = normal(np.array(ground.y)[:, None], np.array([-1.0]), np.array([[0.04]]))
+    np.testing.assert_allclose(first, exact.clip(max=max(first)), atol=0.01)
+    np.testing.assert_allclose(after, np.interp(ground.y, curve["x"], curve["density"]), atol=0.01)
+
+
+def test_chains_that_begin_at_the_target_do_not_move_its_density() -> None:
+    result = measured(
+        FEW, "evaluate.0.half_step=false", "sampler.steps=100", "sampler.start=double_well", "evaluate.0.times=[0.5]"
+    )
+    assert result.details["moved"] < 1e-12
+    assert abs(result.details["times"]["0.5"]["P(x1 > 0)"]["density"] - 0.5) < 1e-9
 
 
 def test_a_sampler_that_runs_twice_as_fast_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +385,12 @@ def test_a_mixture_forgets_itself() -> None:
         one = table["P(x1 > 0)"]
         assert one["density"] == pytest.approx(exact, abs=2e-4)
         assert one["stderr"] == pytest.approx(math.sqrt(exact * (1 - exact) / 3000 * 1.1), rel=1e-3)
+    x = np.linspace(-6, 6, 4001)
+    start, end = (
+        (norm.pdf(x[:, None], c * np.array([-2.0, 1.0]), math.sqrt(c * c * 0.16 + 1 - c * c))).mean(1)
+        for c in (1.0, math.exp(-4.0))
+    )
+    assert result.details["moved"] == pytest.approx(simpson(abs(end - start), x=x) / 2, rel=1e-3)
     assert result.value is not None and result.value < 4.5
     assert result.details["solver"]["relaxation_rate"] == pytest.approx(1, abs=1e-3)
 
@@ -384,12 +413,11 @@ def test_data_in_other_units_begin_as_they_should() -> None:
 
 def test_z_scores_are_z_scores() -> None:
     """Of points from the density itself each has mean 0 and variance 1."""
-    metric: Any = Metric.make({"type": "fokker_planck", "times": [1.0], "bins": 4})
     grid, rng = Grid(((-6.0, 6.0), (-6.0, 6.0)), (60, 60)), np.random.default_rng(0)
     mean, covariance = np.array([0.4, -0.2]), np.array([[1.0, 0.5], [0.5, 0.8]])
     p = normal(grid.points(), mean, covariance)
     sets = [rng.multivariate_normal(mean, covariance, 400) for _ in range(400)]
-    tables = [metric._compare(grid, p, x, 400) for x in sets]
+    tables = [compare(grid, p, x, 400, above=0.0, bins=4) for x in sets]
     for name in tables[0]:
         z = np.array([(table[name][0] - table[name][1]) / table[name][2] for table in tables])
         assert abs(z.mean()) < 4 / 20, name

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from driftspec.registry import Registry, discover, installed
 from driftspec.runs.lifecycle import again, resume, start
 from driftspec.runs.session import RunUnderWay
 from driftspec.spec import Changes, fits
+from driftspec_plugins.trackers._store import Scalars
 from driftspec_plugins.trackers.mlflow import allowed
 
 FEW = ("train.steps=6", "train.checkpoint_every=3", "train.log_every=2", "evaluate=[{type: nll, points: 20}]")
@@ -166,6 +167,23 @@ def test_both_stores_hold_the_run_and_the_run_does_not_know_them(alone: RunUnder
     assert told.data.params["dynamics.network.hidden"] == "[16]" and told.data.params["sample.count"] == "100"
     assert told.data.tags["driftspec.run"] == run.record.id and told.data.tags["driftspec.status"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and no ./mlruns
+
+
+def test_the_terms_of_a_monitor_are_scalars_too() -> None:
+    written: dict[str, float] = {}
+
+    class Held(Scalars):
+        def open(self, run: RunInfo) -> None:
+            pass
+
+        def write(self, step: int, values: Mapping[str, float]) -> None:
+            written.update(values)
+
+    held, terms = Held(), {"left": 0.5, "right": 0.25}
+    held.started(RunInfo("a", "a", Path("a"), {}, ("train",), 4, 0, False, None, list))
+    held.step(Record(4, 1.0, {}, 1.0, 0.1, 1, 0.1, validation=0.5, validation_terms=terms, logged=True), 4)
+    assert written["train/validation"] == written["train/validation_left"] == 0.5
+    assert written["train/validation_right"] == 0.25 and list(written)[-1] == "train/loss"
 
 
 def test_a_run_measured_again_has_stores_of_its_own(tmp_path: Path) -> None:

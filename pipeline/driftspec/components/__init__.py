@@ -23,6 +23,7 @@ from driftspec.components.picture import Arrows, Bars, Line, Map, Panel, Picture
 from driftspec.components.sampler import (
     Course,
     Draws,
+    DropsNoise,
     FollowsSDE,
     PredictsMoments,
     Refines,
@@ -58,6 +59,7 @@ __all__ = [
     "Data",
     "Distribution",
     "Draws",
+    "DropsNoise",
     "Dynamics",
     "Estimator",
     "Evaluation",

@@ -104,6 +104,10 @@ class Metric(Component):
     def measure(self, evaluation: Evaluation) -> Measured:
         """Return the number for a trained model, with its standard error."""
 
+    def watched(self, measured: Measured) -> float | None:
+        """Return the number that `train.monitor` minimises: by default the value. None if there is none."""
+        return measured.value
+
     def log_prob(self, evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p (B,) float64 at points x (B, d), data units, as in `measure`, and its numerical error (B,).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Record:
     evaluations: int
     seconds: float
     validation: float | None = None  # the validation loss, or the metric `train.monitor`; None at most steps
+    validation_terms: Mapping[str, float] = field(default_factory=dict)  # `Measured.terms` of `train.monitor`
     best: bool = False
     last: bool = False
     logged: bool = False  # whether it is written to train.jsonl
@@ -55,10 +56,12 @@ class Record:
 
     def line(self) -> dict[str, Any]:
         """Return the record as it is written to train.jsonl."""
-        data = {"step": self.step, "loss": self.loss, **self.terms, "grad_norm": self.grad_norm, "lr": self.lr}
-        data |= {"evaluations": self.evaluations, "seconds": round(self.seconds, 4)}
+        data: dict[str, Any] = {"step": self.step, "loss": self.loss, **self.terms, "grad_norm": self.grad_norm}
+        data |= {"lr": self.lr, "evaluations": self.evaluations, "seconds": round(self.seconds, 4)}
         if self.validation is not None:
             data |= {"validation": self.validation, "best": self.best}
+        if self.validation_terms:
+            data["validation_terms"] = dict(self.validation_terms)
         return data
 
 

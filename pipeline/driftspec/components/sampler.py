@@ -125,6 +125,14 @@ class FollowsSDE(ShowsStates, Refines, Protocol):
 
 
 @runtime_checkable
+class DropsNoise(ShowsStates, Protocol):
+    """A sampler that can run without noise: its chains then climb log p. It offers the capability `climb`."""
+
+    def without_noise(self) -> Any:
+        """Return the same sampler without noise; its chains have the same starts."""
+
+
+@runtime_checkable
 class PredictsMoments(Protocol):
     """A sampler that knows the exact moments of its draws, bias included, for some targets."""
 

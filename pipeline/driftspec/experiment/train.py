@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -94,7 +94,11 @@ class Training:
         return self.rows[self._order[1][position * size : (position + 1) * size]]
 
 
-def train(training: Training, monitor: Callable[[Model], float] | None = None) -> Iterator[Record]:
+Monitor = Callable[[Model], tuple[float, Mapping[str, float]]]
+"""Returns the number that a check watches for a model, and its terms."""
+
+
+def train(training: Training, monitor: Monitor | None = None) -> Iterator[Record]:
     """Train until the last step or early stopping; yield a record per step. RunFailed names the step that failed."""
     settings, estimator, model = training.settings, training.estimator, training.model
     parameters, losses = list(model.parameters()), Losses()
@@ -133,25 +137,25 @@ def _average(training: Training, settings: Train) -> None:
                 mean.copy_(now)
 
 
-def _checked(
-    training: Training, estimator: Estimator, record: Record, monitor: Callable[[Model], float] | None
-) -> Record:
-    """Return the record, with the validation loss added if this step has a check."""
+def _checked(training: Training, estimator: Estimator, record: Record, monitor: Monitor | None) -> Record:
+    """Return the record, with the validation loss, or the monitor's number and terms, if this step has a check."""
     stopping = training.settings.early_stopping
     every = stopping.every if stopping else training.settings.checkpoint_every if monitor else None
     if every is None or record.step % every:
         return record
     watched = training.averaged()
     watched.module.eval()
-    value = monitor(watched) if monitor else _validation_loss(training, estimator)
+    value, terms = monitor(watched) if monitor else (_validation_loss(training, estimator), {})
     watched.module.train()
     _finite(value, "validation loss")
+    for name, term in terms.items():
+        _finite(term, f"validation {name}")
     better = value < training.best.value - (stopping.min_delta if stopping else 0.0)
     if better:
         training.best = BestCheck.new(value=value, step=record.step, checks_since=0)
     else:
         training.best = training.best.changed(checks_since=training.best.checks_since + 1)
-    return replace(record, validation=value, best=better)
+    return replace(record, validation=value, validation_terms=MappingProxyType(dict(terms)), best=better)
 
 
 def _validation_loss(training: Training, estimator: Estimator) -> float:
@@ -179,4 +183,4 @@ def is_over(settings: Train, step: int, best: BestCheck | None) -> bool:
     return step >= settings.steps or patience_over
 
 
-__all__ = ["Training", "is_over", "train"]
+__all__ = ["Monitor", "Training", "is_over", "train"]

@@ -1,5 +1,6 @@
 """An SDE dx = f(x, t) dt + g(t) dw: its step, its probability flow, its reverse, and x_t from x at t_data.
 
+    Wiener process     w(t) - w(s) ~ N(0, t - s), independent of what was before s
     step               x' = x + f h + g √h ε                                   Euler and Maruyama
     probability flow   dx/dt = f - ½ g² s                                      the same p_t without noise
     reverse            dx = (g² s - f) dτ + g dw,  τ = t_prior - t             Anderson 1982

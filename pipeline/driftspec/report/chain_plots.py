@@ -45,15 +45,20 @@ def score_field(experiment: Experiment, model: Model, box: Box, points: Array, c
     rows = experiment.rows(at)
     with torch.no_grad():
         score = model.score(rows.new_tensor(model.t_data), rows).double().cpu() @ experiment.transform.matrix
-    length = torch.linalg.vector_norm(score, dim=1, keepdim=True)
-    scale = length + length.median()
-    arrows = (score / scale.where(scale > 0, torch.ones(()))).numpy()
+    arrows = shortened(score).numpy()
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.4, color=SAMPLES, linewidths=0)
     axes.quiver(at[:, 0].numpy(), at[:, 1].numpy(), arrows[:, 0], arrows[:, 1], color=ARROW, width=0.003)
     axes.set(title="score", xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1], aspect="equal")
     return figure
+
+
+def shortened(arrows: torch.Tensor) -> torch.Tensor:
+    """Return arrows (n, 2) divided by their length plus the median length; arrows of length 0 are unchanged."""
+    length = torch.linalg.vector_norm(arrows, dim=1, keepdim=True)
+    scale = length + length.median()
+    return arrows / scale.where(scale > 0, torch.ones(()))
 
 
 def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Sequence[str]) -> Figure:

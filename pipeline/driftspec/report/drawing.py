@@ -46,7 +46,7 @@ def _panel(within: Figure, axes: Axes, panel: Panel) -> None:
     if panel.equal:
         axes.set_aspect("equal")
     if any(mark.label for mark in panel.marks if not isinstance(mark, Map)):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=any(isinstance(mark, Map) for mark in panel.marks), fontsize=8)
 
 
 def _mark(within: Figure, axes: Axes, mark: Any, looks: Iterator[tuple[str, str, str]]) -> None:
@@ -94,6 +94,21 @@ def png(make: Callable[[], Figure], caption: str) -> bytes:
     return buffer.getvalue()
 
 
+def smaller(png: bytes) -> bytes:
+    """Return the picture with at most 64 colours and its caption, a third of the size; as it is if it is no PNG."""
+    from PIL import Image, PngImagePlugin
+
+    about, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("Description", caption(png))
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            few = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    except (OSError, SyntaxError, ValueError):  # a file that is no PNG, or a damaged one
+        return png
+    few.save(buffer, "PNG", optimize=True, pnginfo=about)
+    return buffer.getvalue()
+
+
 def caption(png: bytes) -> str:
     """Return the caption that the PNG holds; "" if it holds none, or is no PNG."""
     from PIL import Image
@@ -105,4 +120,4 @@ def caption(png: bytes) -> str:
         return ""
 
 
-__all__ = ["caption", "figure", "png"]
+__all__ = ["caption", "figure", "png", "smaller"]

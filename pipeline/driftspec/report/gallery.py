@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from driftspec.report import page
+from driftspec.report import drawing, page
 from driftspec.report.equations import Listing, opening_with
 from driftspec.report.facts import in_words
 from driftspec.source.scalars import with_error
@@ -164,7 +164,7 @@ def _section(number: int, row: Row, code: _Code) -> str:
     if one.picture:
         png = row.run.pictures.get(one.picture)
         missing = f"<p class=failed>the run has no picture '{html.escape(one.picture)}'</p>"
-        parts.append(missing if png is None else page.picture(one.picture, png))
+        parts.append(missing if png is None else page.picture(one.picture, drawing.smaller(png)))
     links = [f"<a href='#{_id('spec', row.run.name)}'>spec {html.escape(row.run.name)}</a>"]
     if one.equation and (link := code.link(one.equation)):
         links.append(link)
@@ -178,7 +178,7 @@ def _plain(run: Exhibit) -> str:
     table = (
         f"<table><thead><tr><th>metric<th>value ± standard error<th>unit</thead><tbody>{body}</table>" if body else ""
     )
-    pictures = "".join(page.picture(name, png) for name, png in sorted(run.pictures.items()))
+    pictures = "".join(page.picture(name, drawing.smaller(png)) for name, png in sorted(run.pictures.items()))
     spec = f"<p class=about><a href='#{_id('spec', run.name)}'>spec {html.escape(run.name)}</a></p>"
     return f"<article><h2>{html.escape(run.name)}</h2>{table}{pictures}{spec}</article>"
 

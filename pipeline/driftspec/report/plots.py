@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from driftspec.components.picture import Bars, Line, Panel, Picture
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics import likelihood, transport
-from driftspec.report import chain_plots, drawing
+from driftspec.report import chain_plots, drawing, noise_plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +79,11 @@ def _pictures(
 ) -> Iterator[Drawable]:
     """Yield each picture with the function that makes it; nothing is computed before that call."""
     if records:
-        yield "loss", lambda: _loss(records), "The loss of each logged step, and its mean over a window."
+        monitor = experiment.spec.train.monitor if experiment.spec.train is not None else None
+        watched = None if monitor is None or not any("validation" in one for one in records) else monitor.key()
+        beside = "" if watched is None else f" Beside it: {watched} of the validation rows."
+        caption = f"The loss of each logged step, and its mean over a window.{beside}"
+        yield "loss", lambda: _loss(records, watched), caption
     for name, result in measured.items():
         for which, picture in result.pictures.items():
             yield f"{name}_{which}", partial(drawing.figure, picture), picture.caption
@@ -107,6 +112,9 @@ def _beside_the_data(
     solver: Solver | None = next(_all(experiment, Solver), None)
     log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
     flows = {"velocity", "prior"} <= offered and "sample" in stages
+    if "evaluate" in stages and "score" in offered and (levels := noise_plots.levels(experiment)):
+        make = partial(noise_plots.noised, experiment, model, levels, dataset.columns)
+        yield "noised", make, f"Data with noise{' of four levels' if len(levels) > 1 else ''}, and the learned score."
     if model.dim == 1:
         make = partial(_histogram, data, samples, log_p, dataset.columns[0])
         yield "density", make, "Histograms of data and draws, with the density of the model where it has one."
@@ -256,9 +264,12 @@ def _curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
     return drawing.figure(Picture(panels, ""))
 
 
-def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the loss of each record, its moving mean, and the validation losses."""
-    figure, (axes,) = _figure(1)
+def _loss(records: Sequence[Mapping[str, Any]], watched: str | None = None) -> Figure:
+    """Plot the loss of each record, its moving mean, and the validation losses.
+
+    If a metric monitors training, `watched` is its key, and a second panel shows its terms, or else its value.
+    """
+    figure, (axes, *beside) = _figure(1 if watched is None else 2)
     steps, losses = (np.array([r[key] for r in records], dtype=float) for key in ("step", "loss"))
     axes.plot(steps, losses, color=DATA, alpha=0.4, linewidth=1, label="batch")
     width = max(1, len(losses) // 20)
@@ -266,7 +277,9 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
         axes.plot(steps[width - 1 :], smooth, color=DATA, linewidth=2, label=f"mean of {width} records")
     checks = [(r["step"], r["validation"]) for r in records if "validation" in r]
-    if checks:
+    if watched is not None:
+        _monitored(beside[0], watched, [r for r in records if "validation" in r])
+    elif checks:
         axes.plot(*zip(*checks, strict=True), color=DRAWN, marker=".", label="validation")
     axes.set(title="training", xlabel="step", ylabel="loss")
     # The highest 2 % of the losses, mostly of the first steps, are left out of the scale.
@@ -274,6 +287,19 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure
+
+
+def _monitored(axes: Axes, name: str, checks: Sequence[Mapping[str, Any]]) -> None:
+    """Plot the terms of the metric that monitors training at each check; its value if it has none."""
+    steps = [one["step"] for one in checks]
+    terms = [one.get("validation_terms", {}) for one in checks]
+    lines = {key: [one.get(key, math.nan) for one in terms] for key in terms[0]}
+    looks = itertools.cycle(zip(drawing.COLORS, drawing.STYLES, drawing.MARKERS, strict=True))
+    for (key, values), look in zip((lines or {name: [one["validation"] for one in checks]}).items(), looks):
+        color, style, marker = look
+        axes.plot(steps, values, color=color, linestyle=style, marker=marker, markersize=4, label=key)
+    axes.set(title="validation rows", xlabel="step", ylabel=name)
+    axes.legend(frameon=False)
 
 
 def _samples(data: Array, samples: Array, box: tuple[float, float, float, float], columns: Sequence[str]) -> Figure:
@@ -291,10 +317,11 @@ def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, col
     figure, (axes,) = _figure(1)
     (low,), (high,) = chain_plots.limits(data[:, :1], 0.2)
     across = np.linspace(low, high, 401)
-    for points, name, color in ((data, "data", DATA), (samples, "samples", DRAWN)):
+    filled = {"data": {"color": DATA, "alpha": 0.35, "fill": True}, "samples": {"color": DRAWN, "linewidth": 1.5}}
+    for (name, look), points in zip(filled.items(), (data, samples), strict=True):
         if points is not None:
             bars, edges = np.histogram(points[:, 0], across[::5])
-            axes.stairs(bars / len(points) / np.diff(edges), edges, color=color, label=name)
+            axes.stairs(bars / len(points) / np.diff(edges), edges, label=name, **look)
     with contextlib.suppress(SolveFailed):
         if log_p is not None:
             axes.plot(across, log_p(torch.from_numpy(across)[:, None]).exp(), color=PATHS, label="model's density")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from driftspec.spec.fits import unable_to_monitor
 
 if TYPE_CHECKING:
     from driftspec.components import Draws, Model
-    from driftspec.experiment.train import Training
+    from driftspec.experiment.train import Monitor, Training
     from driftspec.report.page import Shown
 
 KEEP = 2
@@ -128,7 +128,7 @@ def _as_trained(run: RunUnderWay) -> AbstractContextManager[None]:
     return explained(so_far, run.spec.train)
 
 
-def _monitor(training: Training) -> Callable[[Model], float] | None:
+def _monitor(training: Training) -> Monitor | None:
     """Return the function of the metric that monitors training, with the validation rows as test rows; or None."""
     from driftspec.experiment.evaluate import evaluation_of
 
@@ -141,11 +141,12 @@ def _monitor(training: Training) -> Callable[[Model], float] | None:
     def no_draws() -> Draws:
         raise RunFailed(unable_to_monitor(metric))
 
-    def watch(model: Model) -> float:
+    def watch(model: Model) -> tuple[float, Mapping[str, float]]:
         measured = metric.measure(evaluation_of(watched, model, streams, no_draws))
-        if measured.value is None:
+        value = metric.watched(measured)
+        if value is None:
             raise RunFailed(f"{metric.label} cannot monitor training: {measured.stderr_reason}")
-        return measured.value
+        return value, measured.terms
 
     return watch
 

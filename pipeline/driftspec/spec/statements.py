@@ -31,6 +31,7 @@ class Statement(Section):
     detail: tuple[str, ...] | None = Field(
         None, min_length=1, description="the path of a number in the metric's details; null: the metric's value"
     )
+    unit: str | None = Field(None, description="the number's unit; null: the metric's own, and none for a detail")
     expect: float | None = Field(None, description="the expected value; null: none")
     within: float | None = Field(
         None, ge=0, description="the difference allowed beside 3 standard errors, such as a solver's tolerance; null: 0"
@@ -59,22 +60,26 @@ class Statement(Section):
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None) or None
 
     def number(self, metrics: Mapping[str, Any]) -> Number | str:
-        """Return the number of this statement from the entries of metrics.json, or the reason why there is none."""
+        """Return the number of this statement from the entries of metrics.json, or the reason why there is none.
+
+        Its standard error is the `stderr` beside a `value`, or beside a plain number NAME the number NAME_stderr.
+        """
         entry: Any = metrics.get(self.metric or "")
         if not isinstance(entry, Mapping):
             return f"'{self.metric}' was not measured"
-        found, way = entry, str(self.metric)
+        found, around, way = entry, {}, str(self.metric)
         for key in ("details", *self.detail) if self.detail else ():
             inner = _by_name(found)
             if key not in inner:
                 return f"'{way}' has no '{key}'{nearest(key, inner)}"
-            found, way = inner[key], f"{way}.{key}"
-        one = found if isinstance(found, Mapping) else {"value": found}
+            found, around, way = inner[key], inner, f"{way}.{key}"
+        beside = around.get(f"{self.detail[-1]}_stderr") if self.detail else None
+        one = found if isinstance(found, Mapping) else {"value": found, "stderr": beside}
         value: Any = one.get("value")
         stderr: Any = one.get("stderr")
         if not _is_number(value):
             return f"'{way}' is no number"
-        unit = one.get("unit", "" if self.detail else entry.get("unit"))
+        unit = self.unit or one.get("unit", "" if self.detail else entry.get("unit"))
         return Number(float(value), float(stderr) if _is_number(stderr) else None, str(unit or ""))
 
     def agrees(self, number: Number) -> bool | None:

@@ -63,28 +63,36 @@ class Walk(ChainSampler):
 
 
 class Steps(ChainSampler):
-    """x' = x + (h/2) s(x) + √h ε: the Langevin SDE in Euler-Maruyama steps of size h, s the score."""
+    """x' = x + (h/2) s(x) + noise √h ε: the Langevin SDE in Euler-Maruyama steps of size h, s the score."""
 
     type = "kit_steps"
     step: float = Field(STEP, gt=0, description="h")
+    noise: float = Field(1.0, ge=0, description="factor of √h ε")
 
     def offers(self) -> frozenset[str]:
-        return super().offers() | ({"motion"} if self.chains is None else set())
+        return super().offers() | ({"motion", "climb"} if self.chains is None else set())
 
     def course(self, around: Setting) -> Course:
         return Course(self.begins(around), self.step * self.before(), self.before())
 
     def motion(self, model: Model) -> tuple[VectorField, Callable[[Tensor], Tensor]]:
-        """Return drift and diffusion of the SDE: (t, x (B, d)) -> s(x)/2 (B, d), and t -> 1 in the shape of t."""
-        return lambda t, x: model.score(x.new_tensor(model.t_data), x) / 2, torch.ones_like
+        """Return drift and diffusion of the SDE: (t, x (B, d)) -> s(x)/2 (B, d), and t -> noise in the shape of t."""
+
+        def drift(t: Tensor, x: Tensor) -> Tensor:
+            return model.score(x.new_tensor(model.t_data), x) / 2
+
+        return drift, lambda t: torch.full_like(t, self.noise)
 
     def halved(self) -> Steps:
         return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
 
+    def without_noise(self) -> Steps:
+        return self.model_copy(update={"noise": 0.0})
+
     def advance(self, model: Model, x: Tensor, state: Any, noise: Noise, warming: bool) -> Moved:
-        """Return x + (h/2) s(x) + √h ε (chains, d)."""
+        """Return x + (h/2) s(x) + noise √h ε (chains, d)."""
         slope = model.score(x.new_tensor(model.t_data), x)
-        return Moved(x + self.step / 2 * slope + self.step**0.5 * noise.normal)
+        return Moved(x + self.step / 2 * slope + self.noise * self.step**0.5 * noise.normal)
 
 
 __all__ = ["Push", "Steps", "Walk"]

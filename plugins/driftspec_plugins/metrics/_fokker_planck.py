@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Drift = Callable[[float, Array], Array]  # f(t, x) (n, d) at x (n, d)
 
-NODES = 4  # Gauss-Legendre nodes between two centres: exact for a drift that is a polynomial up to degree 7
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)  # between two centres: exact for a drift of degree 7 or less
 GAMMA = 2 - math.sqrt(2)
 
 
@@ -106,19 +106,18 @@ def generator(grid: Grid, drift: Callable[[Array], Array], g: float) -> Any:
         raise RunFailed(f"the Fokker-Planck equation is solved for a diffusion above 0, not for g = {g:g}")
     half, n = g * g / 2, math.prod(grid.cells)
     points, index = grid.points().reshape(*grid.cells, -1), np.arange(n).reshape(grid.cells)
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
     rows, columns, values = [], [], []
     for axis, h in enumerate(grid.widths):
         inner = range(grid.cells[axis] - 1)
         low = index.take(inner, axis).ravel()
         high = index.take([i + 1 for i in inner], axis).ravel()
         first = points.take(inner, axis).reshape(-1, len(grid.cells))
-        between = np.repeat(first[None], NODES, 0)
-        between[..., axis] += h * (1 + nodes[:, None]) / 2
-        along = drift(between.reshape(-1, len(grid.cells)))[:, axis].reshape(NODES, -1)
+        between = np.repeat(first[None], len(NODES), 0)
+        between[..., axis] += h * (1 + NODES[:, None]) / 2
+        along = drift(between.reshape(-1, len(grid.cells)))[:, axis].reshape(len(NODES), -1)
         if not np.isfinite(along).all():
             raise RunFailed("the drift is not finite everywhere in the box of the Fokker-Planck equation", "non_finite")
-        v = h * (weights / 2 @ along) / half
+        v = h * (WEIGHTS / 2 @ along) / half
         up, down = (half / h**2 * bernoulli(one) for one in (-v, v))
         rows += [high, low, low, high]
         columns += [low, low, high, high]

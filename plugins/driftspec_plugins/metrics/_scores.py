@@ -13,7 +13,7 @@ from driftspec.errors import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Model
+    from driftspec.components import Evaluation, Model
 
 BLOCK = 4096  # rows in one graph
 
@@ -28,6 +28,32 @@ def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
     parts = [model.score_and_error(part) for part in torch.split(model.like(u), BLOCK)]
     score, error = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
     return score, {"score_error": stated(error)} if bool(error.any()) else {}
+
+
+def jacobian(model: Model, u: Tensor) -> Tensor:
+    """Return J_ij = ∂s_i/∂u_j (n, d, d) of the model's score at t_data and u (n, d)."""
+    import torch
+
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        s = model.score(u.new_tensor(model.t_data), u)
+        rows = [torch.autograd.grad(one.sum(), u, retain_graph=True)[0] for one in s.unbind(1)]
+    return torch.stack(rows, 1)
+
+
+def score_and_trace(evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return s(x) (n, d) and tr ∂s/∂x (n,) of the model at t_data, float64 on the CPU, for x (n, d); all in data units.
+
+    In model units u = (x - shift) Wᵀ, s(x) = Wᵀ s(u) and tr ∂s/∂x = tr(∂s/∂u W Wᵀ).
+    """
+    import torch
+
+    model, matrix = evaluation.model.double(), evaluation.transform.matrix
+    u = model.like(evaluation.transform.to_model(x))
+    with torch.no_grad():
+        score = [model.score(part.new_tensor(model.t_data), part).cpu() for part in torch.split(u, BLOCK)]
+    slope = torch.cat([jacobian(model, part).cpu() for part in torch.split(u, BLOCK)])
+    return torch.cat(score) @ matrix, torch.einsum("nij,ji->n", slope, matrix @ matrix.T)
 
 
 def stated(error: Tensor) -> dict[str, float | None]:

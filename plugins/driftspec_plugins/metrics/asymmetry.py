@@ -13,12 +13,12 @@ from pydantic import Field
 
 from driftspec.components import Measured, Metric
 from driftspec.components.component import Need
-from driftspec_plugins.metrics._scores import BLOCK, mean
+from driftspec_plugins.metrics._scores import BLOCK, jacobian, mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from driftspec.components import Evaluation, Model
+    from driftspec.components import Evaluation
 
 
 class Asymmetry(Metric):
@@ -44,17 +44,6 @@ class Asymmetry(Metric):
         each = torch.cat([asymmetry(jacobian(model, part)) for part in torch.split(u, BLOCK)]).cpu()
         value, stderr = mean(each)
         return Measured(value, stderr, "", len(u), {"largest": float(each.max())})
-
-
-def jacobian(model: Model, u: Tensor) -> Tensor:
-    """Return J_ij = ∂s_i/∂u_j (n, d, d) of the model's score at t_data and u (n, d)."""
-    import torch
-
-    with torch.enable_grad():
-        u = u.detach().requires_grad_()
-        s = model.score(u.new_tensor(model.t_data), u)
-        rows = [torch.autograd.grad(one.sum(), u, retain_graph=True)[0] for one in s.unbind(1)]
-    return torch.stack(rows, 1)
 
 
 def asymmetry(j: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from driftspec.components import Distribution, Dynamics, Estimator, Measured, Metric, Setting
+from driftspec.components import Distribution, Dynamics, Estimator, Line, Measured, Metric, Panel, Picture, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._scores import finite, mean, score_at
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Normals = tuple[Tensor, Tensor, Tensor]  # weights (K,), means (K, d), covariances (K, d, d)
 
 
+SHOWN = 200  # points of the picture
 NO_LEVEL = "neither the dynamics nor the estimator gives a noise level: give sigma"
 """The message if σ is not known."""
 
@@ -92,7 +93,8 @@ class FisherDivergence(Metric):
         size = float((truth @ matrix).square().sum(1).mean()) / 2
         details |= {"model_units": inner, "model_units_stderr": inner_stderr, "relative": value / size, **stated}
         line = f"Fisher divergence {value:.4g} ± {stderr:.2g}, {value / size:.2%} of ½ E‖∇log p‖² = {size:.4g}"
-        return Measured(value, stderr, "1/data units²", len(u), details, line=line)
+        pictures = {"score": _picture(u, truth, score)} if u.shape[1] == 1 else {}
+        return Measured(value, stderr, "1/data units²", len(u), details, line=line, pictures=pictures)
 
     def _normals(self, law: Distribution) -> Normals:
         """Return the mixture of normal distributions that the data have. Raise RunFailed if it is not known."""
@@ -127,6 +129,15 @@ def _noise(dynamics: Dynamics, estimator: Estimator | None) -> tuple[float, floa
 
     alpha, sigma = dynamics.kernel(torch.tensor(dynamics.times()[1], dtype=torch.float64))
     return float(alpha), float(sigma)
+
+
+def _picture(u: Tensor, truth: Tensor, score: Tensor) -> Picture:
+    """Return the picture of both scores (n, 1) at u (n, 1), one dimension, model units, at SHOWN of the rows."""
+    order = u[:, 0].argsort()
+    shown = order[:: max(1, len(order) // SHOWN)]
+    x, true, learned = (values[shown, 0].tolist() for values in (u, truth, score))
+    panel = Panel([Line(x, learned, "s"), Line(x, true, "∇log π")], "x1 (model units)", "score")
+    return Picture([panel], "The score s of the model and the true one, ∇log π, where the test rows are.")
 
 
 def _model(score: Tensor, matrix: Tensor) -> Tensor:

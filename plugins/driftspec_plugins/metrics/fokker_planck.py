@@ -10,7 +10,7 @@ each axis, means and covariances. Each gives z = (particles - density)/se, with 
 error of the grid. So the details have the floor, which is the mean of the largest |z| of N points drawn from the
 densities; the change by half the step; and the error of the grid, by comparison with cells twice as wide. Chains that
 begin at data begin here at new rows, drawn from ten times as many rows as there are chains.
-`driftspec_plugins.metrics._fokker_planck` solves the equation.
+`driftspec_plugins.metrics._fokker_planck` solves the equation. In one dimension a picture shows p(x, t).
 
 A. N. Kolmogorov, *Über die analytischen Methoden in der Wahrscheinlichkeitsrechnung*, 1931; H. Risken, *The
 Fokker-Planck Equation*, 1989.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from driftspec.components import Course, Evaluation, Model
+    from driftspec.components import Course, Evaluation, Picture
     from driftspec_plugins.metrics._fokker_planck import Grid
+    from driftspec_plugins.metrics._fokker_planck_of_run import Equation
+    from driftspec_plugins.metrics._fokker_planck_particles import Quantity
 
     Array = NDArray[np.float64]
-    Quantities = dict[str, tuple[float, float, float]]  # of particles, of the density, standard error of the difference
 
 CELLS = {1: 400, 2: 100}  # number of cells along an axis, by dimension
 REPLICATES = 40  # number of sets of points drawn from the densities, for the floor
 ROWS = 10  # new data rows for each chain; their finite number adds 1/ROWS to the variance, and se includes this
-HELD = 0.99  # share of the start's mass that the box must contain
-SHOWN = 60  # bars of a histogram
+COLUMNS, PATHS, POINTS = 40, 8, 200  # of the picture: times of the density, paths, and intervals of each path
 
 
 class FokkerPlanck(Metric):
@@ -116,6 +116,10 @@ class FokkerPlanck(Metric):
     def measure(self, evaluation: Evaluation) -> Measured:
         import numpy as np
 
+        from driftspec_plugins.metrics._fokker_planck_of_run import equation, solve
+        from driftspec_plugins.metrics._fokker_planck_particles import entry, largest_bias, z_score
+        from driftspec_plugins.metrics._fokker_planck_pictures import curves
+
         around, model = evaluation.setting, evaluation.model
         sampler, count = around.sampler, around.count
         if not isinstance(sampler, FollowsSDE) or count is None:
@@ -123,32 +127,36 @@ class FokkerPlanck(Metric):
         course = sampler.course(around)
         numbers, times = self._steps(course)
         streams = evaluation.run_streams.under("sample")
-        law = _start(self, evaluation, course)
+        motion = equation(self.label, sampler, evaluation, course)
         rows = count * ROWS if course.start == "data" else None
         if rows is not None:
             fresh = evaluation.fresh(rows, "start")
             if fresh is None:
                 raise RunFailed(f"{self.label}: the data cannot be drawn from")
             model = replace(model, rows=lambda: evaluation.rows(fresh))
-        seen = sampler.states(model, count, streams, numbers).double().cpu().numpy()
+
+        def states(chains: int, after: list[int]) -> Array:
+            return sampler.states(model, chains, streams, after).double().cpu().numpy()
+
+        seen = states(count, numbers)
         finer: Array | None = None
         if self.half_step:
             half, double = sampler.halved(), [2 * number for number in numbers]
             finer = half.states(model, count, evaluation.streams.under("half step"), double).double().cpu().numpy()
         grid = self._grid(seen)
-        densities, solver = _solve(self, sampler, evaluation.model, law, grid, times)
+        densities, solver, moved = solve(motion, grid, times)
         sizes = count / (1 + (0 if rows is None else count / rows))
         tables = [self._compare(grid, p, x, sizes) for p, x in zip(densities, seen)]
-        most = [max(table, key=lambda name: _z(table[name])) for table in tables]
-        worst = max(range(len(times)), key=lambda k: _z(tables[k][most[k]]))
-        value = _z(tables[worst][most[worst]])
+        most = [max(table, key=lambda name: z_score(table[name])) for table in tables]
+        worst = max(range(len(times)), key=lambda k: z_score(tables[k][most[k]]))
+        value = z_score(tables[worst][most[worst]])
         rng = np.random.default_rng(evaluation.streams.number("floor"))
         floors = sorted(self._floor(grid, densities, count, rng) for _ in range(REPLICATES))
         reported: dict[str, Any] = {}
         for k, (t, table) in enumerate(zip(times, tables)):
             other = {} if finer is None else self._compare(grid, densities[k], finer[k], sizes)
-            reported[f"{t:g}"] = {name: _entry(table[name], other.get(name)) for name in table}
-        bias = None if finer is None else _largest_bias(reported)
+            reported[f"{t:g}"] = {name: entry(table[name], other.get(name)) for name in table}
+        bias = None if finer is None else largest_bias(reported)
         details = {
             "floor": float(np.mean(floors)),
             "floor_95": floors[math.ceil(0.95 * REPLICATES) - 1],
@@ -156,15 +164,29 @@ class FokkerPlanck(Metric):
             "worst": {"time": times[worst], "quantity": most[worst]},
             "times": reported,
             "step_bias": bias,
+            "moved": moved,
             "solver": solver,
             "box": [list(ends) for ends in grid.box],
             "cells": list(grid.cells),
             "outside": float(np.mean(_outside(grid, seen))),
-            "curves": [curve for t, p, x in zip(times, densities, seen) for curve in _curves(grid, p, x, t)],
+            "curves": [curve for t, p, x in zip(times, densities, seen) for curve in curves(grid, p, x, t)],
         }
         reason = "a z-score is already in standard errors; the floor is its value for a perfect sampler"
         line = _line(reported, self.above, value, details)
-        return Measured(value, None, "standard errors", count, details, reason, line)
+        pictures = {"evolution": self._picture(motion, grid, course, numbers[-1], states)} if model.dim == 1 else {}
+        return Measured(value, None, "standard errors", count, details, reason, line, pictures=pictures)
+
+    def _picture(
+        self, motion: Equation, grid: Grid, course: Course, last: int, states: Callable[[int, list[int]], Array]
+    ) -> Picture:
+        """Return the picture of p(x, t) in one dimension up to step number `last`, with paths of the first chains."""
+        from driftspec_plugins.metrics._fokker_planck_pictures import evolution
+
+        step, coarse = course.duration / course.steps, grid.coarser()
+        columns, points = (sorted({round(last * k / n) for k in range(n + 1)}) for n in (COLUMNS, POINTS))
+        times = [number * step for number in columns]
+        densities = motion.sketch(coarse, times, 3)
+        return evolution(coarse, times, densities, [number * step for number in points], states(PATHS, points)[..., 0])
 
     def _steps(self, course: Course) -> tuple[list[int], list[float]]:
         """Return the step numbers nearest to the times, and the times of these steps."""
@@ -189,155 +211,23 @@ class FokkerPlanck(Metric):
             box = tuple((float(a - (b - a) / 4), float(b + (b - a) / 4)) for a, b in zip(low, high))
         return Grid(box, (self.cells or CELLS[d],) * d)
 
-    def _compare(self, grid: Grid, p: Array, x: Array, n: float) -> Quantities:
-        """Return each quantity of the particles x (N, d) and of the density p, with a standard error for n of them."""
-        import numpy as np
+    def _compare(self, grid: Grid, p: Array, x: Array, n: float) -> dict[str, Quantity]:
+        """Return the quantities of the particles x (N, d) and of the density p, with a standard error for n of them."""
+        from driftspec_plugins.metrics._fokker_planck_particles import compare
 
-        made: Quantities = {}
-
-        def probability(name: str, ours: float, theirs: float) -> None:
-            made[name] = ours, theirs, math.sqrt(max(theirs * (1 - theirs), 1 / n) / n)
-
-        for axis in range(x.shape[1]):
-            name = f"x{axis + 1}"
-            above = float((x[:, axis] > self.above).mean())
-            probability(f"P({name} > {self.above:g})", above, 1 - float(grid.below(p, axis, self.above)))
-        for axis in range(x.shape[1]):
-            summed = grid.below(p, axis, grid.edges(axis))
-            edges = np.interp(np.arange(1, self.bins) / self.bins * summed[-1], summed, grid.edges(axis))
-            inside = np.bincount(np.searchsorted(edges, x[:, axis]), minlength=self.bins) / len(x)
-            exact = np.diff(grid.below(p, axis, edges), prepend=0.0, append=summed[-1])
-            for k, (ours, theirs) in enumerate(zip(inside, exact)):
-                probability(f"bin {k + 1} of x{axis + 1}", float(ours), float(theirs))
-        return made | _moments(grid, p, x, n)
+        return compare(grid, p, x, n, self.above, self.bins)
 
     def _floor(self, grid: Grid, densities: Array, count: int, rng: np.random.Generator) -> float:
         """Return the largest |z| of `count` points drawn from the densities, uniform within a cell."""
+        from driftspec_plugins.metrics._fokker_planck_particles import z_score
+
         largest = 0.0
         for p in densities:
             weight = p.clip(0)
             cells = rng.choice(len(p), count, p=weight / weight.sum())
             x = grid.points()[cells] + grid.widths * (rng.random((count, len(grid.cells))) - 0.5)
-            largest = max(largest, *(_z(one) for one in self._compare(grid, p, x, count).values()))
+            largest = max(largest, *map(z_score, self._compare(grid, p, x, count).values()))
         return largest
-
-
-def _z(quantity: tuple[float, float, float]) -> float:
-    """Return |particles - density| / se."""
-    ours, theirs, stderr = quantity
-    return abs(ours - theirs) / stderr
-
-
-def _moments(grid: Grid, p: Array, x: Array, n: float) -> Quantities:
-    """Return means and covariances of the samples x beside those of the density p, each with its standard error.
-
-    The errors follow from the second and fourth moments of p, for n independent samples.
-    """
-    mean, covariance = grid.moments(p)
-    off, weight = grid.points() - mean, p / p.sum()
-    ours = x - x.mean(0)
-    made = {}
-    for i in range(len(mean)):
-        made[f"mean x{i + 1}"] = float(x[:, i].mean()), float(mean[i]), math.sqrt(covariance[i, i] / n)
-    for i in range(len(mean)):
-        for j in range(i, len(mean)):
-            name = f"variance x{i + 1}" if i == j else f"covariance x{i + 1} x{j + 1}"
-            spread = float(weight @ (off[:, i] * off[:, j]) ** 2) - covariance[i, j] ** 2
-            product = float(ours[:, i] @ ours[:, j]) / (len(x) - 1)
-            made[name] = product, float(covariance[i, j]), math.sqrt(max(spread, 0.0) / n)
-    return made
-
-
-def _start(metric: Metric, evaluation: Evaluation, course: Course) -> Any:
-    """Return the function x (n, d), model units -> the density (n,) of the chains' start."""
-    import torch
-
-    law: Distribution | None
-    if course.start == "data":
-        law = evaluation.truth if evaluation.setting.data is not None else None
-        if law is None:
-            raise RunFailed(f"{metric.label}: chains begin at data whose log p is not known")
-    else:
-        law = evaluation.model.prior() if course.start == "prior" else course.start
-
-    def density(x: Array) -> Array:
-        u = torch.from_numpy(x)
-        if law is None:
-            log_p = -(u.square().sum(1) + u.shape[1] * math.log(2 * math.pi)) / 2
-        elif course.start == "data":
-            log_p = law.log_prob(evaluation.transform.to_data(u)) - evaluation.transform.log_det()
-        else:
-            log_p = law.log_prob(u)
-        return log_p.detach().exp().numpy()
-
-    return density
-
-
-def _solve(
-    metric: Metric, sampler: FollowsSDE, model: Model, law: Any, grid: Grid, times: list[float]
-) -> tuple[Array, dict[str, Any]]:
-    """Return the densities (K, n) at the K times, and details with their errors."""
-    import numpy as np
-    import torch
-
-    from driftspec_plugins.metrics._fokker_planck import Rate, evolve, gap
-
-    exact = model.double()
-    f, g = sampler.motion(exact)
-
-    def drift(t: float, x: Array) -> Array:
-        with torch.no_grad():
-            points = exact.like(torch.from_numpy(x))
-            return f(points.new_tensor(t), points).double().cpu().numpy()
-
-    def diffusion(t: float) -> float:
-        return float(g(torch.tensor(t, dtype=torch.float64)))
-
-    def solved(grid: Grid, tolerance: float) -> tuple[Array, Any, Any, float]:
-        p = law(grid.points())
-        mass = grid.mass(p)
-        rate = Rate(grid, drift, diffusion)
-        if not abs(mass - 1) < 1 - HELD:
-            text = f"the box {[list(ends) for ends in grid.box]} of {list(grid.cells)} cells holds {mass:.4g} of the"
-            raise RunFailed(f"{metric.label}: {text} start's mass: make it wider, or its cells smaller")
-        return p, rate, evolve(rate, grid.volume, p / mass, times, tolerance), mass
-
-    tolerance = 1e-6 if len(grid.cells) == 1 else 1e-5
-    _, rate, evolution, mass = solved(grid, tolerance)
-    coarse = grid.coarser()
-    other = solved(coarse, 10 * tolerance)[2]
-    off = 0.0
-    for fine_p, coarse_p in zip(evolution.densities, other.densities):
-        for axis in range(len(grid.cells)):
-            at = coarse.edges(axis)
-            off = max(off, float(np.abs(grid.below(fine_p, axis, at) - coarse.below(coarse_p, axis, at)).max()))
-    steady = rate(0.0) is rate(times[-1] / 3) is rate(times[-1])
-    known = {
-        "grid_error": off / 3,  # order 2: a third of the difference of the distribution functions
-        "time_error": evolution.error,
-        "steps": evolution.steps,
-        "mass_in_box": mass,
-        "relaxation_rate": gap(rate(0.0)) if steady and len(grid.cells) == 1 else None,
-    }
-    return evolution.densities, known
-
-
-def _entry(quantity: tuple[float, float, float], half: tuple[float, float, float] | None) -> dict[str, float]:
-    """Return the entry of a quantity; `step_bias` is twice the change by half the step, for an error of order 1."""
-    ours, theirs, stderr = quantity
-    made = {"particles": ours, "density": theirs, "stderr": stderr, "z": (ours - theirs) / stderr}
-    if half is not None:
-        made |= {"half_step": half[0], "step_bias": 2 * (ours - half[0]), "step_bias_stderr": 2 * math.sqrt(2) * stderr}
-    return made
-
-
-def _largest_bias(reported: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Return the step's bias that is largest in standard errors, and the largest |z| with half the step."""
-    each = [(t, name, one) for t, table in reported.items() for name, one in table.items()]
-    t, name, one = max(each, key=lambda it: abs(it[2]["step_bias"] / it[2]["step_bias_stderr"]))
-    half = max(abs(it["half_step"] - it["density"]) / it["stderr"] for _, _, it in each)
-    bias, stderr = one["step_bias"], one["step_bias_stderr"]
-    return {"time": float(t), "quantity": name, "bias": bias, "stderr": stderr, "half_step_value": half}
 
 
 def _outside(grid: Grid, x: Array) -> Any:
@@ -346,24 +236,6 @@ def _outside(grid: Grid, x: Array) -> Any:
 
     low, high = np.array(grid.box).T
     return ((x < low) | (x > high)).any(-1)
-
-
-def _curves(grid: Grid, p: Array, x: Array, t: float) -> Iterator[dict[str, Any]]:
-    """Yield the density and the histogram along each axis, with few numbers, for the plots."""
-    import numpy as np
-
-    for axis in range(len(grid.cells)):
-        every = max(1, grid.cells[axis] // 200)
-        bars, edges = np.histogram(x[:, axis], SHOWN, grid.box[axis])
-        yield {
-            "title": f"t = {t:g}", "axis": f"x{axis + 1}",
-            "x": _short(grid.centres(axis)[::every]), "density": _short(grid.marginal(p, axis)[::every]),
-            "edges": _short(edges), "histogram": _short(bars / len(x) / np.diff(edges)),
-        }  # fmt: skip
-
-
-def _short(values: Array) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
 
 
 def _line(reported: Mapping[str, Mapping[str, Mapping[str, float]]], above: float, value: float, details: Any) -> str:

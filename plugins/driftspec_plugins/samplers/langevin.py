@@ -35,7 +35,7 @@ class Langevin(ChainSampler):
     temperature: float = Field(1.0, ge=0, description="τ: draws are from p^{1/τ}; with 0 each chain goes to a mode")
 
     def offers(self) -> frozenset[str]:
-        return super().offers() | ({"motion"} if self.chains is None else set())
+        return super().offers() | ({"motion", "climb"} if self.chains is None else set())
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("score",), "to climb"),)
@@ -65,6 +65,9 @@ class Langevin(ChainSampler):
 
     def halved(self) -> Self:
         return self.model_copy(update={"step": self.step / 2, "steps": 2 * self.before()})
+
+    def without_noise(self) -> Self:
+        return self.model_copy(update={"temperature": 0.0})
 
     def predicts(self, law: Distribution) -> bool:
         return law.smallest_variance() is not None

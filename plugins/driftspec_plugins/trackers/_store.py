@@ -76,7 +76,8 @@ class Scalars(Observer):
         """Write a line of train.jsonl, the loss last: a store that has the loss of a step has the whole step."""
         if line["step"] > self.last:
             self.last = line["step"]
-            numbers = {f"train/{key}": value for key, value in line.items() if type(value) in (int, float)}
+            terms = {f"validation_{key}": value for key, value in line.get("validation_terms", {}).items()}
+            numbers = {f"train/{key}": value for key, value in {**line, **terms}.items() if type(value) in (int, float)}
             loss = numbers.pop(LOSS)
             del numbers["train/step"]
             self.write(line["step"], {self.spelt(key): float(value) for key, value in {**numbers, LOSS: loss}.items()})

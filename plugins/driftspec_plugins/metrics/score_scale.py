@@ -1,0 +1,64 @@
+"""The factor c by which a score s would have to be multiplied to minimise the loss of score matching.
+
+    c = argmin_c E_π [½ c² ‖s‖² + κ c tr(∇s)] = -κ E_π tr(∇s) / E_π ‖s‖²
+
+With the loss of the theorem, κ = 1, the score of π has c = 1: this is Stein's identity E_π [tr(∇s) + ‖s‖²] = 0 for
+s = ∇log π. It needs no true score. With the loss ½ (s² + ∇s) that the one-dimensional proof is sometimes closed with,
+κ = ½, and c = ½: that loss is minimal at a score half as large. Test rows are used, in data units and in float64. c is
+a ratio of means a/b, with a_i = -κ tr(∇s)(x_i) and b_i = ‖s(x_i)‖²; its standard error is that of the mean of
+(a_i - c b_i)/b, to first order in 1/√n (the delta method).
+
+C. Stein, *Estimation of the Mean of a Multivariate Normal Distribution*, 1981; A. Hyvärinen, *Estimation of
+Non-Normalized Statistical Models by Score Matching*, 2005.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from driftspec.components import Measured, Metric
+from driftspec.components.component import Need
+from driftspec.errors import RunFailed
+from driftspec_plugins.metrics._scores import finite, mean, score_and_trace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from driftspec.components import Evaluation
+
+
+class ScoreScale(Metric):
+    """c = -κ E tr(∇s) / E‖s‖² over test rows: 1 for the score of the data if κ = 1."""
+
+    type = "score_scale"
+    reads_test_rows: ClassVar[bool] = True
+
+    trace_weight: float = Field(1.0, gt=0, description="κ, the weight of tr(∇s) in the loss; 1 in the theorem")
+    points: int | None = Field(None, ge=2, description="number of test rows, the first ones; null: all")
+
+    def needs(self) -> tuple[Need, ...]:
+        return (
+            Need("dynamics", ("score",), "to measure"),
+            Need("dynamics", ("smooth",), "the loss has ∇s: a score needs an activation in C1, an energy one in C2"),
+            Need("data", ("samples",), "to have test rows"),
+            Need("data", ("smooth",), "at hard edges Stein's identity does not hold", "warning"),
+        )
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        x = evaluation.test(self.points)
+        s, trace = score_and_trace(evaluation, x)
+        square = finite(self, s, "the score").square().sum(1)
+        if not bool(square.any()):
+            raise RunFailed(f"{self.label}: the score is 0 at all {len(x)} rows")
+        value, stderr = ratio(-self.trace_weight * trace, square)
+        details = {"trace": float(trace.mean()), "square": float(square.mean())}
+        line = f"E[½ c²‖s‖² + {self.trace_weight:g} c tr ∇s] is smallest at c = {value:.4g} ± {stderr:.2g}"
+        return Measured(value, stderr, "", len(x), details, line=line)
+
+
+def ratio(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Return the ratio c of the means of a (n,) and b (n,), and its standard error by the delta method."""
+    c = float(a.mean() / b.mean())
+    return c, mean(a - c * b)[1] / abs(float(b.mean()))
