@@ -54,7 +54,7 @@ MODULES = {
         "pipeline/driftspec/numerics/transport.py",
         "plugins/test_stated_errors core/test_flow plugins/test_metrics plugins/test_trajectory "
         "plugins/test_regularisers core/test_density core/test_other_rows plugins/test_traces "
-        "plugins/test_probability_flow test_distinct_sets",
+        "plugins/test_probability_flow test_distinct_sets plugins/test_flow_metrics",
     ),
     "autodiff": (
         "pipeline/driftspec/autodiff.py",
@@ -269,6 +269,17 @@ MODULES = {
         "plugins/test_dependent_draws plugins/test_score_metrics",
     ),
     "evaluate": ("pipeline/driftspec/experiment/evaluate.py", "test_distinct_sets plugins/test_metrics"),
+    "power": ("plugins/driftspec_plugins/dynamics/power.py", "plugins/test_power"),
+    "adjoint_path": ("plugins/driftspec_plugins/metrics/adjoint_path.py", "plugins/test_flow_metrics"),
+    "gradients": (
+        "plugins/driftspec_plugins/metrics/_gradients.py",
+        "plugins/test_flow_metrics plugins/test_trajectory",
+    ),
+    "slopes": ("plugins/driftspec_plugins/metrics/_slopes.py", "plugins/test_flow_metrics"),
+    "gradient_order": ("plugins/driftspec_plugins/metrics/gradient_order.py", "plugins/test_flow_metrics"),
+    "determinant_limit": ("plugins/driftspec_plugins/metrics/determinant_limit.py", "plugins/test_flow_metrics"),
+    "trace_cost": ("plugins/driftspec_plugins/metrics/trace_cost.py", "plugins/test_flow_metrics"),
+    "trace_spread": ("plugins/driftspec_plugins/metrics/trace_spread.py", "plugins/test_flow_metrics"),
 }
 """Each module's file, and the test files that should notice, those that notice most of it first."""
 

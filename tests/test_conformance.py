@@ -20,12 +20,16 @@ ROOT = Path(__file__).parents[1]
 
 GIVEN: dict[str, dict[str, Any]] = {
     "data/table": {"component": {"type": "table", "path": "penguins.csv"}, "root": str(ROOT / "specs")},
-    "metric/gradient_agreement": {
-        "around": {
-            "data": "spiral_trajectories",
-            "dynamics": {"type": "neural_ode", "time": [0.0, 10.0], "network": {"type": "mlp", "hidden": [8]}},
-            "estimator": {"type": "trajectory", "solver": {"type": "dopri5", "rtol": 1e-4, "atol": 1e-4}},
+    **{
+        f"metric/{name}": {
+            "component": {"type": name, **keys},
+            "around": {
+                "data": "spiral_trajectories",
+                "dynamics": {"type": "neural_ode", "time": [0.0, 10.0], "network": {"type": "mlp", "hidden": [8]}},
+                "estimator": {"type": "trajectory", "solver": {"type": "dopri5", "rtol": 1e-4, "atol": 1e-4}},
+            },
         }
+        for name, keys in {"gradient_agreement": {}, "gradient_order": {"steps": [2, 4]}}.items()
     },
 }
 """What a component's own example does not say."""

@@ -19,7 +19,7 @@ from driftspec.spec import fits
 from driftspec.spec.shipped import HEADER, begin, shipped
 
 SPECS = Path(__file__).parents[2] / "specs"
-NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
+NAMES = sorted(path.stem for path in SPECS.rglob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +42,14 @@ def test_alone_it_writes_the_starter_and_the_next_step(capsys: pytest.CaptureFix
     assert (Path("starter.yaml")).read_text() == HEADER + (SPECS / "starter.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_shipped_spec_is_valid_under_another_name(name: str, registry: Registry) -> None:
-    assert init("mine", "--like", name) == 0
+@pytest.mark.parametrize("file", sorted(SPECS.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_spec_is_valid_under_another_name(file: Path, registry: Registry) -> None:
+    assert init("mine", "--like", file.stem) == 0
     text = Path("mine.yaml").read_text()
     first, rest = text.split("\n", 1)
     assert first == "# yaml-language-server: $schema=./driftspec.schema.json"
-    assert rest.replace("name: mine", f"name: {name}", 1) == (SPECS / f"{name}.yaml").read_text()
+    name = file.stem if file.parent == SPECS else file.stem.partition("_")[2]  # without the number of its place
+    assert rest.replace("name: mine", f"name: {name}", 1) == file.read_text()
     loaded = spec.read("mine.yaml", registry)
     assert loaded.spec.name == "mine"
     assert fits.errors(fits.check(loaded)) == []
@@ -200,6 +201,8 @@ def test_the_built_in_specs_lie_in_the_package_that_a_wheel_takes() -> None:
     """The folder is a link to specs/, which the build follows: a wheel has the files themselves."""
     (point,) = (p for p in metadata.entry_points(group="driftspec.v1") if p.dist and p.dist.name == "driftspec")
     folder = SPECS.parent / "plugins" / point.module / "specs"
-    names = {path.name for path in SPECS.iterdir()}
-    assert {path.name for path in folder.iterdir()} == names >= {"penguins.csv", "starter.yaml"}
+    names, found = (
+        {path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (SPECS, folder.resolve())
+    )
+    assert found == names >= {Path("penguins.csv"), Path("starter.yaml")}
     assert all((folder / name).read_bytes() == (SPECS / name).read_bytes() for name in names)

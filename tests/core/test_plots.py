@@ -17,9 +17,22 @@ import tiny
 import torch
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from problems import points
+from problems import Linear, points, tensor
 
-from driftspec.components import Arrows, Bars, Dynamics, Line, Map, Measured, Model, Panel, Picture, Points, Verdict
+from driftspec.components import (
+    Arrows,
+    Bars,
+    Dynamics,
+    Line,
+    Map,
+    Measured,
+    Model,
+    Panel,
+    Picture,
+    Points,
+    Solver,
+    Verdict,
+)
 from driftspec.errors import SolveFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics.model import BoundModel
@@ -56,7 +69,7 @@ def pixels(png: bytes) -> Any:
 def test_each_picture_is_a_picture_and_the_same_twice() -> None:
     made = tiny.experiment()
     first, second = drawn(made, records=RECORDS), drawn(made, records=RECORDS)
-    assert list(first) == ["loss", "samples", "log_density", "trajectories"]
+    assert list(first) == ["loss", "samples", "log_density", "trajectories", "grid"]
     assert first == second
     for png in first.values():
         image = pixels(png)
@@ -68,18 +81,45 @@ def test_each_picture_is_a_picture_and_the_same_twice() -> None:
     [
         (("train",), False, ["loss"]),
         (("evaluate",), False, ["loss", "log_density"]),
-        (("sample",), True, ["loss", "samples", "trajectories"]),
+        (("sample",), True, ["loss", "samples", "trajectories", "grid"]),
     ],
 )
 def test_pictures_belong_to_the_stages_that_ran(stages: Sequence[str], samples: bool, names: list[str]) -> None:
     assert list(drawn(tiny.experiment(), None, stages, RECORDS, samples)) == names
 
 
-@pytest.mark.parametrize("mean, names", [("[0.0]", ["density"]), ("[0.0, 1.0, 2.0]", [])], ids=["1-D", "3-D"])
+@pytest.mark.parametrize("mean, names", [("[0.0]", ["density", "paths"]), ("[0.0, 1.0, 2.0]", [])], ids=["1-D", "3-D"])
 def test_other_dimensions(mean: str, names: list[str]) -> None:
     made = tiny.experiment(GAUSSIAN.format(mean=mean))
     assert list(drawn(made)) == names
     assert list(drawn(made, samples=False)) == names
+
+
+def test_a_grid_is_carried_by_the_flow() -> None:
+    """The lines of the first panel are straight, and those of the last are e^{0.5 A} of them."""
+    made, a = tiny.experiment("dynamics.time=[0.5, 0.0]"), tensor([0.4, 1.3], [-0.6, 0.2])
+    figure = plots._grid(made, tiny.known(Linear(a), (0.5, 0.0)), Solver.make("lobatto"))
+    first, last = (np.stack([line.get_xydata() for line in panel.lines]) for panel in (figure.axes[0], figure.axes[4]))
+    assert first.shape == (26, 161, 2) and [panel.get_title() for panel in figure.axes[::4]] == ["t = 0.5", "t = 0"]
+    across, up = first[:13], first[13:]
+    assert np.ptp(across[..., 1], axis=1).max() == 0 == np.ptp(up[..., 0], axis=1).max()
+    assert np.ptp(across[0, :, 0]) > 3 and np.allclose(np.diff(up[:, 0, 0]), np.ptp(up[:, 0, 0]) / 12)
+    np.testing.assert_allclose(last, first @ torch.linalg.matrix_exp(-0.5 * a).numpy().T, atol=1e-5)
+
+
+def test_paths_in_one_dimension_lead_to_the_prior_and_back() -> None:
+    """z' = a z: from each data point at t = 1 to e^{-a} of it at t = 0; back, the points are on the lines."""
+    made = tiny.experiment(
+        "data={type: gaussian, mean: [1.0], samples: 1000, standardize: none}", "runtime.dtype=float64"
+    )
+    data = made.dataset.test.numpy()
+    figure = plots._there_and_back(made, tiny.known(Linear(tensor([0.7]))), Solver.make("lobatto"), data)
+    lines = np.stack([line.get_xydata() for line in figure.axes[0].lines])
+    there, back = lines[:21], lines[21:]
+    assert there[0, 0, 0] == 1 and there[0, -1, 0] == 0
+    np.testing.assert_allclose(there[:, 0, 1], np.quantile(data, np.linspace(0.01, 0.99, 21)))
+    np.testing.assert_allclose(there[:, -1, 1], np.exp(-0.7) * there[:, 0, 1], rtol=1e-6)
+    np.testing.assert_allclose(back, there, rtol=1e-5, atol=1e-7)
 
 
 def test_trajectories_show_what_was_observed_and_the_models_path() -> None:
@@ -107,10 +147,11 @@ def test_a_solve_that_fails_costs_its_picture_alone() -> None:
     holed = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 2, dtype=torch.float32)
     lost: dict[str, Exception] = {}
     assert list(drawn(tiny.experiment(), holed, records=RECORDS, lost=lost.__setitem__)) == ["loss", "samples"]
-    assert list(lost) == ["log_density", "trajectories"]
+    assert list(lost) == ["log_density", "trajectories", "grid"]
     assert all(isinstance(error, SolveFailed) for error in lost.values())
     line = tiny.flow_of(lambda t, x: torch.where(x.abs() > 1.5, torch.nan, 0 * x), 1, dtype=torch.float32)
-    assert list(drawn(tiny.experiment(GAUSSIAN.format(mean="[0.0]")), line)) == ["density"]
+    made = tiny.experiment(GAUSSIAN.format(mean="[0.0]"))
+    assert list(drawn(made, line, lost=lost.__setitem__)) == ["density"] and list(lost)[3:] == ["paths"]
 
 
 LANGEVIN = "dynamics={type: langevin, network: {type: mlp, hidden: [4]}}"
@@ -209,7 +250,7 @@ def test_the_report_stands_alone(tmp_path: Path, registry: Registry) -> None:
     assert page.startswith("<!doctype html>") and "http" not in page and "src='data:" in page
     pictures = [base64.b64decode(found) for found in re.findall("base64,([^']*)'", page)]
     assert sorted(pictures) == sorted(path.read_bytes() for path in (run.path / "plots").glob("*.png"))
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     for measured in run.measured.values():
         assert f"<td class=number>{with_error(measured.value, measured.stderr)}<td>" in page
     assert run.measured["nll"].line is not None and run.measured["nll"].line in page
@@ -439,6 +480,9 @@ def test_a_metrics_picture_is_drawn_mark_by_mark_with_its_caption() -> None:
         next(c for c in first.collections if isinstance(c, QuadMesh)).get_array(), MARKS[4].values
     )
     assert (second.get_xscale(), second.get_yscale()) == ("log", "log")
+    second.figure.draw_without_rendering()
+    labels = [label.get_text() for axis in (second.xaxis, second.yaxis) for label in axis.get_ticklabels(which="both")]
+    assert any(labels) and not any("$" in label for label in labels), "plain numbers, for formulas are not drawn"
     looks = [(line.get_linestyle(), line.get_marker(), line.get_linewidth()) for line in first.lines]
     looks = [look for look in looks if look[1] not in ("_", "|")]  # the ends of error bars
     assert len(looks) == len(set(looks)) == 3, "without colours, no two marks look alike"

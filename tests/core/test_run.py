@@ -155,7 +155,7 @@ def test_a_run_leaves_exactly_what_the_contract_lists(tmp_path: Path, registry: 
     run = made(tmp_path, registry, argv=["run-spec", "tiny.yaml"])
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     checkpoints = {f"checkpoints/step-000000{step}.{end}" for step in (20, 40) for end in ("safetensors", "json")}
-    pictures = {f"plots/{name}.png" for name in ("loss", "samples", "log_density", "trajectories")}
+    pictures = {f"plots/{name}.png" for name in ("loss", "samples", "log_density", "trajectories", "grid")}
     assert files == checkpoints | pictures | {
         ".lock", "spec.yaml", "resolved.yaml", "run.json", "train.jsonl", "metrics.json", "samples.npy", "report.html",
     }  # fmt: skip
@@ -269,9 +269,9 @@ def test_rows_that_no_metric_reads_may_be_missing(tmp_path: Path, registry: Regi
 @pytest.mark.parametrize(
     "sets, drawn",
     [
-        (["data={type: gaussian, mean: [1.0], std: 0.5, samples: 500}"], {"loss", "density"}),
+        (["data={type: gaussian, mean: [1.0], std: 0.5, samples: 500}"], {"loss", "density", "paths"}),
         (["data={type: gaussian, mean: [1, 2, 3, 4, 5], samples: 500}"], {"loss"}),
-        (["runtime.dtype=float64"], {"loss", "samples", "log_density", "trajectories"}),
+        (["runtime.dtype=float64"], {"loss", "samples", "log_density", "trajectories", "grid"}),
     ],
     ids=["1-D", "5-D", "float64"],
 )

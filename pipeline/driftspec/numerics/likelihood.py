@@ -1,5 +1,6 @@
 """log p along an ODE, the instantaneous change of variables, and its maximum-likelihood loss.
 
+    d/dt (x, log p) = (f, -tr ∂f/∂x)      state and log density are solved together
     log p(x) = log p_prior(z) + ∫_{t_data}^{t_prior} tr(∂f/∂x) dt
     loss     = -E log p(x) + λ_K E ∫ ‖f‖² dt + λ_J E ∫ ‖∂f/∂x‖²_F dt
 

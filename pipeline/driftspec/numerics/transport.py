@@ -77,19 +77,21 @@ def there_and_back(model: Model, x: Tensor, solver: Solver) -> Solved:
     return Solved(back.value, error, rounding, there.converged & back.converged, evaluations)
 
 
-def return_error(model: Model, x: Tensor, solver: Solver) -> Tensor:
-    """Return ‖x' - x‖ (B,), where x' is the result of solving from x (B, d) to the other end of time and back.
-
-    The ends are t_data and t_prior, or for trajectories the first and the last time of observation.
-    """
+def ends(model: Model) -> tuple[float, float]:
+    """Return the times of the data and of the prior, or for trajectories of the first and the last observation."""
     if model.times is not None:
-        start, end = float(model.times[0]), float(model.times[-1])
-    else:
-        end, start = model.dynamics.times()
+        return float(model.times[0]), float(model.times[-1])
+    t_prior, t_data = model.dynamics.times()
+    return t_data, t_prior
+
+
+def return_error(model: Model, x: Tensor, solver: Solver) -> Tensor:
+    """Return ‖x' - x‖ (B,), where x' is the result of solving from x (B, d) to the other end of time and back."""
+    start, end = ends(model)
     with torch.no_grad():
         there = solver.solve(model.velocity, x, start, end).require("the ODE").state
         back = solver.solve(model.velocity, there, end, start).require("the ODE").state
     return torch.linalg.vector_norm(back - x, dim=1)
 
 
-__all__ = ["along", "return_error", "states_at", "there_and_back", "transport"]
+__all__ = ["along", "ends", "return_error", "states_at", "there_and_back", "transport"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from driftspec.components.picture import Arrows, Bars, Line, Map, Panel, Picture, Points
 
@@ -37,10 +38,11 @@ def _panel(within: Figure, axes: Axes, panel: Panel) -> None:
     for mark in panel.marks:
         _mark(within, axes, mark, looks)
     axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.heading)
-    if "x" in panel.log:
-        axes.set_xscale("log")
-    if "y" in panel.log:
-        axes.set_yscale("log")
+    for name in panel.log:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis  # plain numbers: the default labels are formulas
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     if panel.equal:
         axes.set_aspect("equal")
     if any(mark.label for mark in panel.marks if not isinstance(mark, Map)):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from driftspec.components import Distribution, Measured, Model, ShowsStates, Solver, Trace
 from driftspec.components.capabilities import capabilities
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 DATA, DRAWN, PATHS = "#1f4e79", "#e0803c", "#777777"  # in grey 0.27, 0.59 and 0.47
 GRID, DEPTH = 64, 12.0  # points per side; the range of log p that the colours show, in nats below the highest
 SHOWN, TIMES, WALKERS = 4000, 24, 1024
+FAN, GRID_LINES, POINTS = 21, 13, 161  # paths of a 1-D flow; lines of a 2-D grid in each direction, points of a line
 
 
 def draw(
@@ -109,12 +111,19 @@ def _beside_the_data(
     offered, own = capabilities(experiment.spec.dynamics), experiment.spec.dynamics.offers()
     solver: Solver | None = next(_all(experiment, Solver), None)
     log_p = _log_density(experiment, model, solver) if "log_prob" in offered else None
+    flows = {"velocity", "prior"} <= offered and "sample" in stages
     if "evaluate" in stages and "score" in offered and (levels := noise_plots.levels(experiment)):
         make = partial(noise_plots.noised, experiment, model, levels, dataset.columns)
         yield "noised", make, f"Data with noise{' of four levels' if len(levels) > 1 else ''}, and the learned score."
     if model.dim == 1:
         make = partial(_histogram, data, samples, log_p, dataset.columns[0])
         yield "density", make, "Histograms of data and draws, with the density of the model where it has one."
+        if flows and solver is not None:
+            caption = (
+                "Paths from data rows to the prior (lines), and back from where they end (points), in model units. "
+                "Where the solution is unique no paths cross, and the points are on the lines."
+            )
+            yield "paths", partial(_there_and_back, experiment, model, solver, data), caption
         return
     box = _box(data)
     if samples is not None:
@@ -129,9 +138,14 @@ def _beside_the_data(
     if log_p is not None and "evaluate" in stages:
         caption = "log p of the model, and beside it that of the data where it is known, on one scale."
         yield "log_density", lambda: _density(experiment, log_p, box), caption
-    if {"velocity", "prior"} <= offered and solver is not None and "sample" in stages:
+    if flows and solver is not None:
         caption = "Paths from draws of the prior to draws of the model, in model units."
         yield "trajectories", lambda: _trajectories(experiment, model, solver), caption
+        caption = (
+            "A regular grid of the prior, carried by the flow to the data, in model units. The flow is bijective: "
+            "no line crosses a neighbour, whatever the network."
+        )
+        yield "grid", partial(_grid, experiment, model, solver), caption
 
 
 def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Drawable]:
@@ -357,18 +371,64 @@ def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
     return figure
 
 
+def _states(model: Model, start: torch.Tensor, times: Array, solver: Solver) -> Array:
+    """Return the states (K, B, d) at the times (K,), from start (B, d), model units, float64."""
+    states, steps = [start], solver.start_steps()
+    few = None if steps is None else max(1, -(-4 * steps // (len(times) - 1)))
+    with torch.no_grad():
+        for before, after in itertools.pairwise(times):
+            path = solver.solve(model.velocity, states[-1], float(before), float(after), steps=few)
+            states.append(path.require("the paths").state)
+    return torch.stack(states).double().cpu().numpy()
+
+
+def _there_and_back(experiment: Experiment, model: Model, solver: Solver, data: Array) -> Figure:
+    """Plot the paths of a fan of 1-D data points to the prior, and back from where they end."""
+    t_prior, t_data = model.dynamics.times()
+    starts = torch.from_numpy(np.quantile(data, np.linspace(0.01, 0.99, FAN), axis=0))
+    times = np.linspace(t_data, t_prior, TIMES + 1)
+    there = _states(model, experiment.rows(starts), times, solver)
+    back = _states(model, model.like(torch.from_numpy(there[-1])), times[::-1], solver)[::-1]
+    figure, (axes,) = _figure(1)
+    axes.plot(times, there[:, :, 0], color=PATHS, linewidth=1)
+    axes.plot(times, back[:, :, 0], color=DRAWN, marker=".", markersize=4, linestyle="")
+    handles = [
+        Line2D([], [], color=PATHS, label="data to prior"),
+        Line2D([], [], color=DRAWN, marker=".", linestyle="", label="prior to data"),
+    ]
+    axes.legend(handles=handles, frameon=False, fontsize=8)
+    axes.set(xlabel=f"t (data at {t_data:g}, prior at {t_prior:g})", ylabel="z(t), model units")
+    return figure
+
+
+def _grid(experiment: Experiment, model: Model, solver: Solver) -> Figure:
+    """Plot a regular grid over the central part of a 2-D prior at five times, from the prior to the data."""
+    t_prior, t_data = model.dynamics.times()
+    z = model.prior().sample(WALKERS, experiment.streams.under("plots").generator("grid"), model.dim)
+    low, top = np.quantile(z.numpy(), (0.02, 0.98), axis=0)
+    fine, levels = np.linspace(low, top, POINTS), np.linspace(low, top, GRID_LINES)
+    across = [np.stack([fine[:, 0], np.full(POINTS, level)], 1) for level in levels[:, 1]]
+    up = [np.stack([np.full(POINTS, level), fine[:, 1]], 1) for level in levels[:, 0]]
+    start = model.like(torch.from_numpy(np.concatenate([*across, *up])))
+    times = np.linspace(t_prior, t_data, 5)
+    figure = Figure(figsize=(13.0, 3.1), layout="constrained")
+    panels = figure.subplots(1, len(times))
+    for panel, t, state in zip(panels, times, _states(model, start, times, solver), strict=True):
+        first, second = state.reshape(-1, POINTS, 2).transpose(2, 1, 0)
+        panel.plot(first[:, :GRID_LINES], second[:, :GRID_LINES], color=DATA, linewidth=0.7)
+        panel.plot(first[:, GRID_LINES:], second[:, GRID_LINES:], color=DRAWN, linewidth=0.7)
+        wide, high = (float(np.ptp(one)) for one in (first, second))
+        panel.set(title=f"t = {t:g}", xlabel="z1", aspect="equal" if 0.1 < wide / high < 10 else "auto")
+    panels[0].set(ylabel="z2")
+    return figure
+
+
 def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figure:
     """Plot the trajectories of prior samples from the prior time to the data time, in model units."""
     t_prior, t_data = model.dynamics.times()
     z = model.prior().sample(200, experiment.streams.under("plots").generator("prior"), model.dim)
-    states, steps = [model.like(z)], solver.start_steps()
-    times = np.linspace(t_prior, t_data, TIMES + 1)
-    with torch.no_grad():
-        for before, after in itertools.pairwise(times):
-            few = None if steps is None else max(1, -(-4 * steps // TIMES))
-            path = solver.solve(model.velocity, states[-1], float(before), float(after), steps=few)
-            states.append(path.require("the paths").state)
-    first, second = torch.stack(states).double().cpu().numpy().transpose(2, 0, 1)
+    states = _states(model, model.like(z), np.linspace(t_prior, t_data, TIMES + 1), solver)
+    first, second = states.transpose(2, 0, 1)
     figure, (axes,) = _figure(1)
     axes.plot(first, second, color=PATHS, linewidth=0.5, alpha=0.4)
     axes.scatter(first[0], second[0], s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)

@@ -15,10 +15,9 @@ from pydantic import Field
 
 from driftspec.components import Gradient, Measured, Metric
 from driftspec.components.component import Need
+from driftspec_plugins.metrics._gradients import gradient
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from driftspec.components import Evaluation
 
 
@@ -46,7 +45,7 @@ class GradientAgreement(Metric):
         rows = evaluation.rows(evaluation.test(self.points))
         other: Gradient = "adjoint" if self.against == "backprop" else "backprop"
         (right, counts), (found, more_counts) = (
-            _gradient(evaluation, estimator, by, rows) for by in (self.against, other)
+            gradient(evaluation, evaluation.model, estimator.solver, by, rows) for by in (self.against, other)
         )
         evaluations = {self.against: counts, other: more_counts}
         missed = evaluations["adjoint"].pop("missed_start", None)
@@ -60,13 +59,3 @@ class GradientAgreement(Metric):
         }
         value = gradients.relative(found, right)
         return Measured(value, None, "relative", len(rows), details, "both gradients are deterministic")
-
-
-def _gradient(evaluation: Evaluation, estimator: Any, by: Gradient, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Return ∂L/∂θ as one vector (P,), and the numbers of evaluations."""
-    from driftspec.accuracy import gradients
-
-    using = estimator.model_copy(update={"solver": estimator.solver.differentiated(by)})
-    model, scope = evaluation.model, evaluation.streams
-    loss = using.loss(model, rows, using.start(model, scope.under("start")), scope.at(1))
-    return gradients.flat(loss.value, model), {"forward": loss.evaluations, **loss.stats()}
