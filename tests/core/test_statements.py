@@ -120,8 +120,10 @@ def test_quick_sets_its_keys_and_changes_nothing_else() -> None:
     plain = document(SETTLES.partition("quick")[0])
     assert spec.hastened(plain, registry) is plain
     assert fits.check(loaded) == []
-    with pytest.raises(SpecError, match=r"13:9: error\[S130\] 'shows.0.expect' cannot be set in 'quick'"):
-        spec.hastened(document(SETTLES.replace("{sample.count: 100", "{shows.0.expect: 100")), registry)
+    wider = spec.hastened(document(SETTLES.replace("{sample.count: 100", "{shows.0.within: 0.5")), registry).spec
+    assert wider.shows and wider.shows[0].within == 0.5
+    with pytest.raises(SpecError, match=r"13:9: error\[S130\] 'sweep.grid' cannot be set in 'quick'"):
+        spec.hastened(document(SETTLES.replace("{sample.count: 100", "{sweep.grid: 100")), registry)
 
 
 def test_a_run_judges_what_its_spec_expects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
