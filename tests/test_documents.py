@@ -26,12 +26,6 @@ SHORT = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def coarse_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps of log p on 8 x 8 points: at each an ODE is solved."""
-    monkeypatch.setattr("driftspec.report.plots.GRID", 8)
-
-
 def test_the_readme_starts_with_a_sentence_and_two_commands() -> None:
     first, second = blocks("sh", README)[:2]
     assert first.endswith("run-spec specs/cnf_moons.yaml\n")
@@ -112,14 +106,12 @@ def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_pages_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(readme_run)
-    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
     assert main(["my.yaml", *SHORT, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
 
 
 def test_the_pages_hook_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     tiny.write(tmp_path)
     (tmp_path / "observer.py").write_text(snippet("python", "def driftspec_metric"))
     assert main(["tiny.yaml", "--plugin", "observer.py", "--set", "train.steps=2", "--quiet"]) == 0
@@ -130,7 +122,6 @@ def test_the_readmes_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     script = snippet("python", "driftspec.run(")
     assert '"train.steps": 100' in script
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     few = '"train.steps": 3, "train.schedule": "constant", "data.samples": 3000, "dynamics.network.hidden": [8]'
     exec(script.replace('"train.steps": 100', few))
@@ -164,15 +155,15 @@ def small(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_spec_says_what_it_shows_and_runs(
-    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path = ROOT / "specs" / f"{words[0]}.yaml"
     header = re.match(r"(#[^\n]*\n)+", path.read_text())
     assert header, "a spec opens with what it shows"
     assert re.search(r"\d+ s|\d+ min", header.group()), "how long it takes"
     assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
-    if path.stem not in DRAWN:
-        monkeypatch.setattr("driftspec.report.drawing.png", lambda make, caption: bytes(str(make()), "ascii"))
+    if path.stem in DRAWN:
+        request.getfixturevalue("pictures")
     assert main([str(path), *words[1:], "--out", str(tmp_path / "run"), *small(path)]) == 0
     verdicts = json.loads((tmp_path / "run" / "run.json").read_text())["verdicts"]
     assert [one["reason"] for one in verdicts if one["subject"] == "pictures"] == []
