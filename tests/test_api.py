@@ -72,7 +72,7 @@ def test_answers_come_as_the_question_did(made: driftspec.Run) -> None:
 
 
 def test_a_trained_density_integrates_to_one(made: driftspec.Run) -> None:
-    side = np.linspace(-9, 9, 361)
+    side = np.linspace(-9, 9, 181)
     grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
     mass = np.exp(made.log_prob(grid)).sum() * (side[1] - side[0]) ** 2
     assert abs(mass - 1) < 2e-3

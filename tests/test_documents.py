@@ -16,11 +16,14 @@ from pages import SPECS as CATALOGUE
 
 from driftspec import source
 from driftspec.cli import VERBS, main
+from driftspec.registry import installed
+from driftspec.spec import read
 
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
-FEW = ["--set", "sample.count=2000", "--quiet"]
-SHORT = ["--set", "train.steps=3", "--set", "train.schedule=constant", *FEW]
-SMALL = ["--set", "data.samples=400"]
+SHORT = [
+    *("--set", "train.steps=3", "--set", "train.schedule=constant", "--set", "train.batch_size=64"),
+    *("--set", "data.samples=400", "--set", "dynamics.network.hidden=[8]", "--set", "sample.count=2000", "--quiet"),
+]
 
 
 def test_the_readme_starts_with_a_sentence_and_two_commands() -> None:
@@ -96,7 +99,7 @@ def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "my.yaml").write_text(snippet("yaml", "dynamics:"))
     (folder / "orthogonal.py").write_text(snippet("python", "class OrthogonalProbes"))
-    assert main([str(folder / "my.yaml"), *SHORT, *SMALL, "--out", str(folder / "run")]) == 0
+    assert main([str(folder / "my.yaml"), *SHORT, "--out", str(folder / "run")]) == 0
     assert (folder / "run" / "report.html").exists()
     return folder
 
@@ -104,7 +107,7 @@ def readme_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pages_plugin_runs(readme_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(readme_run)
     plugin = ["--plugin", "orthogonal.py", "--set", "estimator={type: orthogonal_probes, probes: 2}"]
-    assert main(["my.yaml", *SHORT, *SMALL, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
+    assert main(["my.yaml", *SHORT, "--set", "evaluate=[nll]", *plugin, "--out", "with_plugin"]) == 0
 
 
 def test_the_pages_hook_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,34 +123,47 @@ def test_the_readmes_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert '"train.steps": 100' in script
     monkeypatch.chdir(tmp_path)
     (tmp_path / "specs").symlink_to(ROOT / "specs")
-    exec(script.replace('"train.steps": 100', '"train.steps": 3, "train.schedule": "constant", "data.samples": 3000'))
+    few = '"train.steps": 3, "train.schedule": "constant", "data.samples": 3000, "dynamics.network.hidden": [8]'
+    exec(script.replace('"train.steps": 100', few))
 
 
 COMMANDS = [tuple(shlex.split(row[0].strip("`"))) for row in rows(CATALOGUE, "spec")]
 """Every row of the catalogue: each shipped spec as it is, and those with words behind."""
 
 
-def walked(spec: Path) -> list[str]:
-    """The keys that say how long the spec's Langevin chains are, each with a draw of its own; of its base too."""
-    text = spec.read_text()
-    base = re.search(r"^extends: (\S+)", text, re.MULTILINE)
-    whole = f"{text}{(spec.parent / base[1]).read_text() if base else ''}"
-    return re.findall(r"sampler: \{type: (?:annealed_)?langevin,.*?\b(steps|steps_per_level):", whole)
+DRAWN = {"cnf_moons", "neural_ode_spiral", "mala_gaussian", "fokker_planck_ou", "ebm_score_matching", "vp_moons_pc"}
+"""A spec of each kind: these have their pictures as PNG, for the others only the figures are made."""
+
+
+def small(path: Path) -> list[str]:
+    """Return the `--set` words that make the run of a shipped spec short, and leave every part of it in."""
+    data = read(path, installed()).document.data
+    sampler, few = data.get("sampler", {}), {"sample.count": 2000}
+    if "samples" in data.get("data", {}):
+        few["data.samples"] = min(400, data["data"]["samples"])
+    if "network" in data["dynamics"]:
+        few["dynamics.network.hidden"] = [8]
+    if "train" in data:
+        few |= {"train.steps": 3, "train.schedule": "constant", "train.batch_size": 16}
+    if "chains" in sampler:
+        few |= {"sampler.chains": 20, "sampler.burn_in": 20, "sampler.thin": 2}
+    moves = "steps_per_level" if "steps_per_level" in sampler else "steps"
+    if moves in sampler and "fokker_planck" not in path.stem:  # whose times are those of the steps
+        few[f"sampler.{moves}"] = 10
+    return ["--quiet", *(word for key, value in few.items() for word in ("--set", f"{key}={value}"))]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_spec_says_what_it_shows_and_runs(words: tuple[str, ...], tmp_path: Path) -> None:
-    spec = ROOT / "specs" / f"{words[0]}.yaml"
-    header = re.match(r"(#[^\n]*\n)+", spec.read_text())
+def test_a_spec_says_what_it_shows_and_runs(
+    words: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = ROOT / "specs" / f"{words[0]}.yaml"
+    header = re.match(r"(#[^\n]*\n)+", path.read_text())
     assert header, "a spec opens with what it shows"
     assert re.search(r"\d+ s|\d+ min", header.group()), "how long it takes"
     assert "xpect" in header.group() or "±" in header.group(), "and the number to expect"
-    few = ["--set", "data.samples=2000"] if "samples:" in spec.read_text() else []
-    trained = re.search("^(train|extends):", spec.read_text(), re.MULTILINE)
-    few += [word for key in walked(spec) if trained for word in ("--set", f"sampler.{key}=10")]
-    if chains := re.search(r"chains: (\d+), burn_in|chains: (\d+)\n", spec.read_text()):  # as many draws of each chain
-        count = int(chains[1] or chains[2]) * (2000 // int(chains[1] or chains[2]))
-        few += ["--set", f"sample.count={count}"]
-    assert main([str(spec), *words[1:], "--out", str(tmp_path / "run"), *(SHORT if trained else FEW), *few]) == 0
+    if path.stem in DRAWN:
+        request.getfixturevalue("pictures")
+    assert main([str(path), *words[1:], "--out", str(tmp_path / "run"), *small(path)]) == 0
     verdicts = json.loads((tmp_path / "run" / "run.json").read_text())["verdicts"]
     assert [one["reason"] for one in verdicts if one["subject"] == "pictures"] == []

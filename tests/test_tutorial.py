@@ -31,7 +31,10 @@ from driftspec.streams import Streams
 
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "plugins" / "TUTORIAL.md").read_text()
-SHORT = ["--set", "train.steps=4", "--set", "data.samples=3000", "--set", "sample.count=300", "--quiet"]
+SHORT = [
+    *("--set", "train.steps=4", "--set", "data.samples=3000", "--set", "sample.count=300"),
+    *("--set", "dynamics.network.hidden=[8]", "--quiet"),
+]
 
 
 def blocks(language: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from problems import Problem
 from torch import Tensor, nn
 
@@ -55,6 +58,15 @@ def loaded(*sets: str, text: str = TEXT, root: Path = Path(), registry: Registry
 
 def experiment(*sets: str, text: str = TEXT, registry: Registry | None = None) -> build.Experiment:
     return build.build(loaded(*sets, text=text, registry=registry).spec, Files(Path()))
+
+
+def not_rendered(make: Callable[[], object], caption: str) -> bytes:
+    """Return a PNG of one point with the caption, after the figure was made; `drawing.png` without the rendering."""
+    make()
+    about, buffer = PngInfo(), io.BytesIO()
+    about.add_itxt("Description", caption)
+    Image.new("L", (1, 1)).save(buffer, "png", pnginfo=about)
+    return buffer.getvalue()
 
 
 def evaluation(made: build.Experiment, model: Model, draws: Tensor | None = None) -> Evaluation:

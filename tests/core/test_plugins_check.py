@@ -49,7 +49,10 @@ def driftspec_components():
 """
 
 
-def test_what_keeps_its_word_is_a_row_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_keeps_its_word_is_a_row_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conformance, "check", lambda *given: [conformance.Checked("schedule/cosine", passed=9)])
     assert main(["plugins", "check", "schedule/cosine"]) == 0
     out, err = capsys.readouterr()
     first, second = out.splitlines()
@@ -61,8 +64,10 @@ def test_what_keeps_its_word_is_a_row_of_the_table(capsys: pytest.CaptureFixture
 def test_what_breaks_it_is_said_and_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.py").write_text(BAD)
     file = ["--plugin", str(tmp_path / "bad.py")]
-    assert main(["plugins", "check", "schedule/bad", "schedule/needy", *file, "--format", "json"]) == 4
+    named = ["schedule/cosine", "schedule/bad", "schedule/needy"]
+    assert main(["plugins", "check", *named, *file, "--format", "json"]) == 4
     told = json.loads(capsys.readouterr().out)
+    assert told["schedule/cosine"] == {"checked": True, "passed": 9, "failed": {}, "skipped": {}}
     assert told["schedule/needy"] == {"checked": False, "reason": "needs keys: factor"}
     assert told["schedule/bad"]["checked"] is True
     assert told["schedule/bad"]["failed"]["rates are finite and not negative"] == "the rate of step 0 is -0.1"

@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -369,41 +370,64 @@ def test_several_interruptions_and_early_stopping(tmp_path: Path, registry: Regi
     assert newest == best + 12 and f"checkpoints/step-{best:08d}.safetensors" in plain.record.digests
 
 
-PROCESS = "import sys; from driftspec.cli import main; sys.exit(main())"
-LONG = ("train.steps=200", "train.checkpoint_every=50", "train.ema=0.9", "evaluate=[{type: nll, points: 20}]")
+FORKS = """
+import json, os, sys
+import torch, torch._dynamo, matplotlib.figure
+import driftspec.report.plots
+from driftspec.cli import main
+
+for line in sys.stdin:
+    folder, *words = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        os.dup2(os.open("stderr", os.O_CREAT | os.O_WRONLY), 2)
+        sys.exit(main(words))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""A process that has imported what a run does, and runs each line of stdin in a child."""
+IN_3D = "data={type: gaussian, mean: [1, 2, 3], samples: 500}"  # which has no maps
+LONG = (IN_3D, "train.steps=120", "train.checkpoint_every=20", "train.ema=0.9", "evaluate=[{type: nll, points: 20}]")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
 def long_run(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> RunUnderWay:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("driftspec.report.plots.draw", lambda *_: iter(()))
-        return made(tmp_path_factory.mktemp("long"), registry, *LONG)
+    return made(tmp_path_factory.mktemp("long"), registry, *LONG)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_process_ended_by_a_signal(
-    number: signal.Signals, long_run: RunUnderWay, tmp_path: Path, registry: Registry
+    number: signal.Signals, long_run: RunUnderWay, forks: subprocess.Popen[str], tmp_path: Path, registry: Registry
 ) -> None:
     """Once in a real process: exit code, the line to paste, and the same bytes after it was pasted."""
     folder = tmp_path / "a folder"
     folder.mkdir()
     tiny.write(folder)
     sets = [word for one in LONG for word in ("--set", one)]
-    command = [sys.executable, "-c", PROCESS, "tiny.yaml", "--out", "the run", *sets]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if re.search("step 120/200", line):
-                break
-        process.send_signal(number)
-        said = process.stderr.read()
+    assert forks.stdin is not None and forks.stdout is not None
+    print(json.dumps([str(folder), "tiny.yaml", "--out", "the run", *sets]), file=forks.stdin, flush=True)
+    child, log = int(forks.stdout.readline()), folder / "stderr"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "step 36/120" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(child, number)
+    code, said = int(forks.stdout.readline()), log.read_text()
     told, path = info(folder / "the run"), folder / "the run"
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL and told["status"] == "running"
+        assert code == -signal.SIGKILL and told["status"] == "running"
         run = finish(path, registry)
-        assert run.record.resumed[0]["from"] in (100, 150)
+        assert run.record.resumed[0]["from"] in (20, 40, 60, 80, 100)
     else:
-        assert process.returncode == 128 + number and told["status"] == "interrupted"
+        assert code == 128 + number and told["status"] == "interrupted"
         assert "Traceback" not in said
         (pasted,) = re.findall(r"go on with: (.*)", said)
         if number == signal.SIGINT:
