@@ -121,8 +121,8 @@ SLIDES = (
     "standard backprop in the discrete case", "Discrete normalizing flows", "Picard", "Forward transform",
     "Inverse transform", "special case of Kolmogorov-Fokker-Planck", "bijective", "Density evaluation",
     "adjoint method is used for the integral", "log density together", "determinant of the Jacobian", "its trace",
-    "FFJORD", "Statement .Langevin", "ε = 0", "Energy-based model", "Stochastic differential equation", "Wiener process",
-    "Drift", "Diffusion coefficient", "g.t. = 0", "Theorem .Kolmogorov-Fokker-Planck", "Langevin SDE",
+    "FFJORD", "Statement .Langevin", "ε = 0", "Energy-based model", "Stochastic differential equation",
+    "Wiener process", "Drift", "Diffusion coefficient", "g.t. = 0", "Theorem .Kolmogorov-Fokker-Planck", "Langevin SDE",
     "density is constant", "discretized SDE", "Fisher divergence", "Score function", "Theorem .score matching",
     "we do not know ∇log π", "Proof", "slip",
 )  # fmt: skip

@@ -32,7 +32,10 @@ quick: {sample.count: 100, sampler.steps: 30}
 """
 ENTRY = {
     "value": 2.0, "stderr": 0.1, "unit": "nats",
-    "details": {"kl": {"value": 0.5, "stderr": 0.02}, "gap": 0.3, "gap_stderr": 0.05, "levels": [0.1, 0.2], "of": "data", "exact": True},
+    "details": {
+        "kl": {"value": 0.5, "stderr": 0.02}, "gap": 0.3, "gap_stderr": 0.05, "levels": [0.1, 0.2], "of": "data",
+        "exact": True,
+    },
 }  # fmt: skip
 
 
