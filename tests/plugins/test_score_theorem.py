@@ -17,6 +17,7 @@ from driftspec.errors import RunFailed
 from driftspec.experiment.build import Experiment
 from driftspec.numerics.chains import ChainSampler, starts
 from driftspec.numerics.model import BoundModel
+from driftspec_plugins.metrics import score_scale
 from driftspec_plugins.metrics.score_scale import ratio
 
 COVARIANCE, MEAN = [[1.5, 0.6], [0.6, 0.8]], [0.5, -0.3]
@@ -188,3 +189,14 @@ def test_a_sampler_that_does_not_climb_is_refused() -> None:
     assert "chains that climb log p" in said({"type": "mala", "step": 0.1})
     assert "chains that climb log p" in said({"type": "langevin", "step": 0.1, "chains": 2})
     assert "climb" not in said({"type": "langevin", "step": 0.1})
+
+
+def test_the_picture_has_the_least_loss_of_each_form() -> None:
+    """E‖s‖² = 4 and E tr(∇s) = -3: the loss 2c² - 3κc is least at c = 3κ/4, where it is -9κ²/8."""
+    (panel,) = score_scale.picture(4.0, -3.0, 0.5).panels
+    right, least, slip, half = panel.marks
+    assert (least.x, least.y) == ([0.75], [-1.125]) and (half.x, half.y) == ([0.375], [-0.28125])
+    for line, (kappa, (c,), (value,)) in zip((right, slip), ((1, least.x, least.y), (0.5, half.x, half.y))):
+        assert list(line.y) == pytest.approx([2 * at**2 - 3 * kappa * at for at in line.x])
+        assert min(line.y) >= value and abs(line.x[list(line.y).index(min(line.y))] - c) < 0.02
+    assert len(score_scale.picture(4.0, -3.0, 1.0).panels[0].marks) == 2

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric
+from driftspec.components import Line, Measured, Metric, Panel, Picture, Points
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._scores import finite, mean, score_and_trace
@@ -55,7 +55,24 @@ class ScoreScale(Metric):
         value, stderr = ratio(-self.trace_weight * trace, square)
         details = {"trace": float(trace.mean()), "square": float(square.mean())}
         line = f"E[½ c²‖s‖² + {self.trace_weight:g} c tr ∇s] is smallest at c = {value:.4g} ± {stderr:.2g}"
-        return Measured(value, stderr, "", len(x), details, line=line)
+        shown = {"loss": picture(details["square"], details["trace"], self.trace_weight)}
+        return Measured(value, stderr, "", len(x), details, line=line, pictures=shown)
+
+
+def picture(square: float, trace: float, weight: float) -> Picture:
+    """Return the loss ½ c² E‖s‖² + κ c E tr(∇s) against c, with its minimum, for κ = 1 and for the metric's own κ."""
+    marks: list[Line | Points] = []
+    scales = [k / 50 for k in range(76)]
+    for kappa in sorted({1.0, weight}, reverse=True):
+        least = -kappa * trace / square
+
+        def loss(c: float, kappa: float = kappa) -> float:
+            return c**2 * square / 2 + kappa * c * trace
+
+        marks.append(Line(scales, [loss(c) for c in scales], f"loss with κ = {kappa:g}"))
+        marks.append(Points([least], [loss(least)], f"least at c = {least:.3g}"))
+    caption = "The loss of score matching of c s, the learned score s times c, on test rows."
+    return Picture([Panel(marks, "c", "½ c² E‖s‖² + κ c E tr(∇s)")], caption)
 
 
 def ratio(a: Tensor, b: Tensor) -> tuple[float, float]:
