@@ -50,7 +50,7 @@ def score_field(experiment: Experiment, model: Model, box: Box, points: Array, c
     axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.4, color=SAMPLES, linewidths=0)
     axes.quiver(at[:, 0].numpy(), at[:, 1].numpy(), arrows[:, 0], arrows[:, 1], color=ARROW, width=0.003)
-    axes.set(title="score", xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1], aspect="equal")
+    axes.set(xlim=box[:2], ylim=box[2:], xlabel=columns[0], ylabel=columns[1], aspect="equal")
     return figure
 
 
@@ -70,7 +70,7 @@ def energy_landscape(experiment: Experiment, model: Model, box: Box, columns: Se
     axes = figure.subplots()
     values = (energy - energy.min()).reshape(CELLS, CELLS).T.numpy()
     image = axes.imshow(values, origin="lower", extent=box, vmin=0, vmax=DEPTH, cmap="magma_r", aspect="equal")
-    axes.set(title="energy", xlabel=columns[0], ylabel=columns[1])
+    axes.set(xlabel=columns[0], ylabel=columns[1])
     figure.colorbar(image, ax=axes, label="E - min E", extend="max", shrink=0.8)
     return figure
 

@@ -31,7 +31,8 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 .equation { font-family: Cambria, Georgia, "DejaVu Serif", serif; font-size: 1.15em; margin: .6em 0;
   padding: .5em 1em; background: #f6f6f4; border-left: 4px solid #1f4e79; overflow-x: auto }
 .found { font-variant-numeric: tabular-nums; margin: .6em 0 } .agrees { color: #1b5e20 } .differs { color: #a3160d }
-.differs, .agrees { font-weight: 600 } figure { margin: 1em 0 } figcaption { color: #555; font-size: 14px }
+.differs, .agrees { font-weight: 600; white-space: nowrap }
+figure { margin: 1em 0 } figcaption { color: #555; font-size: 14px }
 img { max-width: 100%; height: auto } pre { background: #f6f6f4; padding: .8em; overflow-x: auto; font-size: 13px }
 pre b { font-weight: normal; color: #999; user-select: none } pre span { display: block; white-space: pre }
 pre span:target { background: #ffe9a8 } .failed { color: #a3160d }

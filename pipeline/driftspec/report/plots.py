@@ -278,10 +278,11 @@ def _loss(records: Sequence[Mapping[str, Any]], watched: str | None = None) -> F
         axes.plot(steps[width - 1 :], smooth, color=DATA, linewidth=2, label=f"mean of {width} records")
     checks = [(r["step"], r["validation"]) for r in records if "validation" in r]
     if watched is not None:
+        axes.set_title("training rows")
         _monitored(beside[0], watched, [r for r in records if "validation" in r])
     elif checks:
         axes.plot(*zip(*checks, strict=True), color=DRAWN, marker=".", label="validation")
-    axes.set(title="training", xlabel="step", ylabel="loss")
+    axes.set(xlabel="step", ylabel="loss")
     # The highest 2 % of the losses, mostly of the first steps, are left out of the scale.
     (low,), (high,) = chain_plots.limits(losses[:, None], 0.1, (0.0, 0.98))
     axes.set_ylim(low, high)
@@ -327,7 +328,7 @@ def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, col
     with contextlib.suppress(SolveFailed):
         if log_p is not None:
             axes.plot(across, log_p(torch.from_numpy(across)[:, None]).exp(), color=PATHS, label="model's density")
-    axes.set(title="density", xlabel=column, ylabel="p")
+    axes.set(xlabel=column, ylabel="p")
     axes.legend(frameon=False)
     return figure
 
@@ -366,7 +367,7 @@ def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
     axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)
     for trajectory in observed.numpy():
         axes.scatter(trajectory[:, 0], trajectory[:, 1], s=8, color=DATA, zorder=2)
-    axes.set(title="observed (points) and solved (lines)", xlabel=dataset.columns[0], ylabel=dataset.columns[1])
+    axes.set(xlabel=dataset.columns[0], ylabel=dataset.columns[1])
     axes.set_aspect("equal")
     return figure
 
@@ -433,7 +434,7 @@ def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figur
     axes.plot(first, second, color=PATHS, linewidth=0.5, alpha=0.4)
     axes.scatter(first[0], second[0], s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)
     axes.scatter(first[-1], second[-1], s=6, color=DRAWN, label=f"data, t = {t_data:g}", zorder=3)
-    axes.set(title="trajectories (model units)")
+    axes.set(xlabel="z1", ylabel="z2")
     axes.set_aspect("equal")
     axes.legend(frameon=False, fontsize=8)
     return figure
