@@ -24,8 +24,8 @@ def predictions() -> list[tuple[str, str]]:
     found = []
     for name in REGISTRY.names("dynamics"):
         component: Any = REGISTRY.look_up("dynamics", name)[0]
-        options = component.model_fields["predicts"].annotation.__args__
-        found += [(name, option) for option in options]
+        predicts = component.model_fields.get("predicts")  # a field that is given has no network
+        found += [(name, option) for option in (predicts.annotation.__args__ if predicts else ())]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,14 @@ from tiny import flow_of
 from torch import Tensor
 
 from driftspec.accuracy import refinement
-from driftspec.components import Metric, Solver, Trace
+from driftspec.components import Solver, Trace
 from driftspec.numerics import likelihood, transport
 from driftspec.registry import installed
 from driftspec.streams import Streams
 from driftspec_plugins.metrics import _fokker_planck as fp
-from driftspec_plugins.metrics import _log_z, fokker_planck
+from driftspec_plugins.metrics import _fokker_planck_of_run as of_run
+from driftspec_plugins.metrics import _fokker_planck_particles as particles
+from driftspec_plugins.metrics import _log_z
 
 STREAMS = Streams(0).under("test")
 EXACT = Trace.make("exact_trace")
@@ -84,17 +85,11 @@ def ornstein_uhlenbeck(cells: int, d: int = 1, theta: float = 0.8) -> tuple[Any,
     """Densities and known errors at t = 0.7 of dx = -θ x dt + dw from N(1.2, 0.3 I), as the metric has them."""
     grid = fp.Grid(((-4.0, 4.5),) * d, (cells,) * d)
 
-    class OU:
-        def motion(self, model: Any) -> Any:
-            return (lambda t, x: -theta * x), (lambda t: torch.ones_like(t))
-
     def law(x: Any) -> Any:
         return np.exp(-((x - 1.2) ** 2).sum(1) / 0.6) / (0.6 * math.pi) ** (d / 2)
 
-    exact = SimpleNamespace(like=lambda x: x)
-    model: Any = SimpleNamespace(double=lambda: exact)
-    metric = Metric.make({"type": "fokker_planck", "times": [0.7]})
-    densities, known = fokker_planck._solve(metric, OU(), model, law, grid, [0.7])  # type: ignore[arg-type]
+    equation = of_run.Equation("a metric", lambda t, x: -theta * x, lambda t: 1.0, law)
+    densities, known, _ = of_run.solve(equation, grid, [0.7])
     return densities[0], known, grid
 
 
@@ -124,7 +119,7 @@ def test_the_error_of_times_steps_is_the_one_they_make() -> None:
 
 def test_the_bias_of_a_step_has_the_error_of_two_runs() -> None:
     """2 (a - b) of independent a and b, each with the standard error s: 2 √2 s."""
-    entry = fokker_planck._entry((0.5, 0.4, 0.03), (0.45, 0.4, 0.03))
+    entry = particles.entry((0.5, 0.4, 0.03), (0.45, 0.4, 0.03))
     assert entry["step_bias"] == pytest.approx(0.1) and entry["z"] == pytest.approx(0.1 / 0.03)
     assert entry["step_bias_stderr"] == pytest.approx(2 * math.hypot(0.03, 0.03))
 
