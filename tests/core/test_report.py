@@ -158,7 +158,7 @@ def test_a_run_that_fails_is_on_the_page_and_the_others_are_too(
     assert main(["report", "specs", "-o", "page.html", "--quick", "--quiet"]) == 1
     assert "error: fails: the machine burns" in capsys.readouterr().err
     words = Page(Path("page.html").read_text()).words
-    assert "fails: the machine burns" in words and "the run failed" in words and "✓ agrees" in words
+    assert "fails: the machine burns" in words and "no result" in words and "✓ agrees" in words
 
 
 def _failing(name: str) -> Any:
@@ -184,6 +184,77 @@ def test_a_strangers_run_is_text_on_the_page() -> None:
         assert "<script" not in page and "alert(1)" in page
 
 
+def copied(folder: Path, to: Path, **changes: Any) -> Path:
+    """A copy of the good run, with other entries in run.json."""
+    shutil.copytree(next((folder / "runs" / "good").iterdir()), to)
+    info = json.loads((to / "run.json").read_text()) | changes
+    (to / "run.json").write_text(json.dumps(info))
+    return to
+
+
+@pytest.mark.parametrize("status", ["failed", "running", "interrupted"])
+def test_the_numbers_of_a_run_that_is_not_finished_are_not_judged(
+    status: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = copied(folder, tmp_path / "run", status=status)
+    assert main(["report", str(run), str(next((folder / "runs" / "good").iterdir())), "-o", "page.html"]) == 1
+    assert "1 of 1 numbers are as expected" in capsys.readouterr().out
+    words = Page(Path("page.html").read_text()).words
+    assert "1 of 1 numbers are as expected; without a result: good" in words and words.count("✓ agrees") == 2
+
+
+def test_two_runs_of_one_name_have_their_own_specs_and_one_given_twice_is_shown_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied(folder, tmp_path / "a"), copied(folder, tmp_path / "b")
+    assert main(["report", "a", "b", "./a", "-o", "page.html"]) == 0
+    found = Page(Path("page.html").read_text())
+    assert len(found.sources) == 2 and len(set(found.anchors)) == len(found.anchors)
+    assert [link for link in found.links if link.startswith("#spec")] == ["#spec-1"] * 2 + ["#spec-2"] * 2
+
+
+def test_what_a_stranger_put_into_a_run_stays_out_of_the_page(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_text("name: secret\n")
+    run = copied(folder, tmp_path / "run")
+    (run / "spec.yaml").unlink()
+    (run / "spec.yaml").symlink_to(tmp_path / "secret")
+    assert main(["report", "run", "-o", "page.html"]) == 1
+    assert "spec.yaml is a link that leads out of the run, and is not followed" in capsys.readouterr().err
+    (run / "spec.yaml").unlink()
+    bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d4948445200004e2000004e2008000000002ae2ee9f")
+    for content in (b"#!/bin/sh", bomb):
+        (run / "plots" / "density.png").write_bytes(content)
+        assert main(["report", "run", "-o", "page.html"]) == 0
+        assert "the picture 'density' is damaged" in Page(Path("page.html").read_text()).words
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["moments"]["details"]["moments"]["variance x1"] |= {"value": 9.0, "unit": "\x1b[31m\nerror: injected"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["report", "run", "-o", "page.html"]) == 0
+    assert "\x1b" not in (out := capsys.readouterr().out) and "\nerror" not in out and "differs" in out
+
+
+@pytest.mark.parametrize("git", [{}, {"commit": 5, "dirty": False}, {"commit": "a"}])
+def test_a_damaged_record_is_refused_before_a_spec_runs(
+    git: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied(folder, tmp_path / "run", git=git)
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "a.yml").write_text(SPEC.format(name="a", expected=1))
+    (tmp_path / "specs" / ".b.yaml").write_text("hidden")
+    code = main(["report", "specs", "run", "--quiet", "--quick"])
+    if not git:  # nothing is stated: the spec of the folder, and not the hidden one, has run
+        assert code == 0 and len(list(tmp_path.glob("runs/a/*"))) == 1
+    else:
+        assert code == 1 and "is damaged (the value of 'git." in capsys.readouterr().err
+        assert not (tmp_path / "runs").exists()
+
+
 def test_a_damaged_run_is_refused_by_its_file(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(next((folder / "runs" / "good").iterdir()), run)
@@ -202,7 +273,7 @@ def test_an_equation_is_found_in_the_docstring_that_opens_a_file() -> None:
     assert listing.line("dx/dt = f(x) + g(x)") == 5
     assert listing.line("f(x) +g(x)") == 5 and listing.line("g(x)") == 6
     assert listing.line("dy/dt = 0") is None and listing.line("a = b") is None
-    assert Listing("b.py", "x = 1\n").line("x") is None
+    assert Listing("b.py", "x = 1\n").line("x") is None and listing.line("x/dt") is None, "whole words alone"
     found = opening_with("tr(A) = E[vᵀ A v], E[v vᵀ] = I", ("driftspec_plugins", "driftspec"))
     assert found is not None and found[0].name == "driftspec_plugins/estimators/hutchinson.py"
     assert opening_with("no such equation", ("driftspec", "no_such_package")) is None

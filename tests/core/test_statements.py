@@ -70,9 +70,9 @@ def document(text: str) -> spec.Loaded:
         ({"above": 2.0}, "not_as_expected"),
         ({"above": 1.0, "below": 1.9}, "not_as_expected"),
         ({"below": 2.1}, "as_expected"),
-        ({"detail": ("of",), "expect": 0.0}, "unknown"),
-        ({"detail": ("exact",), "expect": 1.0}, "unknown"),
-        ({"metric": "ksd", "expect": 0.0}, "unknown"),
+        ({"detail": ("of",), "expect": 0.0}, "no_number"),
+        ({"detail": ("exact",), "expect": 1.0}, "no_number"),
+        ({"metric": "ksd", "expect": 0.0}, "no_number"),
     ],
 )
 def test_a_number_agrees_within_three_standard_errors_and_what_is_allowed(keys: Any, expected: str | None) -> None:
@@ -98,6 +98,7 @@ def test_a_reason_names_what_is_missing_and_what_is_meant() -> None:
         ),
         ("    metric: moments\n", "", "8:5: error[S115] 'shows.0': 'detail' needs a 'metric'"),
         ("expect: 1.142857", "within: 0.1", "8:5: error[S115] 'shows.0': 'within' needs 'expect'"),
+        ("expect: 1.142857", "above: 3\n    below: 1", "8:5: error[S115] 'shows.0': no number is above 3 and below 1"),
         ("expect: 1.142857", "expect: 1\n    above: 0", "8:5: error[S115] 'shows.0': it takes 'expect', or 'above'"),
         ("equation:", "equatoin:", "9:5: error[S111] unknown key 'equatoin' in shows.0 (did you mean 'equation'?)"),
         ("sampler.steps", "sampler.stpes", "13:28: error[S111] unknown key 'stpes' in sampler (did you mean 'steps'?)"),
@@ -123,10 +124,22 @@ def test_quick_sets_its_keys_and_changes_nothing_else() -> None:
     plain = document(SETTLES.partition("quick")[0])
     assert spec.hastened(plain, registry) is plain
     assert fits.check(loaded) == []
+    fixed = spec.from_text(SETTLES, "a.yaml", Path(), registry, spec.Changes(sets=("sample.count=77",)))
+    assert spec.hastened(fixed, registry).spec.sample.count == 77, "the command line wins"
+    bare = SETTLES.replace("{sample.count: 100", "{shows.0.within: 0.5, sample.count: 100")
+    without = spec.from_text(bare, "a.yaml", Path(), registry, spec.Changes(unsets=("shows",)))
+    assert spec.hastened(without, registry).spec.sample.count == 100, "a bound goes with its statement"
     wider = spec.hastened(document(SETTLES.replace("{sample.count: 100", "{shows.0.within: 0.5")), registry).spec
     assert wider.shows and wider.shows[0].within == 0.5
     with pytest.raises(SpecError, match=r"13:9: error\[S130\] 'sweep.grid' cannot be set in 'quick'"):
         spec.hastened(document(SETTLES.replace("{sample.count: 100", "{sweep.grid: 100")), registry)
+
+
+def test_a_base_lends_neither_its_statements_nor_its_quick_values(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(SETTLES)
+    (tmp_path / "a.yaml").write_text("version: 1\nname: a\nextends: base.yaml\nevaluate: [ess]\n")
+    made = spec.read(tmp_path / "a.yaml", discover(only_builtin=True))
+    assert (made.spec.shows, made.spec.quick) == (None, None) and fits.check(made) == []
 
 
 def test_a_run_judges_what_its_spec_expects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,4 +152,11 @@ def test_a_run_judges_what_its_spec_expects(tmp_path: Path, capsys: pytest.Captu
     ]
     assert main([*arguments, "--out", str(tmp_path / "bad"), "--set", "shows.0.expect=0.5"]) == 1
     assert capsys.readouterr().out.splitlines()[-2].startswith("not as expected: 1.1")
+    arguments += ["--out", str(tmp_path / "typo")]
+    assert main([*arguments, "--set", "shows.0.detail=[moments,variance x3]", "--set", "shows.0.picture=smaples"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(
+        "expected no number: 'moments.details.moments' has no 'variance x3' (did you mean 'variance"
+    )
+    assert "warning: plots: pictures missing: the spec names 'smaples', and the run has " in said.err
     assert main(["evaluate", str(tmp_path / "good"), "--set", "evaluate=[ess]", "--out", str(tmp_path / "again")]) == 0

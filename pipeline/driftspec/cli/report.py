@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,12 +36,13 @@ def main(words: list[str]) -> int:
     options.changing(parser)
     options.allowing(parser)
     options.strict(parser)
-    options.judging(parser)
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a number is not what its spec expects")
     options.showing(parser)
     args = parser.parse_intermixed_args(words)
     page = _writable(Path(args.file))
     registry = options.registry(args)
-    chosen = [one for path in args.of for one in _chosen(path)]
+    paths = {one.resolve(): one for path in args.of for one in _chosen(path)}  # each run and each spec once
+    chosen = list(paths.values())
     specs = _checked([one for one in chosen if _is_spec(one)], registry, args)
     if not specs and (args.quick or args.sets or args.unsets):
         raise UsageError("--quick, --set and --unset are for specs, and none is given")
@@ -49,10 +51,12 @@ def main(words: list[str]) -> int:
     from driftspec.runs.exhibits import exhibit
     from driftspec.runs.run_dir import RunDir
 
-    shown = [_run(specs[one], registry, args) if one in specs else exhibit(one) for one in chosen]
+    found = {one: exhibit(one) for one in chosen if one not in specs}  # before a spec runs: one of them may be damaged
+    shown = [_run(specs[one], registry, args) if one in specs else found[one] for one in chosen]
     folders = [Path(path).resolve().name for path in args.of if not _is_spec(Path(path))]
     title = args.title or (folders[0].capitalize() if len(args.of) == len(folders) == 1 else "Runs")
-    text = gallery(title, shown, registry.packages(), args.quick)
+    hastened = args.quick and any(one.document.data.get("quick") for one in specs.values())
+    text = gallery(title, shown, registry.packages(), hastened)
     RunDir(page.parent).write_text(page.name, text)
     return _finished(page, rows(shown), shown, args)
 
@@ -63,6 +67,10 @@ def _writable(page: Path) -> Path:
 
     if not page.parent.is_dir():
         raise UsageError(f"-o {page}: there is no folder '{page.parent}'")
+    if not os.access(page.parent, os.W_OK):
+        raise UsageError(f"-o {page}: nothing can be written into '{page.parent}'")
+    if page.is_symlink():
+        raise UsageError(f"-o {page}: it is a link, which is left alone: give another name")
     if page.exists() and not (page.is_file() and GENERATOR.encode() in page.read_bytes()[:500]):
         raise UsageError(f"-o {page}: it exists and is no page of run-spec report; it is left alone: give another name")
     return page
@@ -78,14 +86,17 @@ def _chosen(path: str) -> Iterator[Path]:
         yield there
         return
     folder = there if there.is_dir() else folders().get(path)
-    of_runs = folder is not None and ((folder / RUN).exists() or (folder / SWEEP).exists())
-    specs = sorted(folder.glob("*.yaml")) if folder is not None and not of_runs else []
-    if specs:
+    if folder is not None and (folder / SWEEP).exists():
+        yield from sorted(file.parent for file in folder.glob(f"*/{RUN}"))
+    elif folder is not None and not (folder / RUN).exists() and (specs := _specs(folder)):
         yield from specs
-    elif (there / SWEEP).exists():
-        yield from sorted(file.parent for file in there.glob(f"*/{RUN}"))
     else:
         yield options.run(path)
+
+
+def _specs(folder: Path) -> list[Path]:
+    """Return the specs of a folder in the order of their names, without hidden files."""
+    return sorted(file for file in folder.glob("*.y*ml") if _is_spec(file) and not file.name.startswith("."))
 
 
 def _is_spec(path: Path) -> bool:
@@ -105,8 +116,8 @@ def _checked(files: Sequence[Path], registry: Registry, args: argparse.Namespace
             one = spec.read(file, registry, options.changes(args), args.allow_outside)
             if one.points:
                 raise UsageError(f"'{file}' is a sweep: run it with run-spec sweep, and give the runs")
-            loaded[file] = spec.hastened(one, registry) if args.quick else one
-            found += fits.check(loaded[file])
+            loaded[file] = one
+            found += fits.check(spec.hastened(one, registry) if args.quick else one)
         except (SpecError, PluginError) as error:
             found += error.problems
     if fits.errors(found):
@@ -121,8 +132,10 @@ def _run(loaded: Loaded, registry: Registry, args: argparse.Namespace) -> Exhibi
     from driftspec.report.gallery import Exhibit
     from driftspec.runs.exhibits import exhibit
     from driftspec.runs.lifecycle import start
+    from driftspec.spec import hastened
 
     name = loaded.spec.name
+    loaded = hastened(loaded, registry) if args.quick else loaded
     if not args.quiet:
         print(f"{name} ...", file=sys.stderr, flush=True)
     try:
@@ -152,7 +165,10 @@ def _finished(page: Path, rows: Sequence[Any], shown: Sequence[Exhibit], args: a
         print(json.dumps({"page": str(page), "failed": failed, "statements": entries}))
     else:
         for row in differing:
-            print(f"differs: {row.statement.statement}: {row.shown}, expected {row.statement.expectation}")
+            text = f"differs: {row.statement.statement}: {row.shown}, expected {row.statement.expectation}"
+            print(printable(text))
+        for name in failed:
+            print(printable(f"no result: {name}"))
         numbers = f"{len(judged) - len(differing)} of {len(judged)} numbers are as expected; " if judged else ""
         print(f"{numbers}{page}")
     return 1 if failed or (args.strict and differing) else 0

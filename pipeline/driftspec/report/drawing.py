@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import warnings
@@ -94,17 +95,17 @@ def png(make: Callable[[], Figure], caption: str) -> bytes:
     return buffer.getvalue()
 
 
-def smaller(png: bytes) -> bytes:
-    """Return the picture with at most 64 colours and its caption, a third of the size; as it is if it is no PNG."""
+def smaller(png: bytes) -> bytes | None:
+    """Return the picture with at most 64 colours and its caption, a third of the size; None if it is no picture."""
     from PIL import Image, PngImagePlugin
 
     about, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     about.add_text("Description", caption(png))
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            few = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
-    except (OSError, SyntaxError, ValueError):  # a file that is no PNG, or a damaged one
-        return png
+    with _harmless() as opened, Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        few = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        opened.append(few)
+    if not opened:
+        return None
     few.save(buffer, "PNG", optimize=True, pnginfo=about)
     return buffer.getvalue()
 
@@ -113,11 +114,20 @@ def caption(png: bytes) -> str:
     """Return the caption that the PNG holds; "" if it holds none, or is no PNG."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return str(image.info.get("Description", ""))
-    except (OSError, SyntaxError, ValueError):  # a file that is no PNG, or a damaged one
-        return ""
+    with _harmless() as opened, Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        opened.append(str(image.info.get("Description", "")))
+    return opened[0] if opened else ""
+
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[list[Any]]:
+    """End the block where a file is no PNG, a damaged one, or one that would fill the memory. Yields an empty list."""
+    from PIL import Image
+
+    broken = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+    with warnings.catch_warnings(), contextlib.suppress(*broken):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield []
 
 
 __all__ = ["caption", "figure", "png", "smaller"]

@@ -28,8 +28,17 @@ class Listing:
         if found is None:
             return None
         kept = [index for index in range(found.start(1), found.end(1)) if not self.text[index].isspace()]
-        at = "".join(self.text[index] for index in kept).find("".join(equation.split()))
-        return None if at < 0 else self.text.count("\n", 0, kept[at]) + 1
+        packed, wanted = "".join(self.text[index] for index in kept), "".join(equation.split())
+        for match in re.finditer(re.escape(wanted), packed):
+            first, last = kept[match.start()], kept[match.end() - 1]
+            if not (_in_a_word(self.text, first - 1, first) or _in_a_word(self.text, last, last + 1)):
+                return self.text.count("\n", 0, first) + 1
+        return None
+
+
+def _in_a_word(text: str, before: int, after: int) -> bool:
+    """Whether two neighbouring characters are of one word or number: an equation does not end between them."""
+    return text[before].isalnum() and text[after].isalnum()
 
 
 @functools.cache

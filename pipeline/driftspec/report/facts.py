@@ -9,7 +9,7 @@ from typing import Any
 def in_words(info: Mapping[str, Any], key: str) -> str | None:
     """Return the entry under `key` as text; None if there is none."""
     fact = info.get(key)
-    if fact is None:
+    if fact is None or fact == {}:
         return None
     if key == "evaluated":
         return _weights(fact)

@@ -39,6 +39,7 @@ pre span:target { background: #ffe9a8 } .failed { color: #a3160d }
 article { border-bottom: 1px solid #ddd; padding-bottom: 1.2em }
 @media (max-width: 640px) {
   table, tbody, tr, td { display: block } thead { display: none } tr { border-bottom: 1px solid #ddd; padding: .4em 0 }
+  td.number { white-space: normal }
   td { border: 0; padding: .05em 0 } td[data-head]:not(:empty)::before { content: attr(data-head) ": "; color: #666 }
 }
 @media print { a { color: inherit; text-decoration: none } article { break-inside: avoid } }
@@ -71,7 +72,7 @@ class Row:
     def shown(self) -> str:
         """The number with its error and unit; otherwise why there is none."""
         if self.run.failure and self.statement.metric:
-            return "the run failed"
+            return "no result"
         return "test only" if self.number is None else str(self.number)
 
 
@@ -84,6 +85,8 @@ def rows(runs: Iterable[Exhibit]) -> list[Row]:
             agrees = one.agrees(number) if isinstance(number, Number) else None
             if number is not None and not isinstance(number, Number) and one.expectation is not None:
                 agrees = False
+            if run.failure is not None:  # its numbers are of no finished run
+                agrees = None
             found.append(Row(run, one, number, agrees))
     return found
 
@@ -97,11 +100,11 @@ def gallery(title: str, runs: Sequence[Exhibit], packages: tuple[str, ...], quic
         if run.failure is not None:
             parts.append(f"<p class=failed>{html.escape(run.name)}: {html.escape(run.failure)}</p>")
         if not run.statements:
-            parts.append(_plain(run))
+            parts.append(_plain(run, _spec(runs, run)))
         for row in (row for row in shown if row.run is run):
             number += 1
-            parts.append(_section(number, row, code))
-    specs = "".join(f"<h3 id={_id('spec', run.name)}>{html.escape(run.name)}</h3>{_text(run.spec)}" for run in runs)
+            parts.append(_section(number, row, code, _spec(runs, run)))
+    specs = "".join(f"<h3 id={_spec(runs, run)}>{html.escape(run.name)}</h3>{_text(run.spec)}" for run in runs)
     parts.append(f"<h2>The specs</h2>{specs}{code.appendix()}")
     head = (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=generator content='{GENERATOR}'>"
@@ -116,6 +119,8 @@ def _about(runs: Sequence[Exhibit], shown: Sequence[Row], quick: bool) -> str:
     judged = [row for row in shown if row.agrees is not None]
     good = sum(bool(row.agrees) for row in judged)
     lines = [f"{good} of {len(judged)} numbers are as expected"] if judged else []
+    if without := [run.name for run in runs if run.failure is not None]:
+        lines.append(f"without a result: {', '.join(without)}")
     if quick:
         lines.append("a quick run: few steps and few samples, so trained models fall short of the full run")
     known = {
@@ -150,8 +155,8 @@ def _mark(row: Row) -> str:
     return "<span class=agrees>✓ agrees</span>" if row.agrees else "<span class=differs>✗ differs</span>"
 
 
-def _section(number: int, row: Row, code: _Code) -> str:
-    """Return the section of one statement."""
+def _section(number: int, row: Row, code: _Code, spec: str) -> str:
+    """Return the section of one statement; `spec` is the anchor of its spec."""
     one = row.statement
     parts = [f"<article id=s{number}><h2>{number}. {html.escape(one.statement)}</h2>"]
     if one.equation:
@@ -163,25 +168,32 @@ def _section(number: int, row: Row, code: _Code) -> str:
         name = html.escape(".".join((one.metric, *(one.detail or ()))))
         parts.append(f"<p class=found>{name} = {html.escape(row.shown)}{expected} {_mark(row)}</p>")
     if one.picture:
-        png = row.run.pictures.get(one.picture)
         missing = f"<p class=failed>the run has no picture '{html.escape(one.picture)}'</p>"
-        parts.append(missing if png is None else page.picture(one.picture, drawing.smaller(png)))
-    links = [f"<a href='#{_id('spec', row.run.name)}'>spec {html.escape(row.run.name)}</a>"]
+        png = row.run.pictures.get(one.picture)
+        parts.append(missing if png is None else _picture(one.picture, png))
+    links = [f"<a href='#{spec}'>spec {html.escape(row.run.name)}</a>"]
     if one.equation and (link := code.link(one.equation)):
         links.append(link)
     return "".join(parts) + f"<p class=about>{' · '.join(links)}</p></article>"
 
 
-def _plain(run: Exhibit) -> str:
+def _picture(name: str, png: bytes) -> str:
+    """Return a picture with its caption; that it cannot be shown if it is damaged, or no picture."""
+    few = drawing.smaller(png)
+    damaged = f"<p class=failed>the picture '{html.escape(name)}' is damaged</p>"
+    return damaged if few is None else page.picture(name, few)
+
+
+def _plain(run: Exhibit, spec: str) -> str:
     """Return the section of a run that states nothing: its metrics and its pictures."""
     lines = [(name, _entry(one), str(one.get("unit", ""))) for name, one in run.metrics.items()]
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}' for cell in line)}" for line in lines)
     table = (
         f"<table><thead><tr><th>metric<th>value ± standard error<th>unit</thead><tbody>{body}</table>" if body else ""
     )
-    pictures = "".join(page.picture(name, drawing.smaller(png)) for name, png in sorted(run.pictures.items()))
-    spec = f"<p class=about><a href='#{_id('spec', run.name)}'>spec {html.escape(run.name)}</a></p>"
-    return f"<article><h2>{html.escape(run.name)}</h2>{table}{pictures}{spec}</article>"
+    pictures = "".join(_picture(name, png) for name, png in sorted(run.pictures.items()))
+    link = f"<p class=about><a href='#{spec}'>spec {html.escape(run.name)}</a></p>"
+    return f"<article><h2>{html.escape(run.name)}</h2>{table}{pictures}{link}</article>"
 
 
 def _entry(one: Mapping[str, Any]) -> str:
@@ -193,6 +205,11 @@ def _entry(one: Mapping[str, Any]) -> str:
 
 def _text(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>"
+
+
+def _spec(runs: Sequence[Exhibit], run: Exhibit) -> str:
+    """Return the anchor of a run's spec: two runs may have one name."""
+    return f"spec-{next(number for number, one in enumerate(runs, 1) if one is run)}"
 
 
 def _id(kind: str, name: str) -> str:

@@ -25,8 +25,8 @@ def exhibit(path: str | Path) -> Exhibit:
     directory = RunDir(found.path)
     name = SPEC if (found.path / SPEC).exists() else RESOLVED
     text = directory.read_bytes(name).decode(errors="replace") if (found.path / name).exists() else ""
-    error = found.record.error or {}
-    failure = None if found.status == "finished" else f"{found.status}: {error.get('message', 'it has no results')}"
+    error = (found.record.error or {}).get("message")
+    failure = None if found.status == "finished" else found.status + (f": {error}" if error else "")
     return Exhibit(
         found.name, text, _statements(found, directory), found.metrics, directory.pictures(), found.record.entries(),
         failure,

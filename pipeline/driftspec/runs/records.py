@@ -17,6 +17,11 @@ LISTED = {
     "error": dict | None,
 }  # fmt: skip
 """The types of some keys. If run.json has a value of another type, it is damaged."""
+WITHIN: dict[str, dict[str, type]] = {
+    "git": {"commit": str, "dirty": bool}, "evaluated": {"weights": str, "step": int, "best": bool},
+    "error": {"message": str},
+}  # fmt: skip
+"""The same for the entries of some mappings, where these are not empty."""
 NEEDED = {"root": str, "stages": list, "columns": list, "data_digest": str | None, "data_seed": int}
 """The keys, with their types, that a run needs in order to be resumed or measured."""
 
@@ -126,6 +131,9 @@ def _check_types(found: Mapping[str, Any], types: Mapping[str, Any], file: Path)
     for key, kind in types.items():
         if key in found and not isinstance(found[key], kind):
             raise damaged(file, f"the value of '{key}' has the wrong type")
+        for name, inner in WITHIN.get(key, {}).items() if found.get(key) else ():
+            if not isinstance(found[key].get(name), inner):
+                raise damaged(file, f"the value of '{key}.{name}' has the wrong type")
 
 
 __all__ = ["RunRecord", "SweepRecord", "damaged"]

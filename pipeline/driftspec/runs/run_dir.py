@@ -146,9 +146,11 @@ class RunDir:
                 np.savetxt(file, rows, delimiter=",", header=",".join(columns), comments="", fmt="%.9g")
 
     def read_bytes(self, name: str) -> bytes:
-        """Return the bytes of a file."""
+        """Return the bytes of a file. RunFailed for a link that leads out of the run: it may be a stranger's."""
         path = self._at(name)
         with _disk(path, "read"):
+            if not regular.is_inside(path, self.path):
+                raise RunFailed(f"{path} is a link that leads out of the run, and is not followed")
             return regular.read(path)
 
     def read_json(self, name: str) -> Any:

@@ -182,6 +182,12 @@ def _draw(run: RunUnderWay, experiment: Experiment, model: Model, drawn: Callabl
 
     for name, png in plots.draw(experiment, model, stages, records, samples, run.measured, without):
         run.directory.write_bytes(f"plots/{name}.png", png)
+    named = (
+        {one.picture for one in run.spec.shows or () if one.picture} if {"evaluate", "sample"} <= {*stages} else set()
+    )
+    if missing := sorted(named - run.directory.pictures().keys()):
+        text = f"the spec names {', '.join(map(repr, missing))}, and the run has {', '.join(run.directory.pictures())}"
+        run.judge("plots", Verdict("pictures", "missing", text, "warning"))
     if lost:
         run.judge("plots", Verdict("pictures", "not_drawn", ", ".join(lost), "warning"))
     run.directory.write_text("report.html", report.page(shown(run)))

@@ -143,7 +143,7 @@ class Spec(Section):
         None, description="statements that the run shows, with the expected numbers; they are judged and reported"
     )
     quick: dict[str, Any] | None = Field(
-        None, min_length=1, description="values for dotted keys, as in --set, that run-spec report --quick sets"
+        None, description="values for dotted keys, as in --set, that run-spec report --quick sets"
     )
 
     _default_scorers: tuple[Metric, ...] = PrivateAttr(default=())

@@ -46,6 +46,8 @@ def extended(
     base = _discreetly_parsed(text, str(folder / name), keys)
     if not _resembles_a_spec(base.data, keys):
         raise refused(f"the base {shown(name)} is not a spec: most of its keys are unknown")
+    for section in {"shows", "quick"} & base.data.keys():  # they are about the numbers of the base itself
+        base = source.unset(base, section, section)
     if "extends" in base.data:
         where = base.place(("extends",), key=True)
         raise SpecError(Problem("Y013", "a base cannot extend another", where, source=base.source_line(where)))

@@ -72,10 +72,17 @@ def points(document: Document) -> Iterator[Point]:
 def hastened(document: Document) -> Document:
     """Return the document with the values of its section `quick`, which is removed. SpecError for a fixed key.
 
-    A value may also belong to a statement: a short run may fall further from what is expected.
+    A value may also belong to a statement: a short run may fall further from what is expected. A key that the command
+    line sets keeps that value.
     """
     body: dict[str, Node] = tree_of(document).value["quick"].value
-    choices = tuple(_choice(key, node, node.key) for key, node in body.items())
+    lost = () if document.data.get("shows") else ("shows",)  # removed by --unset: its bounds go with it
+    given = [dotted(path) for path, marks in document.marks.items() if path and not marks.value.line]
+    choices = tuple(
+        _choice(key, node, node.key)
+        for key, node in body.items()
+        if key.partition(".")[0] not in lost and not any(_covers(key, one) or _covers(one, key) for one in given)
+    )
     if found := [
         _problem(document, f"'{choice.key}' cannot be set in 'quick'", choice.here)
         for choice in choices

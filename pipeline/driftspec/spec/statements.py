@@ -49,6 +49,8 @@ class Statement(Section):
             raise ValueError("'within' needs 'expect': the value that it is the distance from")
         if self.expect is not None and (self.above is not None or self.below is not None):
             raise ValueError("it takes 'expect', or 'above' and 'below', not both")
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError(f"no number is above {self.above:g} and below {self.below:g}")
         return self
 
     @property
@@ -97,7 +99,7 @@ class Statement(Section):
         number = self.number(metrics)
         if isinstance(number, str):
             text = f"{number}, where {self.expectation} is expected ({self.statement})"
-            return Verdict("expected", "unknown", text, "unknown")
+            return Verdict("expected", "no_number", text, "bad")
         good = self.agrees(number)
         text = f"{number}, expected {self.expectation} ({self.statement})"
         outcome = "as_expected" if good else "not_as_expected"
