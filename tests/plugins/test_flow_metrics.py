@@ -56,6 +56,8 @@ def test_the_metric_of_a_path() -> None:
     assert 0 < details["solved_back"]["max"] < 1e-8
     assert 0 < details["ode_residual"] < 1e-4
     assert result.n == 4 and result.stderr is None
+    constant = measured("{type: adjoint_path, times: 2}", tiny.flow_of(lambda t, x: torch.ones_like(x), 2))
+    assert constant.details["ode_residual"] < 1e-9
     counts = {"adjoint": [4, 4, 3, 3], "rate": [2] * 4, "solved_back": [4] * 4}
     for name, picture in result.pictures.items():
         assert [len(mark.x) for mark in picture.panels[0].marks] == counts[name]  # type: ignore[union-attr]

@@ -135,11 +135,10 @@ class _At:
 
     def right_side(self, a: Tensor) -> Tensor:
         """Return -aᵀ ∂f/∂z (n, d) for a (n, d)."""
-        import torch
+        from driftspec.autodiff import pullback
 
-        with torch.enable_grad():
-            z = self.z.detach().requires_grad_()
-            return -torch.autograd.grad(self.model.velocity(z.new_tensor(self.t), z), z, a)[0]
+        t = self.z.new_tensor(self.t)
+        return -pullback(lambda z: self.model.velocity(t, z), self.z)[1](a).detach()
 
     def differences(self, step: float) -> Tensor:
         """Return (L(z + δ e_i) - L(z - δ e_i)) / (2 δ) (n, d)."""
