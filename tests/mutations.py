@@ -278,6 +278,7 @@ MODULES = {
     "slopes": ("plugins/driftspec_plugins/metrics/_slopes.py", "plugins/test_flow_metrics"),
     "gradient_order": ("plugins/driftspec_plugins/metrics/gradient_order.py", "plugins/test_flow_metrics"),
     "determinant_limit": ("plugins/driftspec_plugins/metrics/determinant_limit.py", "plugins/test_flow_metrics"),
+    "round_trip": ("plugins/driftspec_plugins/metrics/round_trip.py", "plugins/test_flow_metrics"),
     "trace_cost": ("plugins/driftspec_plugins/metrics/trace_cost.py", "plugins/test_flow_metrics"),
     "trace_spread": ("plugins/driftspec_plugins/metrics/trace_spread.py", "plugins/test_flow_metrics"),
 }

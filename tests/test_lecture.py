@@ -127,8 +127,8 @@ SLIDES = (
     "adjoint method is used for the integral", "log density together", "determinant of the Jacobian", "its trace",
     "FFJORD", "Statement .Langevin", "ε = 0", "Energy-based model", "Stochastic differential equation",
     "Wiener process", "Drift", "Diffusion coefficient", "g.t. = 0", "Theorem .Kolmogorov-Fokker-Planck", "Langevin SDE",
-    "density is constant", "discretized SDE", "Fisher divergence", "Score function", "Theorem .score matching",
-    "we do not know ∇log π", "Proof", "slip",
+    "density is constant", "discretized SDE", "Fisher divergence", "Score function",
+    "we do not know ∇log π", "Theorem .score matching", "Proof", "slip",
 )  # fmt: skip
 """Words of every slide that states something, in the lecture's order."""
 TEST = re.compile(r"tests/([\w/]+\.py)::(\w+)")

@@ -12,7 +12,7 @@ from small_spec import edited, said
 
 from driftspec.components import Line, Measured, Model, Solver
 from driftspec_plugins.metrics.adjoint_path import _At
-from driftspec_plugins.metrics.determinant_limit import jacobian
+from driftspec_plugins.metrics.determinant_limit import jacobian, layer_weights
 from driftspec_plugins.metrics.trace_cost import operations
 from driftspec_plugins.metrics.trace_spread import formula, ratio
 
@@ -42,6 +42,8 @@ def test_the_adjoint_on_a_path_is_the_closed_form() -> None:
     curved = _At(tiny.known(Planar()), FINE, points(4, 3), t, end)
     exact = curved.adjoint()
     coarse, fine = ((curved.differences(step) - exact).norm() for step in (0.05, 0.025))
+    torch.testing.assert_close(at.moved(0.2).z, z @ torch.linalg.matrix_exp(0.2 * A5).T, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(at.right_side(z), -z @ A5)
     assert float(coarse / fine) == pytest.approx(4, rel=0.05)
 
 
@@ -52,10 +54,13 @@ def test_the_metric_of_a_path() -> None:
     assert result.value is not None and result.value < 1e-6 and details["finite_differences"] < 1e-6
     assert 0 < details["largest_difference"] <= result.value * 3**0.5 * details["largest"]
     assert 0 < details["solved_back"]["max"] < 1e-8
+    assert 0 < details["ode_residual"] < 1e-4
     assert result.n == 4 and result.stderr is None
-    left, right = result.pictures["adjoint"].panels
-    assert [len(mark.x) for mark in left.marks] == [4, 4, 3, 3]  # type: ignore[union-attr]
-    assert [len(mark.x) for mark in right.marks] == [4] * 4  # type: ignore[union-attr]
+    constant = measured("{type: adjoint_path, times: 2}", tiny.flow_of(lambda t, x: torch.ones_like(x), 2))
+    assert constant.details["ode_residual"] < 1e-9
+    counts = {"adjoint": [4, 4, 3, 3], "rate": [2] * 4, "solved_back": [4] * 4}
+    for name, picture in result.pictures.items():
+        assert [len(mark.x) for mark in picture.panels[0].marks] == counts[name]  # type: ignore[union-attr]
 
 
 def test_a_wrong_adjoint_and_a_state_that_is_lost_are_seen() -> None:
@@ -76,7 +81,7 @@ def test_a_trajectorys_path_leads_from_its_first_observation_to_its_last() -> No
         data, "evaluate=[{type: adjoint_path, times: 3}]", "estimator=trajectory", "train.batch_size=8"
     )
     result = made.spec.evaluate[0].measure(tiny.evaluation(made, made.model))  # type: ignore[index]
-    states = result.pictures["adjoint"].panels[1].marks[0]
+    states = result.pictures["solved_back"].panels[0].marks[0]
     assert isinstance(states, Line) and list(states.x) == [0, 1, 2, 3]
     torch.testing.assert_close(states.y[0], float(made.rows(made.dataset.test[0, 0])[0]))
 
@@ -102,8 +107,27 @@ def test_the_determinants_limit_of_a_linear_field() -> None:
     assert result.value == pytest.approx(1, abs=0.02)
     assert result.details["constant"] == pytest.approx(abs(float((A5 @ A5).trace())) / 2)
     assert result.details["constant_ratio"] == pytest.approx(1, abs=0.01)
+    assert "normalisation" not in result.details
     still = measured("determinant_limit", tiny.flow_of(lambda t, x: torch.ones_like(x) + 0 * x, 2))
     assert still.value is None and still.stderr_reason
+
+
+def test_the_density_of_a_layer_integrates_to_one() -> None:
+    """x' = (1 + h a) x: the mean of N(x'; 0, 1)/p(x') over equally likely x is 1 only with this determinant."""
+    x = torch.special.ndtri((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)[:, None]
+    assert float(layer_weights(lambda y: 0.8 * y, x, 0.5).mean()) == pytest.approx(1, abs=1e-3)
+    exact = (1 + 0.5 * 0.8) * (x[:, 0] ** 2 * (1 - 1.4**2) / 2).exp()
+    torch.testing.assert_close(layer_weights(lambda y: 0.8 * y, x, 0.5), exact)
+    found = measured("{type: determinant_limit, draws: 4000}", tiny.known(Linear(A5))).details["normalisation"]
+    assert abs(found["value"] - 1) < 4 * found["stderr"] < 0.1
+
+
+def test_where_the_order_of_paths_is_lost_it_is_seen() -> None:
+    """Two long Euler steps fold the line; the flow itself keeps the order."""
+    flow = tiny.flow_of(lambda t, x: 2 * torch.sin(3 * x), 1)
+    assert measured("round_trip", flow).details["crossed"] < 1e-6
+    long = "{type: euler, steps: 1, tolerance: 1e6, max_steps: 2}"
+    assert measured(f"{{type: round_trip, solver: {long}}}", flow).details["crossed"] > 0.1
 
 
 def test_the_operations_of_a_network_of_one_hidden_layer() -> None:

@@ -142,8 +142,8 @@ def _beside_the_data(
         caption = "Paths from draws of the prior to draws of the model, in model units."
         yield "trajectories", lambda: _trajectories(experiment, model, solver), caption
         caption = (
-            "A regular grid of the prior, carried by the flow to the data, in model units. The flow is bijective: "
-            "no line crosses a neighbour, whatever the network."
+            "A regular grid of the prior, carried by the flow to the data, in model units. Where the solution is "
+            "unique and accurate, no line crosses a neighbour."
         )
         yield "grid", partial(_grid, experiment, model, solver), caption
 

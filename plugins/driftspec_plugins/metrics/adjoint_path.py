@@ -3,10 +3,12 @@
     a_z(t) = ∂L/∂z(t),   L = ½ ‖z(t_1)‖²,   so a_z(t_1) = z(t_1)
     a_i ≈ (L(z(t) + δ e_i) - L(z(t) - δ e_i)) / (2 δ)              central differences, with an error of order δ²
     z(t) = z(t_1) + ∫_{t_1}^{t} f(z(s), s; θ) ds                   the state solved back from the end of the path
+    (a(t + h) - a(t - h)) / (2 h) ≈ -aᵀ ∂f/∂z                      the adjoint ODE, at the times inside the path
 
 The value is the largest ‖a - a_δ‖ / ‖a_δ‖ over rows and times. a is computed by the solver with `gradient: adjoint`
-from t to t_1, so the adjoint ODE is solved from t_1 back to t. A path runs from the data to the prior, or for
-trajectories from the first to the last observation. All is computed in float64, in model units.
+from t to t_1, so the adjoint ODE is solved from t_1 back to t. `ode_residual` is the largest difference of the sides of
+the ODE, divided by the largest right side; h is 1 % of the time between two points. A path runs from the data to the
+prior, or for trajectories from the first to the last observation. All is computed in float64, in model units.
 
 L. S. Pontryagin et al., *The Mathematical Theory of Optimal Processes*, 1962; Chen et al., *Neural ODEs*, 2018.
 """
@@ -68,17 +70,39 @@ class AdjointPath(Metric):
         adjoint = torch.stack([one.adjoint() for one in path])
         coarse, fine = (torch.stack([one.differences(step) for one in path]) for step in (self.step, self.step / 2))
         value, own_error = _relative(adjoint, fine), _relative(coarse, fine)
+        h = float(times[1] - times[0]) / 100
+        rates = torch.stack([(one.moved(h).adjoint() - one.moved(-h).adjoint()) / (2 * h) for one in path[1:]])
+        rights = torch.stack([one.right_side(a) for one, a in zip(path[1:], adjoint[1:], strict=True)])
+        residual, scale = (float(each.norm(dim=-1).max()) for each in (rates - rights, rights))
         details = {
             "largest_difference": float((adjoint - fine).abs().max()),
             "finite_differences": own_error,
+            "ode_residual": residual / (scale or 1.0),
             "solved_back": {"max": float((back - forth).norm(dim=-1).max())},
             "largest": float(adjoint.abs().max()),
         }
         reason = "deterministic: `finite_differences` is what halving their step changes"
         line = f"∂L/∂z(t) by the adjoint and by finite differences agree to {value:.1e}"
         shown = torch.cat([adjoint, forth[-1:]])[:, 0]  # a(t_1) = z(t_1)
-        picture = _picture(times.tolist(), shown, fine[:, 0], forth[:, 0], back[:, 0])
-        return Measured(value, None, "relative", len(rows), details, reason, line, pictures={"adjoint": picture})
+        at = times.tolist()
+        pictures = {
+            "adjoint": _picture(
+                at, shown, "adjoint", at[:-1], fine[:, 0], "differences", "a(t), components",
+                "a(t) = ∂L/∂z(t) of one path, its first two components: by the adjoint ODE (lines) and by finite "
+                "differences of L (points).",
+            ),
+            "rate": _picture(
+                at[1:-1], rights[:, 0], "-aᵀ ∂f/∂z", at[1:-1], rates[:, 0], "da/dt", "da/dt, components",
+                "The two sides of the adjoint ODE on one path, in the first two components: -aᵀ ∂f/∂z (lines), and "
+                "differences of a in time (points).",
+            ),
+            "solved_back": _picture(
+                at, forth[:, 0], "forward", at, back[:, 0], "solved back", "z(t), model units",
+                "The state of one path, its first two components: solved forward (lines), and back from the end "
+                "(points).",
+            ),
+        }  # fmt: skip
+        return Measured(value, None, "relative", len(rows), details, reason, line, pictures=pictures)
 
 
 class _At:
@@ -101,6 +125,21 @@ class _At:
             z = self.z.detach().requires_grad_()
             return torch.autograd.grad(self.loss(z).sum(), z)[0]
 
+    def moved(self, h: float) -> _At:
+        """Return the paths at t + h."""
+        import torch
+
+        with torch.no_grad():
+            path = self.solver.solve(self.model.velocity, self.z, self.t, self.t + h)
+        return _At(self.model, self.solver, path.require("the path").state, self.t + h, self.end)
+
+    def right_side(self, a: Tensor) -> Tensor:
+        """Return -aᵀ ∂f/∂z (n, d) for a (n, d)."""
+        from driftspec.autodiff import pullback
+
+        t = self.z.new_tensor(self.t)
+        return -pullback(lambda z: self.model.velocity(t, z), self.z)[1](a).detach()
+
     def differences(self, step: float) -> Tensor:
         """Return (L(z + δ e_i) - L(z - δ e_i)) / (2 δ) (n, d)."""
         import torch
@@ -119,16 +158,12 @@ def _relative(found: Tensor, right: Tensor) -> float:
     return float((apart / size.where(size > 0, size.new_ones(()))).max())
 
 
-def _picture(times: list[float], adjoint: Tensor, differences: Tensor, forth: Tensor, back: Tensor) -> Picture:
-    """Return a_z(t) and z(t) of one row, its first two components."""
+def _picture(
+    along: list[float], lines: Tensor, what: str, at: list[float], points: Tensor, beside: str, y: str, caption: str
+) -> Picture:
+    """Return the first two components of lines (K, d), and of points (k, d) beside them, against the time."""
 
-    def marks(make: Callable[..., Line | Points], at: list[float], values: Tensor, what: str) -> list[Line | Points]:
-        return [make(at, column.tolist(), f"{what} {i + 1}") for i, column in enumerate(values.T[:2].cpu())]
+    def marks(make: Callable[..., Line | Points], x: list[float], values: Tensor, name: str) -> list[Line | Points]:
+        return [make(x, column.tolist(), f"{name} {i + 1}") for i, column in enumerate(values.T[:2].cpu())]
 
-    adjoints = [*marks(Line, times, adjoint, "adjoint"), *marks(Points, times[:-1], differences, "differences")]
-    states = [*marks(Line, times, forth, "forward"), *marks(Points, times, back, "solved back")]
-    caption = (
-        "Left: a(t) = ∂L/∂z(t) of one path and its first two components, by the adjoint ODE (lines) and by finite "
-        "differences of L (points). Right: the state, solved forward (lines) and back from the end (points)."
-    )
-    return Picture([Panel(adjoints, "t", "a(t), components"), Panel(states, "t", "z(t), model units")], caption)
+    return Picture([Panel([*marks(Line, along, lines, what), *marks(Points, at, points, beside)], "t", y)], caption)

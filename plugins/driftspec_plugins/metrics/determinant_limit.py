@@ -4,14 +4,17 @@
 
 x' = x + h f(x) is one layer of a discrete flow, with log p(x') = log p(x) - log |det(I + h J)|. J is taken at test rows
 and t_data; the determinant is computed from the matrix J, and the trace by the estimator `exact_trace`. The value is p,
-fitted to the means of r over rows for h = h_0, h_0/2, h_0/4, ..., with h_0 = 0.1 / max ‖J‖_F. All is in float64, model
-units. Chen et al., *Neural Ordinary Differential Equations*, 2018.
+fitted to the means of r over rows for h = h_0, h_0/2, h_0/4, ..., with h_0 = 0.1 / max ‖J‖_F. With `draws`, the details
+have the mean of w = N(x'; 0, I)/p(x') over draws x of p = N(0, I), for h = 5 h_0, with its standard error. It is 1, the
+integral of N(x'; 0, I), if p(x') is the density of x'. All is in float64, model units.
+Chen et al., *Neural Ordinary Differential Equations*, 2018.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -34,6 +37,7 @@ class DeterminantLimit(Metric):
 
     points: int = Field(100, ge=2, description="number of test rows, the first ones")
     halvings: int = Field(8, ge=1, le=20, description="how often h is halved")
+    draws: int | None = Field(None, ge=2, description="number of draws for `normalisation`; null: it is left out")
 
     def needs(self) -> tuple[Need, ...]:
         return (
@@ -56,13 +60,19 @@ class DeterminantLimit(Metric):
         unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         errors = [float((torch.linalg.slogdet(unit + h * j).logabsdet / h - trace).abs().mean()) for h in steps]
         constant = float((j @ j).diagonal(dim1=1, dim2=2).sum(1).abs().mean()) / 2
-        details = {
+        details: dict[str, Any] = {
             "steps": steps,
             "differences": errors,
             "constant": constant,
             "constant_ratio": errors[-1] / steps[-1] / constant if constant > 0 else None,
             "trace": {"mean": float(trace.mean()), "largest": float(trace.abs().max())},
         }
+        if self.draws is not None:
+            generator = evaluation.streams.generator("draws")
+            drawn = torch.randn(self.draws, x.shape[1], dtype=x.dtype, generator=generator).to(x.device)
+            weights = layer_weights(field, drawn, 5 * steps[0])
+            value, stderr = float(weights.mean()), float(weights.std()) / math.sqrt(self.draws)
+            details["normalisation"] = {"value": value, "stderr": stderr}
         if min(errors) == 0:
             return Measured(
                 None, None, "", len(x), details, "the determinants are the traces: there is no slope to fit"
@@ -70,6 +80,16 @@ class DeterminantLimit(Metric):
         slope = exponent(steps, errors)
         reason = "deterministic for these rows"
         return Measured(slope, None, "", len(x), details, reason, pictures={"limit": _picture(steps, errors, slope)})
+
+
+def layer_weights(field: Callable[[Tensor], Tensor], x: Tensor, h: float) -> Tensor:
+    """Return N(x'; 0, I)/p(x') (n,) for x (n, d) of p = N(0, I), x' = x + h f(x), p(x') = p(x)/|det(I + h J)|."""
+    import torch
+
+    moved = x + h * field(x).detach()
+    unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    log_det = torch.linalg.slogdet(unit + h * jacobian(field, x)).logabsdet
+    return ((x.square() - moved.square()).sum(1) / 2 + log_det).exp()
 
 
 def jacobian(field: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
