@@ -9,13 +9,15 @@ log p are not reliable. With the solver and the points of `nll`, the value is th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric, Solver, Verdict
+from driftspec.components import Measured, Metric, Setting, Solver, Verdict
 from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._round_trip import distances
+from driftspec_plugins.metrics._unfit import no_flow, no_rows
 
 if TYPE_CHECKING:
     from driftspec.components import Evaluation
@@ -33,6 +35,10 @@ class RoundTrip(Metric):
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("velocity",), "to integrate"), Need("data", ("samples",), "to have test rows"))
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+        yield from no_flow(around, path=True)
 
     def measure(self, evaluation: Evaluation) -> Measured:
         x = evaluation.test(self.points)
