@@ -11,6 +11,7 @@ from problems import MATRICES, Linear, Planar, points
 from small_spec import edited, said
 
 from driftspec.components import Line, Measured, Model, Solver
+from driftspec.errors import SolveFailed
 from driftspec_plugins.metrics.adjoint_path import _At
 from driftspec_plugins.metrics.determinant_limit import jacobian, layer_weights
 from driftspec_plugins.metrics.trace_cost import operations
@@ -204,6 +205,7 @@ def test_a_jacobian_row_is_the_gradient_of_one_component() -> None:
         ("{type: gradient_order, solver: rk4}", "solver 'rk4' is not one with N equal steps"),
         ("{type: gradient_order, steps: [8, 8]}", "'steps' has one number twice"),
         ("{type: trace_cost, dimensions: [8, 4]}", "'dimensions' must ascend"),
+        ("{type: trace_cost, dimensions: [8, 100000]}", "it must be at most 2048"),
     ],
 )
 def test_what_a_spec_gets_wrong(metric: str, message: str) -> None:
@@ -217,3 +219,56 @@ def test_a_derivative_needs_a_smooth_network(metric: str) -> None:
         edited(("[nll]", f"[{metric}]"), ("tanh", "relu"), ("{type: hutchinson, noise: rademacher}", "denoising"))
     )
     assert any(f"metric '{metric}'" in one and "C1" in one for one in found)
+
+
+STILL = """
+version: 1
+name: still
+data: {type: gaussian, mean: [0.0], samples: 100}
+dynamics: {type: langevin, network: {type: mlp, activation: tanh}}
+sampler: {type: langevin, step: 0.1}
+evaluate: [round_trip]
+sample: {count: 10}
+"""
+KNOWN = STILL.replace("data: {type: gaussian, mean: [0.0], samples: 100}\n", "")
+KNOWN = KNOWN.replace("network: {type: mlp, activation: tanh}", "target: double_well")
+
+
+def errors(text: str, metric: str) -> str:
+    return "\n".join(one for one in said(text.replace("[round_trip]", f"[{metric}]")) if "error[" in one)
+
+
+@over("metric", ["adjoint_path", "determinant_limit", "trace_cost", "trace_spread", "round_trip"])
+def test_a_dynamics_without_a_time_has_no_flow(metric: str) -> None:
+    assert f"metric '{metric}': dynamics 'langevin' has no time" in errors(STILL, metric)
+    flow = STILL.replace("langevin, network", "neural_ode, network").replace("sampler: {type: langevin, step: 0.1}", "")
+    assert "no time" not in errors(flow, metric)
+
+
+@over("metric", ["adjoint_path", "determinant_limit", "trace_spread", "round_trip"])
+def test_a_target_has_no_test_rows(metric: str) -> None:
+    text = f"metric '{metric}': it reads test rows, and the spec has a target and no data: add a section 'data'"
+    assert text in errors(KNOWN, metric) and "test rows" not in errors(STILL, metric)
+
+
+def test_random_signs_are_refused_in_one_dimension() -> None:
+    assert "take noise: gaussian" in errors(STILL, "trace_spread")
+    assert "take noise" not in errors(STILL, "{type: trace_spread, noise: gaussian}")
+    assert "take noise" not in errors(STILL.replace("[0.0]", "[0.0, 0.0]"), "trace_spread")
+
+
+@over("metric", ["type: adjoint_path, solver: {type: dopri5", "type: gradient_order, solver: {type: midpoint"])
+def test_a_solver_in_float64_is_judged_by_its_epsilon(metric: str) -> None:
+    key = "rtol" if "dopri5" in metric else "tolerance"
+    fine = edited(("[nll]", f"[{{{metric}, {key}: 1e-9}}}}]"), ("noise: rademacher", "solver: bosh3"))
+    assert not said(fine)
+
+
+def test_a_failed_solve_names_the_metric_and_what_to_change() -> None:
+    short = "{type: adjoint_path, solver: {type: dopri5, max_evaluations: 5}}"
+    with pytest.raises(SolveFailed, match=r"metric 'adjoint_path'.*status budget.*raise max_evaluations") as failure:
+        measured(short, tiny.known(Planar()))
+    assert failure.value.status == "budget"
+    with pytest.raises(SolveFailed, match=r"metric 'gradient_order'.*non_finite.*raise the numbers in 'steps'"):
+        wild = tiny.flow_of(lambda t, x: 1e200 * x**3, 1)
+        measured("{type: gradient_order, steps: [2, 4]}", wild, "estimator.solver=dopri5")

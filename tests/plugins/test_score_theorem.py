@@ -200,3 +200,65 @@ def test_the_picture_has_the_least_loss_of_each_form() -> None:
         assert list(line.y) == pytest.approx([2 * at**2 - 3 * kappa * at for at in line.x])
         assert min(line.y) >= value and abs(line.x[list(line.y).index(min(line.y))] - c) < 0.02
     assert len(score_scale.picture(4.0, -3.0, 1.0).panels[0].marks) == 2
+
+
+def refused(metric: str, *sets: str, text: str = TEXT) -> str:
+    from driftspec.spec.fits import check, errors
+
+    found = check(tiny.loaded(f"evaluate=[{metric}]", *sets, text=text))
+    return "\n".join(str(problem) for problem in errors(found))
+
+
+KNOWN = "version: 1\nname: a\ndynamics: {type: langevin, target: double_well}\nsample: {count: 10}\n"
+KNOWN += "sampler: {type: langevin, step: 0.05, steps: 30}\n"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["score_matching_theorem", "score_scale", "fisher_divergence", "{type: ksd, of: data, samples: 10}", "nll"],
+)
+def test_a_target_has_no_test_rows(metric: str) -> None:
+    assert "it reads test rows, and the spec has a target and no data" in refused(metric, text=KNOWN)
+    assert "test rows" not in refused(metric)
+    assert "test rows" not in refused("ascent", text=KNOWN), "it reads none"
+
+
+def test_chains_without_noise_or_without_a_step_have_nothing_to_compare() -> None:
+    assert "has no noise to leave out: give it a temperature" in refused("ascent", "sampler.temperature=0", text=KNOWN)
+    assert "takes no step: raise 'steps'" in refused("ascent", "sampler.steps=0", text=KNOWN)
+    assert not refused("ascent", "sampler.temperature=0.1", "sampler.steps=1", text=KNOWN)
+
+
+FLOW = "dynamics={type: power, exponent: 1.0, rate: 0.5}"
+
+
+def test_a_flow_that_is_not_smooth_is_not_climbed() -> None:
+    assert not refused("ascent", FLOW)
+    assert "which is not smooth" in refused("ascent", FLOW.replace("1.0", "0.5"))
+
+
+@pytest.mark.parametrize("metric", ["score_matching_theorem", "score_scale"])
+def test_a_known_flow_needs_no_metric_of_log_p_beside_its_score(metric: str) -> None:
+    """log p of the flow has the trace and the solver that `nll` has by default."""
+
+    def found(*others: str) -> Measured:
+        experiment = tiny.experiment(f"evaluate={[metric, *others]}", FLOW, "data.samples=100", text=TEXT)
+        return measured(experiment, experiment.model)
+
+    assert found() == found("nll") and found().value is not None
+
+
+def test_a_failed_score_names_the_metric() -> None:
+    experiment = tiny.experiment(
+        "evaluate=[score_scale]", FLOW.replace("1.0", "3.0").replace("0.5", "-50.0"), "data.samples=100", text=TEXT
+    )
+    with pytest.raises(RunFailed, match=r"metric 'score_scale': .*non_finite.*a finer 'solver'"):
+        measured(experiment, experiment.model)
+
+
+def test_a_flow_that_is_not_smooth_gets_no_trace() -> None:
+    experiment = tiny.experiment(
+        "evaluate=[{type: ksd, of: data, samples: 10}]", FLOW.replace("1.0", "0.5"), "data.samples=100", text=TEXT
+    )
+    with pytest.raises(RunFailed, match=r"log p needs a trace.*add a metric that computes log p"):
+        measured(experiment, experiment.model)

@@ -53,7 +53,8 @@ def score_and_error(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
 def solving(model: Model) -> tuple[Solver, Trace]:
     """Return the solver and the trace that compute log p from the velocity. Raise RunFailed if there is no trace."""
     if model.trace is None:
-        raise RunFailed(f"{model.dynamics.label}: log p needs a trace, and neither the estimator nor a metric has one")
+        text = f"{model.dynamics.label}: log p needs a trace, and neither the estimator nor a metric has one"
+        raise RunFailed(text, cure="add a metric that computes log p to 'evaluate'")
     return model.solver or model.trace.solver, model.trace
 
 

@@ -20,6 +20,7 @@ from driftspec_plugins.metrics import _likelihood_verdicts as verdicts
 from driftspec_plugins.metrics._likelihood_verdicts import AGREES, short
 from driftspec_plugins.metrics._log_z import Integral
 from driftspec_plugins.metrics._round_trip import distances
+from driftspec_plugins.metrics._unfit import no_rows
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -82,6 +83,7 @@ class Likelihood(Metric):
         )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
         for _, text in self.log_z.unfit(around):
             yield "log_z", text
         if self.t_data is not None and around.dynamics.ending_at(self.t_data) is None:

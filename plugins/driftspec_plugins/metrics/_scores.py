@@ -5,9 +5,10 @@ For x in data units and u = (x - shift) Wᵀ in model units, ∇_x log p = Wᵀ 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from driftspec.components import Metric
+from driftspec.components import Metric, Solver, Trace
 from driftspec.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from driftspec.components import Evaluation, Model
 
 BLOCK = 4096  # rows in one graph
+SOLVES = "write nll with a finer 'solver' in 'evaluate': the score follows from its log p"
+"""What to change if a score that follows from log p of a flow fails."""
+
+
+def with_trace(model: Model) -> Model:
+    """Return the model of a smooth flow, if it has no trace for log p, with the trace and the solver of `nll`."""
+    if model.trace is not None or "smooth" not in model.own:
+        return model
+    return replace(model, trace=Trace.make("exact_trace"), solver=Solver.make("lobatto"))
 
 
 def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -25,6 +35,7 @@ def score_at(model: Model, u: Tensor) -> tuple[Tensor, dict[str, Any]]:
     """
     import torch
 
+    model = with_trace(model)
     parts = [model.score_and_error(part) for part in torch.split(model.like(u), BLOCK)]
     score, error = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
     return score, {"score_error": stated(error)} if bool(error.any()) else {}
@@ -48,7 +59,7 @@ def score_and_trace(evaluation: Evaluation, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    model, matrix = evaluation.model.double(), evaluation.transform.matrix
+    model, matrix = with_trace(evaluation.model.double()), evaluation.transform.matrix
     u = model.like(evaluation.transform.to_model(x))
     with torch.no_grad():
         score = [model.score(part.new_tensor(model.t_data), part).cpu() for part in torch.split(u, BLOCK)]

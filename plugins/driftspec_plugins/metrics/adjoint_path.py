@@ -23,11 +23,15 @@ from pydantic import Field
 from driftspec.components import Measured, Metric, Setting, Solver
 from driftspec.components.component import Need, default
 from driftspec.components.picture import Line, Panel, Picture, Points
+from driftspec_plugins.metrics._unfit import naming, no_flow, no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from driftspec.components import Evaluation, Model
+
+CURE = "loosen rtol and atol of its 'solver' or raise max_evaluations; no solver follows a field that is not Lipschitz"
+"""What to change if a solve fails."""
 
 
 class AdjointPath(Metric):
@@ -35,6 +39,7 @@ class AdjointPath(Metric):
 
     type = "adjoint_path"
     reads_test_rows: ClassVar[bool] = True
+    in_float64 = frozenset({"solver"})
 
     solver: Solver = default(
         {"type": "dopri5", "rtol": 1e-9, "atol": 1e-9},
@@ -51,10 +56,16 @@ class AdjointPath(Metric):
         )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+        yield from no_flow(around, path=True)
         if self.solver.differentiated("adjoint") is None:
             yield "solver", f"{self.solver.label} has no adjoint: take one with the key 'gradient', such as dopri5"
 
     def measure(self, evaluation: Evaluation) -> Measured:
+        with naming(self, CURE):
+            return self._measured(evaluation)
+
+    def _measured(self, evaluation: Evaluation) -> Measured:
         import torch
 
         from driftspec.numerics import transport

@@ -10,14 +10,17 @@ the same chains with noise, which is not 0. In 1 and 2 dimensions a picture has 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from driftspec.components import DropsNoise, Line, Map, Measured, Metric, Panel, Picture, Points
+from driftspec.components import DropsNoise, Line, Map, Measured, Metric, Panel, Picture, Points, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._scores import finite, mean
+from driftspec.numerics.chains import ChainSampler
+from driftspec_plugins.metrics._scores import SOLVES, finite, mean
+from driftspec_plugins.metrics._unfit import naming
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +47,16 @@ class Ascent(Metric):
             Need("sampler", ("climb",), "chains that climb log p, with one draw of each chain"),
         )
 
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        sampler, dynamics = around.sampler, around.dynamics
+        if dynamics.offers().isdisjoint({"score", "energy", "log_prob", "smooth"}):
+            text = f"∇log p of {dynamics.label} follows from derivatives of its velocity, which is not smooth"
+            yield "type", f"{text}: take an activation in C1, such as tanh, or an exponent of 1 or more"
+        if isinstance(sampler, DropsNoise) and sampler.without_noise() == sampler:
+            yield "type", f"{sampler.label} has no noise to leave out: give it a temperature above 0"
+        if isinstance(sampler, ChainSampler) and sampler.chains is None and not sampler.before():
+            yield "type", f"{sampler.label} takes no step: raise 'steps' in sampler"
+
     def measure(self, evaluation: Evaluation) -> Measured:
         sampler, model = evaluation.setting.sampler, evaluation.model.double()
         length = sampler.length(model) if isinstance(sampler, DropsNoise) else None
@@ -51,10 +64,11 @@ class Ascent(Metric):
             raise RunFailed(f"{self.label}: the sampler has no chains that take steps to one draw")
         streams = evaluation.run_streams.under("sample")
         after = sorted({round(length * k / STATES) for k in range(STATES + 1)})
-        calm, noisy = (one.states(model, self.chains, streams, after) for one in (sampler.without_noise(), sampler))
-        slopes, others = (
-            finite(self, _score(evaluation, model, one[-1]), "∇log p").norm(dim=1) for one in (calm, noisy)
-        )
+        with naming(self, SOLVES):
+            calm, noisy = (one.states(model, self.chains, streams, after) for one in (sampler.without_noise(), sampler))
+            slopes, others = (
+                finite(self, _score(evaluation, model, one[-1]), "∇log p").norm(dim=1) for one in (calm, noisy)
+            )
         calm, noisy = (evaluation.transform.to_data(one.cpu()) for one in (calm, noisy))
         value, modes = float(slopes.max()), _modes(calm[-1], APART * _range(calm))
         details: dict[str, Any] = {

@@ -13,15 +13,16 @@ Chen et al., *Neural Ordinary Differential Equations*, 2018.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric, Trace
+from driftspec.components import Measured, Metric, Setting, Trace
 from driftspec.components.component import Need
 from driftspec.components.picture import Line, Panel, Picture, Points
 from driftspec_plugins.metrics._slopes import exponent, line
+from driftspec_plugins.metrics._unfit import no_flow, no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,10 @@ class DeterminantLimit(Metric):
             Need("dynamics", ("smooth",), "J is a derivative of the velocity: its activation must be C1"),
             Need("data", ("samples",), "to have test rows"),
         )
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+        yield from no_flow(around)
 
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch

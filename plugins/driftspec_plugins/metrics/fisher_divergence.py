@@ -23,6 +23,7 @@ from driftspec.components import Distribution, Dynamics, Estimator, Line, Measur
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
 from driftspec_plugins.metrics._scores import finite, mean, score_at
+from driftspec_plugins.metrics._unfit import no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,7 @@ class FisherDivergence(Metric):
         )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
         if self.of == "data":
             if self.sigma is not None:
                 yield "sigma", "'sigma' belongs to of: noised"

@@ -19,6 +19,7 @@ from driftspec.components.component import Need, default
 from driftspec.components.picture import Line, Panel, Picture, Points
 from driftspec_plugins.metrics._gradients import gradient
 from driftspec_plugins.metrics._slopes import exponent, line
+from driftspec_plugins.metrics._unfit import naming, no_flow
 
 if TYPE_CHECKING:
     from driftspec.components import Evaluation
@@ -29,6 +30,7 @@ class GradientOrder(Metric):
 
     type = "gradient_order"
     reads_test_rows: ClassVar[bool] = True
+    in_float64 = frozenset({"solver"})
 
     solver: Solver = default("midpoint", "a solver with N equal steps and the key gradient; `steps` replaces its N")
     steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -41,6 +43,7 @@ class GradientOrder(Metric):
         return (Need("estimator", ("solver_gradient",), why), Need("dynamics", ("trainable",), "to have parameters"))
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_flow(around, path=True)
         if not isinstance(self.solver, FixedSteps) or self.solver.differentiated("adjoint") is None:
             yield "solver", f"{self.solver.label} is not one with N equal steps and the key 'gradient': take midpoint"
         if len(set(self.steps)) < len(self.steps):
@@ -54,7 +57,8 @@ class GradientOrder(Metric):
         differences = []
         for n in self.steps:
             solver = self.solver.model_copy(update={"steps": n})
-            found, right = (gradient(evaluation, model, solver, by, rows)[0] for by in ("adjoint", "backprop"))
+            with naming(self, f"the solve with {n} steps failed: raise the numbers in 'steps'"):
+                found, right = (gradient(evaluation, model, solver, by, rows)[0] for by in ("adjoint", "backprop"))
             differences.append(gradients.relative(found, right))
         details = {"steps": list(self.steps), "differences": differences, "order": self.solver.order}
         if min(differences) == 0:

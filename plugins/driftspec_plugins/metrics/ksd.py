@@ -15,15 +15,17 @@ between two chains is the mean over pairs of their draws. All is in model units.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from driftspec.components import Metric
+from driftspec.components import Metric, Setting
 from driftspec.components.component import Need
 from driftspec_plugins.metrics._scores import finite, score_at
 from driftspec_plugins.metrics._two_samples import Compared, checked
 from driftspec_plugins.metrics._u_statistics import jackknife, pairs, standard_error
+from driftspec_plugins.metrics._unfit import no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +48,10 @@ class KSD(Metric):
     def needs(self) -> tuple[Need, ...]:
         data = (Need("data", ("samples",), "to have test rows"),) if self.of == "data" else ()
         return (Need("dynamics", ("score",), "to compare with"), *data)
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        if self.of == "data":
+            yield from no_rows(around)
 
     def wanted(self) -> int:
         return 0 if self.of == "data" else self.samples

@@ -11,13 +11,15 @@ For d = 1, `crossed` is the largest amount by which a z is below that of a small
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric, Solver, Verdict
+from driftspec.components import Measured, Metric, Setting, Solver, Verdict
 from driftspec.components.component import Need, default
 from driftspec_plugins.metrics._round_trip import distances
+from driftspec_plugins.metrics._unfit import no_flow, no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,10 @@ class RoundTrip(Metric):
 
     def needs(self) -> tuple[Need, ...]:
         return (Need("dynamics", ("velocity",), "to integrate"), Need("data", ("samples",), "to have test rows"))
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+        yield from no_flow(around, path=True)
 
     def measure(self, evaluation: Evaluation) -> Measured:
         x = evaluation.test(self.points)

@@ -14,14 +14,16 @@ logged. A. Hyvärinen, *Estimation of Non-Normalized Statistical Models by Score
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric
+from driftspec.components import Measured, Metric, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._scores import finite, mean, score_and_trace
+from driftspec_plugins.metrics._scores import SOLVES, finite, mean, score_and_trace
+from driftspec_plugins.metrics._unfit import naming, no_rows
 
 if TYPE_CHECKING:
     from driftspec.components import Evaluation
@@ -44,12 +46,16 @@ class ScoreMatchingTheorem(Metric):
             Need("data", ("smooth",), "at hard edges the boundary term of the theorem is not zero"),
         )
 
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+
     def measure(self, evaluation: Evaluation) -> Measured:
         x, law = evaluation.test(self.points), evaluation.truth
         if law is None:
             raise RunFailed(f"{self.label}: the score of the data is not known")
         truth = finite(self, law.score(x).detach(), "the data's score")
-        s, trace = score_and_trace(evaluation, x)
+        with naming(self, SOLVES):
+            s, trace = score_and_trace(evaluation, x)
         finite(self, s, "the score")
         left = (s - truth).square().sum(1) / 2
         loss, constant = s.square().sum(1) / 2 + trace, truth.square().sum(1) / 2

@@ -14,14 +14,16 @@ Non-Normalized Statistical Models by Score Matching*, 2005.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from driftspec.components import Line, Measured, Metric, Panel, Picture, Points
+from driftspec.components import Line, Measured, Metric, Panel, Picture, Points, Setting
 from driftspec.components.component import Need
 from driftspec.errors import RunFailed
-from driftspec_plugins.metrics._scores import finite, mean, score_and_trace
+from driftspec_plugins.metrics._scores import SOLVES, finite, mean, score_and_trace
+from driftspec_plugins.metrics._unfit import naming, no_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +48,13 @@ class ScoreScale(Metric):
             Need("data", ("smooth",), "at hard edges Stein's identity does not hold", "warning"),
         )
 
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+
     def measure(self, evaluation: Evaluation) -> Measured:
         x = evaluation.test(self.points)
-        s, trace = score_and_trace(evaluation, x)
+        with naming(self, SOLVES):
+            s, trace = score_and_trace(evaluation, x)
         square = finite(self, s, "the score").square().sum(1)
         if not bool(square.any()):
             raise RunFailed(f"{self.label}: the score is 0 at all {len(x)} rows")

@@ -22,6 +22,7 @@ from driftspec.components import Measured, Metric, Setting, Trace
 from driftspec.components.component import Need
 from driftspec.components.picture import Line, Panel, Picture, Points
 from driftspec_plugins.metrics._slopes import exponent
+from driftspec_plugins.metrics._unfit import no_flow
 from driftspec_plugins.metrics.determinant_limit import jacobian
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TraceCost(Metric):
 
     type = "trace_cost"
 
-    dimensions: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+    dimensions: tuple[Annotated[int, Field(ge=2, le=2048)], ...] = Field(
         (8, 16, 32, 64, 128, 256, 512), min_length=2, description="d, ascending; the dynamics is built at each"
     )
 
@@ -55,6 +56,7 @@ class TraceCost(Metric):
         )
 
     def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_flow(around)
         if list(self.dimensions) != sorted(set(self.dimensions)):
             yield "dimensions", "'dimensions' must ascend"
 

@@ -14,13 +14,15 @@ for 1,000 draws or more at each point.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from driftspec.components import Measured, Metric, Trace
+from driftspec.components import Measured, Metric, Setting, Trace
 from driftspec.components.component import Need
 from driftspec.components.picture import Bars, Line, Panel, Picture, Points
+from driftspec_plugins.metrics._unfit import no_flow, no_rows
 from driftspec_plugins.metrics.determinant_limit import jacobian
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ class TraceSpread(Metric):
             Need("dynamics", ("smooth",), "the trace is of a derivative of the velocity: its activation must be C1"),
             Need("data", ("samples",), "to have test rows"),
         )
+
+    def problems(self, around: Setting) -> Iterator[tuple[str, str]]:
+        yield from no_rows(around)
+        yield from no_flow(around)
+        if self.noise == "rademacher" and around.data is not None and around.data.dim() == 1:
+            yield "noise", "in one dimension random signs give the trace itself, without a spread: take noise: gaussian"
 
     def measure(self, evaluation: Evaluation) -> Measured:
         import torch
