@@ -121,7 +121,8 @@ def test_the_same_runs_give_the_same_page_without_their_plugins(folder: Path, mo
         (["runs/good", "--quick"], 2, "--quick, --set and --unset are for specs, and none is given"),
         (["specs", "--set", "sampler.stpe=1"], 3, "[S111] unknown key 'stpe' in sampler (did you mean 'step'?)"),
         (["nothing.yaml"], 3, "error[Y001]"),
-        (["lectrue"], 2, "'lectrue' is not a run: there is no such directory"),
+        (["lectrue"], 2, "'lectrue' is no run, no spec and no folder of specs (did you mean 'lecture'?)"),
+        (["nothing_like_it"], 2, "'nothing_like_it' is not a run: there is no such directory"),
     ],
 )
 def test_a_mistake_is_answered_before_anything_runs(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftspec.cli import options, print_problems
-from driftspec.errors import DriftspecError, PluginError, Problem, SpecError, UsageError, printable, refusal
+from driftspec.errors import DriftspecError, PluginError, Problem, SpecError, UsageError, nearest, printable, refusal
 
 if TYPE_CHECKING:
     from driftspec.registry import Registry
@@ -90,6 +90,8 @@ def _chosen(path: str) -> Iterator[Path]:
         yield from sorted(file.parent for file in folder.glob(f"*/{RUN}"))
     elif folder is not None and not (folder / RUN).exists() and (specs := _specs(folder)):
         yield from specs
+    elif folder is None and (near := nearest(path, folders())):
+        raise UsageError(f"'{path}' is no run, no spec and no folder of specs{near}")
     else:
         yield options.run(path)
 
