@@ -38,7 +38,7 @@ from driftspec.experiment.build import Experiment
 from driftspec.numerics.model import BoundModel
 from driftspec.registry import Registry
 from driftspec.report import chain_plots as plots_chains
-from driftspec.report import drawing, noise_plots, plots
+from driftspec.report import drawing, flow_plots, noise_plots, plots
 from driftspec.report import page as report
 from driftspec.runs.lifecycle import start
 from driftspec.runs.stages import shown
@@ -107,7 +107,7 @@ def test_other_dimensions(mean: str, names: list[str]) -> None:
 def test_a_grid_is_carried_by_the_flow() -> None:
     """The lines of the first panel are straight, and those of the last are e^{0.5 A} of them."""
     made, a = tiny.experiment("dynamics.time=[0.5, 0.0]"), tensor([0.4, 1.3], [-0.6, 0.2])
-    figure = plots._grid(made, tiny.known(Linear(a), (0.5, 0.0)), Solver.make("lobatto"))
+    figure = flow_plots.grid(made, tiny.known(Linear(a), (0.5, 0.0)), Solver.make("lobatto"))
     first, last = (np.stack([line.get_xydata() for line in panel.lines]) for panel in (figure.axes[0], figure.axes[4]))
     assert first.shape == (26, 161, 2) and [panel.get_title() for panel in figure.axes[::4]] == ["t = 0.5", "t = 0"]
     across, up = first[:13], first[13:]
@@ -122,7 +122,7 @@ def test_paths_in_one_dimension_lead_to_the_prior_and_back() -> None:
         "data={type: gaussian, mean: [1.0], samples: 1000, standardize: none}", "runtime.dtype=float64"
     )
     data = made.dataset.test.numpy()
-    figure = plots._there_and_back(made, tiny.known(Linear(tensor([0.7]))), Solver.make("lobatto"), data)
+    figure = flow_plots.there_and_back(made, tiny.known(Linear(tensor([0.7]))), Solver.make("lobatto"), data)
     lines = np.stack([line.get_xydata() for line in figure.axes[0].lines])
     there, back = lines[:21], lines[21:]
     assert there[0, 0, 0] == 1 and there[0, -1, 0] == 0

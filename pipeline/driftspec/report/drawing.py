@@ -24,6 +24,15 @@ COLORS = ("#c44e52", "#1f4e79", "#e39b36", "#111111")
 """Colours of marks, in order: in grey they are 0.45, 0.30, 0.66 and 0.07."""
 STYLES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "x")
 FAINT = "#777777"
+DATA, DRAWN, PATHS = "#1f4e79", "#e0803c", "#777777"  # in grey 0.27, 0.59 and 0.47
+
+
+def panels(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels of the shape of the box, with a height between 0.5 and 1.5 times the width."""
+    ratio = min(1.5, max(0.5, (box[3] - box[2]) / (box[1] - box[0])))
+    figure = Figure(figsize=(4.4 * panels, 0.8 + 3.6 * ratio), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    return figure, list(axes)
 
 
 def figure(picture: Picture) -> Figure:
@@ -130,4 +139,4 @@ def _harmless() -> Iterator[list[Any]]:
         yield []
 
 
-__all__ = ["caption", "figure", "png", "smaller"]
+__all__ = ["DATA", "DRAWN", "PATHS", "caption", "figure", "panels", "png", "smaller"]

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from driftspec.components import Distribution, Measured, Model, ShowsStates, Solver, Trace
 from driftspec.components.capabilities import capabilities
 from driftspec.components.picture import Bars, Line, Panel, Picture
 from driftspec.errors import Interrupted, SolveFailed
 from driftspec.experiment.build import Experiment
-from driftspec.numerics import likelihood, transport
-from driftspec.report import chain_plots, drawing, noise_plots
+from driftspec.numerics import likelihood
+from driftspec.report import chain_plots, drawing, flow_plots, noise_plots
+from driftspec.report.drawing import DATA, DRAWN, PATHS, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     LogDensity = Callable[[torch.Tensor], torch.Tensor]
 
-DATA, DRAWN, PATHS = "#1f4e79", "#e0803c", "#777777"  # in grey 0.27, 0.59 and 0.47
 GRID, DEPTH = 64, 12.0  # points per side; the range of log p that the colours show, in nats below the highest
-SHOWN, TIMES, WALKERS = 4000, 24, 1024
-FAN, GRID_LINES, POINTS = 21, 13, 161  # paths of a 1-D flow; lines of a 2-D grid in each direction, points of a line
+SHOWN, WALKERS = 4000, 1024
 
 
 def draw(
@@ -97,7 +95,7 @@ def _pictures(
             yield from _beside_the_target(experiment, samples)
     if experiment.has_data() and experiment.dataset.times is not None and model.dim == 2:
         caption = "Held-out observations (points), and the solution from the first of each (lines)."
-        yield "paths", lambda: _paths(experiment, model, next(_all(experiment, Solver))), caption
+        yield "paths", lambda: flow_plots.observed(experiment, model, next(_all(experiment, Solver))), caption
     elif experiment.has_data() and experiment.dataset.times is None and model.dim <= 2:
         yield from _beside_the_data(experiment, model, stages, samples)
 
@@ -123,7 +121,7 @@ def _beside_the_data(
                 "Paths from data rows to the prior (lines), and back from where they end (points), in model units. "
                 "Where the solution is unique no paths cross, and the points are on the lines."
             )
-            yield "paths", partial(_there_and_back, experiment, model, solver, data), caption
+            yield "paths", partial(flow_plots.there_and_back, experiment, model, solver, data), caption
         return
     box = _box(data)
     if samples is not None:
@@ -140,12 +138,12 @@ def _beside_the_data(
         yield "log_density", lambda: _density(experiment, log_p, box), caption
     if flows and solver is not None:
         caption = "Paths from draws of the prior to draws of the model, in model units."
-        yield "trajectories", lambda: _trajectories(experiment, model, solver), caption
+        yield "trajectories", lambda: flow_plots.trajectories(experiment, model, solver), caption
         caption = (
             "A regular grid of the prior, carried by the flow to the data, in model units. Where the solution is "
             "unique and accurate, no line crosses a neighbour."
         )
-        yield "grid", partial(_grid, experiment, model, solver), caption
+        yield "grid", partial(flow_plots.grid, experiment, model, solver), caption
 
 
 def _of_chains(experiment: Experiment, samples: Array) -> Iterator[Drawable]:
@@ -232,14 +230,6 @@ def _all(experiment: Experiment, kind: type[Any]) -> Iterator[Any]:
     return (c for c in experiment.spec.components().values() if isinstance(c, kind))
 
 
-def _figure(panels: int, box: tuple[float, ...] = (0, 1, 0, 1)) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of the shape of the box, with a height between 0.5 and 1.5 times the width."""
-    ratio = min(1.5, max(0.5, (box[3] - box[2]) / (box[1] - box[0])))
-    figure = Figure(figsize=(4.4 * panels, 0.8 + 3.6 * ratio), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    return figure, list(axes)
-
-
 def _box(x: Array) -> tuple[float, float, float, float]:
     """Return the limits (x0, x1, y0, y1) around x (n, 2), with a margin."""
     low, high = chain_plots.limits(x, 0.15)
@@ -269,7 +259,7 @@ def _loss(records: Sequence[Mapping[str, Any]], watched: str | None = None) -> F
 
     If a metric monitors training, `watched` is its key, and a second panel shows its terms, or else its value.
     """
-    figure, (axes, *beside) = _figure(1 if watched is None else 2)
+    figure, (axes, *beside) = panels(1 if watched is None else 2)
     steps, losses = (np.array([r[key] for r in records], dtype=float) for key in ("step", "loss"))
     axes.plot(steps, losses, color=DATA, alpha=0.4, linewidth=1, label="batch")
     width = max(1, len(losses) // 20)
@@ -305,7 +295,7 @@ def _monitored(axes: Axes, name: str, checks: Sequence[Mapping[str, Any]]) -> No
 
 def _samples(data: Array, samples: Array, box: tuple[float, float, float, float], columns: Sequence[str]) -> Figure:
     """Plot data (n, 2) and samples (m, 2) side by side, with equally many points."""
-    figure, axes = _figure(2, box)
+    figure, axes = panels(2, box)
     shown = min(SHOWN, len(data), len(samples))
     for panel, points, title, color in zip(axes, (data, samples), ("data", "samples"), (DATA, DRAWN), strict=True):
         panel.scatter(points[:shown, 0], points[:shown, 1], s=3, alpha=0.5, color=color, linewidths=0)
@@ -315,7 +305,7 @@ def _samples(data: Array, samples: Array, box: tuple[float, float, float, float]
 
 def _histogram(data: Array, samples: Array | None, log_p: LogDensity | None, column: str) -> Figure:
     """Plot histograms of 1-D data and samples with the same bins, and the model's density."""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = panels(1)
     (low,), (high,) = chain_plots.limits(data[:, :1], 0.2)
     across = np.linspace(low, high, 401)
     looks: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -342,7 +332,7 @@ def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float,
     if isinstance(data, Distribution) and "log_prob" in data.offers():
         maps["log p, truth"] = data.log_prob(points)
     top = max(float(values.max()) for values in maps.values())
-    figure, axes = _figure(len(maps), box)
+    figure, axes = panels(len(maps), box)
     for panel, (title, values) in zip(axes, maps.items(), strict=True):
         image = panel.imshow(
             values.reshape(GRID, GRID).T.numpy(), origin="lower", extent=box, vmin=top - DEPTH, vmax=top, cmap="magma",
@@ -350,91 +340,4 @@ def _density(experiment: Experiment, log_p: LogDensity, box: tuple[float, float,
         )  # fmt: skip
         _dress(panel, title, box, experiment.dataset.columns)
     figure.colorbar(image, ax=axes, label="log p (nats)", extend="min")
-    return figure
-
-
-def _paths(experiment: Experiment, model: Model, solver: Solver) -> Figure:
-    """Plot held-out observations, and the model's trajectory from the first of each, in data units."""
-    dataset, finer = experiment.dataset, 8
-    rows = dataset.test if len(dataset.test) else dataset.train
-    observed, times = rows[:4], model.observed_at()
-    share = torch.arange(finer, device=times.device, dtype=times.dtype) / finer
-    dense = torch.cat([(times[:-1, None] + share * times.diff()[:, None]).flatten(), times[-1:]])
-    with torch.no_grad():
-        states, _ = transport.states_at(model, experiment.rows(observed[:, 0]), dense, solver)
-    path = experiment.transform.to_data(states.cpu()).numpy()
-    figure, (axes,) = _figure(1)
-    axes.plot(path[:, :, 0], path[:, :, 1], color=DRAWN, linewidth=1)
-    for trajectory in observed.numpy():
-        axes.scatter(trajectory[:, 0], trajectory[:, 1], s=8, color=DATA, zorder=2)
-    axes.set(xlabel=dataset.columns[0], ylabel=dataset.columns[1])
-    axes.set_aspect("equal")
-    return figure
-
-
-def _states(model: Model, start: torch.Tensor, times: Array, solver: Solver) -> Array:
-    """Return the states (K, B, d) at the times (K,), from start (B, d), model units, float64."""
-    states, steps = [start], solver.start_steps()
-    few = None if steps is None else max(1, -(-4 * steps // (len(times) - 1)))
-    with torch.no_grad():
-        for before, after in itertools.pairwise(times):
-            path = solver.solve(model.velocity, states[-1], float(before), float(after), steps=few)
-            states.append(path.require("the paths").state)
-    return torch.stack(states).double().cpu().numpy()
-
-
-def _there_and_back(experiment: Experiment, model: Model, solver: Solver, data: Array) -> Figure:
-    """Plot the paths of a fan of 1-D data points to the prior, and back from where they end."""
-    t_prior, t_data = model.dynamics.times()
-    starts = torch.from_numpy(np.quantile(data, np.linspace(0.01, 0.99, FAN), axis=0))
-    times = np.linspace(t_data, t_prior, TIMES + 1)
-    there = _states(model, experiment.rows(starts), times, solver)
-    back = _states(model, model.like(torch.from_numpy(there[-1])), times[::-1], solver)[::-1]
-    figure, (axes,) = _figure(1)
-    axes.plot(times, there[:, :, 0], color=PATHS, linewidth=1)
-    axes.plot(times, back[:, :, 0], color=DRAWN, marker=".", markersize=4, linestyle="")
-    handles = [
-        Line2D([], [], color=PATHS, label="data to prior"),
-        Line2D([], [], color=DRAWN, marker=".", linestyle="", label="prior to data"),
-    ]
-    axes.legend(handles=handles, frameon=False, fontsize=8)
-    axes.set(xlabel=f"t (data at {t_data:g}, prior at {t_prior:g})", ylabel="z(t), model units")
-    return figure
-
-
-def _grid(experiment: Experiment, model: Model, solver: Solver) -> Figure:
-    """Plot a regular grid over the central part of a 2-D prior at five times, from the prior to the data."""
-    t_prior, t_data = model.dynamics.times()
-    z = model.prior().sample(WALKERS, experiment.streams.under("plots").generator("grid"), model.dim)
-    low, top = np.quantile(z.numpy(), (0.02, 0.98), axis=0)
-    fine, levels = np.linspace(low, top, POINTS), np.linspace(low, top, GRID_LINES)
-    across = [np.stack([fine[:, 0], np.full(POINTS, level)], 1) for level in levels[:, 1]]
-    up = [np.stack([np.full(POINTS, level), fine[:, 1]], 1) for level in levels[:, 0]]
-    start = model.like(torch.from_numpy(np.concatenate([*across, *up])))
-    times = np.linspace(t_prior, t_data, 5)
-    figure = Figure(figsize=(13.0, 3.1), layout="constrained")
-    panels = figure.subplots(1, len(times))
-    for panel, t, state in zip(panels, times, _states(model, start, times, solver), strict=True):
-        first, second = state.reshape(-1, POINTS, 2).transpose(2, 1, 0)
-        panel.plot(first[:, :GRID_LINES], second[:, :GRID_LINES], color=DATA, linewidth=0.7)
-        panel.plot(first[:, GRID_LINES:], second[:, GRID_LINES:], color=DRAWN, linewidth=0.7)
-        wide, high = (float(np.ptp(one)) for one in (first, second))
-        panel.set(title=f"t = {t:g}", xlabel="z1", aspect="equal" if 0.1 < wide / high < 10 else "auto")
-    panels[0].set(ylabel="z2")
-    return figure
-
-
-def _trajectories(experiment: Experiment, model: Model, solver: Solver) -> Figure:
-    """Plot the trajectories of prior samples from the prior time to the data time, in model units."""
-    t_prior, t_data = model.dynamics.times()
-    z = model.prior().sample(200, experiment.streams.under("plots").generator("prior"), model.dim)
-    states = _states(model, model.like(z), np.linspace(t_prior, t_data, TIMES + 1), solver)
-    first, second = states.transpose(2, 0, 1)
-    figure, (axes,) = _figure(1)
-    axes.plot(first, second, color=PATHS, linewidth=0.5, alpha=0.4)
-    axes.scatter(first[0], second[0], s=6, color=DATA, label=f"prior, t = {t_prior:g}", zorder=2)
-    axes.scatter(first[-1], second[-1], s=6, color=DRAWN, label=f"data, t = {t_data:g}", zorder=3)
-    axes.set(xlabel="z1", ylabel="z2")
-    axes.set_aspect("equal")
-    axes.legend(frameon=False, fontsize=8)
     return figure
