@@ -6,6 +6,8 @@ import html
 import json
 import re
 import shutil
+import struct
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -227,7 +229,8 @@ def test_what_a_stranger_put_into_a_run_stays_out_of_the_page(
     assert main(["report", "run", "-o", "page.html"]) == 1
     assert "spec.yaml is a link that leads out of the run, and is not followed" in capsys.readouterr().err
     (run / "spec.yaml").unlink()
-    bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d4948445200004e2000004e2008000000002ae2ee9f")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     for content in (b"#!/bin/sh", bomb):
         (run / "plots" / "density.png").write_bytes(content)
         assert main(["report", "run", "-o", "page.html"]) == 0

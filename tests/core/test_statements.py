@@ -12,6 +12,7 @@ from driftspec import spec
 from driftspec.cli import main
 from driftspec.errors import SpecError
 from driftspec.registry import discover
+from driftspec.runs.provenance import identity
 from driftspec.spec import fits
 from driftspec.spec.statements import Statement
 
@@ -133,6 +134,11 @@ def test_quick_sets_its_keys_and_changes_nothing_else() -> None:
     assert wider.shows and wider.shows[0].within == 0.5
     with pytest.raises(SpecError, match=r"13:9: error\[S130\] 'sweep.grid' cannot be set in 'quick'"):
         spec.hastened(document(SETTLES.replace("{sample.count: 100", "{sweep.grid: 100")), registry)
+
+
+def test_what_a_spec_states_is_no_part_of_its_runs_identity() -> None:
+    assert identity(document(SETTLES).spec, None) == identity(document(SETTLES.partition("shows")[0]).spec, None)
+    assert identity(document(SETTLES).spec, None) != identity(document(SETTLES.replace("600", "601")).spec, None)
 
 
 def test_a_base_lends_neither_its_statements_nor_its_quick_values(tmp_path: Path) -> None:

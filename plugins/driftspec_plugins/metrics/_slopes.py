@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from driftspec.components.picture import Line
@@ -10,10 +11,7 @@ from driftspec.components.picture import Line
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """Return p, the slope of the least-squares line of log y against log x, for positive x and y (n,), n > 1."""
-    u, v = ([math.log(one) for one in values] for values in (x, y))
-    mean_u, mean_v = sum(u) / len(u), sum(v) / len(v)
-    products = sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True))
-    return products / sum((a - mean_u) ** 2 for a in u)
+    return statistics.linear_regression(*([math.log(one) for one in values] for values in (x, y))).slope
 
 
 def line(x: Sequence[float], y: Sequence[float], p: float, label: str) -> Line:

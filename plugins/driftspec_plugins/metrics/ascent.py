@@ -159,4 +159,4 @@ def _map(evaluation: Evaluation, model: Model, points: list[Tensor]) -> list[Map
     else:
         return []
     values = (log_p.max() - log_p).clamp_max(DEPTH).reshape(CELLS, CELLS).T.tolist()
-    return [Map(sides[0].tolist(), sides[1].tolist(), values, "max log p - log p (nats)")]
+    return [Map(sides[0].tolist(), sides[1].tolist(), values, f"max log p - log p (nats), cut off at {DEPTH:g}")]
