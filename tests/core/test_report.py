@@ -229,8 +229,9 @@ def test_what_a_stranger_put_into_a_run_stays_out_of_the_page(
     assert main(["report", "run", "-o", "page.html"]) == 1
     assert "spec.yaml is a link that leads out of the run, and is not followed" in capsys.readouterr().err
     (run / "spec.yaml").unlink()
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(bytes(9)))
+    chunks = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in parts)
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
     for content in (b"#!/bin/sh", bomb):
         (run / "plots" / "density.png").write_bytes(content)
         assert main(["report", "run", "-o", "page.html"]) == 0
